@@ -1,0 +1,394 @@
+"""The messages of the control channel between a client and a worker.
+
+Each class is one frame, `NAME::{json}`. Commands carry
+an id and are acknowledged; job events are numbered per job, so that a client may
+ask for whatever it missed.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from sleap_rtc_plugin.protocol.errors import ErrorInfo
+from sleap_rtc_plugin.protocol.limits import (
+    MAX_DISPLAY_NAME_LENGTH,
+    MAX_FEATURES,
+    MAX_ID_LENGTH,
+    MAX_LOG_LINE_CHARS,
+    MAX_LOG_LINES_PER_EVENT,
+    MAX_LOSSES_PER_EVENT,
+    MAX_NEED_RANGES,
+    MAX_OPTION_CHARS,
+    MAX_PATH_CHARS,
+    MAX_STEP_OPTIONS,
+    MAX_STEPS,
+)
+
+__all__ = [
+    "CONTROL_TYPES",
+    "Acknowledged",
+    "Auth",
+    "CommandFailed",
+    "ControlMessage",
+    "FileDone",
+    "FileMeta",
+    "FileNeed",
+    "Hello",
+    "JobAccepted",
+    "JobAttach",
+    "JobCancel",
+    "JobEvent",
+    "JobFetch",
+    "JobRejected",
+    "JobSpec",
+    "JobSubmit",
+    "KeepAlive",
+    "NumberedEvent",
+    "PredictStep",
+    "ProgressReport",
+    "Step",
+    "StepEvent",
+    "StopScope",
+    "TrainLog",
+    "TrainStep",
+    "ZmqCtrl",
+]
+
+JobId = Annotated[str, Meta(pattern=r"^job-[0-9a-f]{20}\Z")]
+TransferId = Annotated[str, Meta(pattern=r"^transfer-[0-9a-f]{20}\Z")]
+CommandId = Annotated[str, Meta(max_length=MAX_ID_LENGTH, pattern=r"^[a-z0-9-]+\Z")]
+Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+Stream = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Name = Annotated[str, Meta(max_length=MAX_DISPLAY_NAME_LENGTH)]
+Path = Annotated[str, Meta(min_length=1, max_length=MAX_PATH_CHARS)]
+Option = Annotated[str, Meta(max_length=MAX_OPTION_CHARS)]
+Ranges = Annotated[list[tuple[Stream, Stream]], Meta(max_length=MAX_NEED_RANGES)]
+LogLine = Annotated[str, Meta(max_length=MAX_LOG_LINE_CHARS)]
+StopScope = Literal["step", "job"]
+
+
+class _Frame(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A control frame; `NAME` stands before the `::`."""
+
+    NAME: ClassVar[str]
+
+
+# -- opening the link ----------------------------------------------------------
+
+
+class Hello(_Frame):
+    """The first frame each way: who speaks, which versions, which features."""
+
+    NAME: ClassVar[str] = "HELLO"
+    role: Literal["client", "worker"]
+    protocol_min: Annotated[int, Meta(ge=1, le=1000)]
+    protocol_max: Annotated[int, Meta(ge=1, le=1000)]
+    nonce: Hex32
+    software: Name = ""
+    features: Annotated[list[Name], Meta(max_length=MAX_FEATURES)] = []
+
+
+class Auth(_Frame):
+    """The second frame each way: proof of the secret, bound to this very link."""
+
+    NAME: ClassVar[str] = "AUTH"
+    mac: Hex32
+
+
+class KeepAlive(_Frame):
+    """Sent when nothing else was; `echo` asks for one in return."""
+
+    NAME: ClassVar[str] = "KEEP_ALIVE"
+    echo: bool = False
+
+
+# -- what a job is ---------------------------------------------------------------
+
+
+class TrainStep(Struct, frozen=True, kw_only=True, tag="train"):
+    """Train one model.
+
+    Attributes:
+        config: the configuration's path inside the package.
+        labels: the training labels' path inside the package.
+        run_name: the folder below `models/` that the model is written to.
+        head: the model type, as sleap-nn names its heads.
+    """
+
+    config: Path
+    labels: Path
+    run_name: Path
+    head: Name
+
+
+class PredictStep(Struct, frozen=True, kw_only=True, tag="predict"):
+    """Predict on labels of the package with models of this job or the package.
+
+    Attributes:
+        data: the labels' path inside the package.
+        models: folders, `models/<run name>` or a path inside the package.
+        output: the file name that the predictions get.
+        options: inference options of sleap-nn by name, without the dashes; a flag
+            has an empty value.
+    """
+
+    data: Path
+    models: Annotated[list[Path], Meta(min_length=1, max_length=8)]
+    output: Path
+    options: Annotated[dict[Name, Option], Meta(max_length=MAX_STEP_OPTIONS)] = {}
+
+
+Step = TrainStep | PredictStep
+
+
+class JobSpec(Struct, frozen=True, kw_only=True):
+    """A job: one package and the ordered steps to run on it.
+
+    `allow_wandb` lets the training report to Weights & Biases with the key that the
+    user chose to send; it is false unless the user asked for it.
+    """
+
+    name: Name
+    owner: Name = ""
+    steps: Annotated[list[Step], Meta(min_length=1, max_length=MAX_STEPS)]
+    allow_wandb: bool = False
+
+
+# -- commands --------------------------------------------------------------------
+
+
+class JobSubmit(_Frame):
+    """Submit a job. Submitting the same id and contents again is the same job.
+
+    `package_digest` is the digest of the manifest that `FILE_META` then offers.
+    """
+
+    NAME: ClassVar[str] = "JOB_SUBMIT"
+    command_id: CommandId
+    job_id: JobId
+    spec: JobSpec
+    package_digest: Hex32
+    package_bytes: Count
+
+
+class JobAccepted(_Frame):
+    """The worker took the job (or already had it); `state` is where it stands."""
+
+    NAME: ClassVar[str] = "JOB_ACCEPTED"
+    command_id: CommandId
+    job_id: JobId
+    state: Name
+    last_seq: Count = 0
+
+
+class JobRejected(_Frame):
+    """The worker did not take the job."""
+
+    NAME: ClassVar[str] = "JOB_REJECTED"
+    command_id: CommandId
+    job_id: JobId
+    error: ErrorInfo
+
+
+class JobAttach(_Frame):
+    """Send this job's events from number `since + 1` on, and go on sending."""
+
+    NAME: ClassVar[str] = "JOB_ATTACH"
+    command_id: CommandId
+    job_id: JobId
+    since: Count = 0
+
+
+class ZmqCtrl(_Frame):
+    """Stop a training through sleap-nn's own controller and keep the model.
+
+    With scope `step` the job goes on with its next step, as in SLEAP; with `job`
+    the steps that have not begun are left out.
+    """
+
+    NAME: ClassVar[str] = "ZMQ_CTRL"
+    command_id: CommandId
+    job_id: JobId
+    command: Literal["stop"]
+    scope: StopScope = "step"
+
+
+class JobCancel(_Frame):
+    """End the job now and discard it."""
+
+    NAME: ClassVar[str] = "JOB_CANCEL"
+    command_id: CommandId
+    job_id: JobId
+
+
+class JobFetch(_Frame):
+    """Offer the job's results; the worker answers with `FILE_META`."""
+
+    NAME: ClassVar[str] = "JOB_FETCH"
+    command_id: CommandId
+    job_id: JobId
+
+
+class Acknowledged(_Frame):
+    """The command was carried out; `last_seq` is the job's newest event number."""
+
+    NAME: ClassVar[str] = "ACK"
+    command_id: CommandId
+    last_seq: Count = 0
+
+
+class CommandFailed(_Frame):
+    """The command was not carried out."""
+
+    NAME: ClassVar[str] = "NACK"
+    command_id: CommandId
+    error: ErrorInfo
+
+
+# -- files -------------------------------------------------------------------------
+
+
+class FileMeta(_Frame):
+    """Offer files: a manifest of this size and digest, to be asked for.
+
+    `stream` marks this transfer's fragments on the transfer channel.
+    """
+
+    NAME: ClassVar[str] = "FILE_META"
+    transfer_id: TransferId
+    stream: Stream
+    job_id: JobId
+    purpose: Literal["package", "results"]
+    manifest_bytes: Count
+    manifest_digest: Hex32
+    total_bytes: Count
+    file_count: Count
+
+
+class FileNeed(_Frame):
+    """Ask for the manifest, or for chunks by inclusive ranges of their numbers.
+
+    What is asked for and not yet received is the receiver's credit: the sender
+    sends nothing else.
+    """
+
+    NAME: ClassVar[str] = "FILE_NEED"
+    transfer_id: TransferId
+    manifest: bool = False
+    chunks: Annotated[
+        list[tuple[Stream, Stream]], Meta(max_length=MAX_NEED_RANGES)
+    ] = []
+    reused_bytes: Count | UnsetType = UNSET
+
+
+class FileDone(_Frame):
+    """The transfer has ended: from the receiver, all is verified and in place.
+
+    With an `error`, from either side, it ended without that.
+    """
+
+    NAME: ClassVar[str] = "FILE_DONE"
+    transfer_id: TransferId
+    error: ErrorInfo | None = None
+
+
+# -- numbered events of a job ----------------------------------------------------
+
+
+class NumberedEvent(_Frame):
+    """What happened to a job, in order. `at` is the worker's clock (Unix seconds)."""
+
+    job_id: JobId
+    seq: Annotated[int, Meta(ge=1, le=2**53 - 1)]
+    at: float
+
+
+class JobEvent(NumberedEvent):
+    """The job's state changed; `error` says why where it went wrong."""
+
+    NAME: ClassVar[str] = "JOB_EVENT"
+    state: Name
+    step: Count | None = None
+    error: ErrorInfo | None = None
+
+
+class ProgressReport(NumberedEvent):
+    """A step's progress, rebuilt field by field from what the trainer said.
+
+    Attributes:
+        step: the step's index in the job.
+        kind: the trainer's event, or `predict` for inference.
+        epoch: counted from 0.
+        batch: counted from 0 within the epoch.
+        losses: finite numbers by the trainer's own names.
+        done: frames predicted so far.
+        total: frames to predict.
+        rate: frames per second.
+    """
+
+    NAME: ClassVar[str] = "PROGRESS_REPORT"
+    step: Count
+    kind: Literal[
+        "train_begin", "epoch_begin", "batch_end", "epoch_end", "train_end", "predict"
+    ]
+    epoch: Count | None = None
+    batch: Count | None = None
+    losses: Annotated[dict[Name, float], Meta(max_length=MAX_LOSSES_PER_EVENT)] = {}
+    done: Count | None = None
+    total: Count | None = None
+    rate: float | None = None
+
+
+class TrainLog(NumberedEvent):
+    """Lines of the trainer's output, cleaned and bounded."""
+
+    NAME: ClassVar[str] = "TRAIN_LOG"
+    step: Count
+    lines: Annotated[list[LogLine], Meta(max_length=MAX_LOG_LINES_PER_EVENT)]
+    dropped: Count = 0
+
+
+StepEvent = JobEvent | ProgressReport | TrainLog
+
+CONTROL_TYPES = (
+    Hello,
+    Auth,
+    KeepAlive,
+    JobSubmit,
+    JobAccepted,
+    JobRejected,
+    JobAttach,
+    ZmqCtrl,
+    JobCancel,
+    JobFetch,
+    Acknowledged,
+    CommandFailed,
+    FileMeta,
+    FileNeed,
+    FileDone,
+    JobEvent,
+    ProgressReport,
+    TrainLog,
+)
+
+ControlMessage = (
+    Hello
+    | Auth
+    | KeepAlive
+    | JobSubmit
+    | JobAccepted
+    | JobRejected
+    | JobAttach
+    | ZmqCtrl
+    | JobCancel
+    | JobFetch
+    | Acknowledged
+    | CommandFailed
+    | FileMeta
+    | FileNeed
+    | FileDone
+    | JobEvent
+    | ProgressReport
+    | TrainLog
+)

@@ -1,0 +1,1 @@
+"""asyncio drivers of the protocol: signaling, peer connections, file transfer."""

@@ -1,0 +1,1 @@
+"""The headless worker: takes jobs, runs sleap-nn, sends results home."""
