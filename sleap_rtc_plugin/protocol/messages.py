@@ -77,7 +77,7 @@ class _Frame(Struct, frozen=True, kw_only=True, omit_defaults=True):
 # -- opening the link ----------------------------------------------------------
 
 
-class Hello(_Frame):
+class Hello(_Frame, frozen=True):
     """The first frame each way: who speaks, which versions, which features."""
 
     NAME: ClassVar[str] = "HELLO"
@@ -89,14 +89,14 @@ class Hello(_Frame):
     features: Annotated[list[Name], Meta(max_length=MAX_FEATURES)] = []
 
 
-class Auth(_Frame):
+class Auth(_Frame, frozen=True):
     """The second frame each way: proof of the secret, bound to this very link."""
 
     NAME: ClassVar[str] = "AUTH"
     mac: Hex32
 
 
-class KeepAlive(_Frame):
+class KeepAlive(_Frame, frozen=True):
     """Sent when nothing else was; `echo` asks for one in return."""
 
     NAME: ClassVar[str] = "KEEP_ALIVE"
@@ -158,7 +158,7 @@ class JobSpec(Struct, frozen=True, kw_only=True):
 # -- commands --------------------------------------------------------------------
 
 
-class JobSubmit(_Frame):
+class JobSubmit(_Frame, frozen=True):
     """Submit a job. Submitting the same id and contents again is the same job.
 
     `package_digest` is the digest of the manifest that `FILE_META` then offers.
@@ -172,7 +172,7 @@ class JobSubmit(_Frame):
     package_bytes: Count
 
 
-class JobAccepted(_Frame):
+class JobAccepted(_Frame, frozen=True):
     """The worker took the job (or already had it); `state` is where it stands."""
 
     NAME: ClassVar[str] = "JOB_ACCEPTED"
@@ -182,7 +182,7 @@ class JobAccepted(_Frame):
     last_seq: Count = 0
 
 
-class JobRejected(_Frame):
+class JobRejected(_Frame, frozen=True):
     """The worker did not take the job."""
 
     NAME: ClassVar[str] = "JOB_REJECTED"
@@ -191,7 +191,7 @@ class JobRejected(_Frame):
     error: ErrorInfo
 
 
-class JobAttach(_Frame):
+class JobAttach(_Frame, frozen=True):
     """Send this job's events from number `since + 1` on, and go on sending."""
 
     NAME: ClassVar[str] = "JOB_ATTACH"
@@ -200,7 +200,7 @@ class JobAttach(_Frame):
     since: Count = 0
 
 
-class ZmqCtrl(_Frame):
+class ZmqCtrl(_Frame, frozen=True):
     """Stop a training through sleap-nn's own controller and keep the model.
 
     With scope `step` the job goes on with its next step, as in SLEAP; with `job`
@@ -214,7 +214,7 @@ class ZmqCtrl(_Frame):
     scope: StopScope = "step"
 
 
-class JobCancel(_Frame):
+class JobCancel(_Frame, frozen=True):
     """End the job now and discard it."""
 
     NAME: ClassVar[str] = "JOB_CANCEL"
@@ -222,7 +222,7 @@ class JobCancel(_Frame):
     job_id: JobId
 
 
-class JobFetch(_Frame):
+class JobFetch(_Frame, frozen=True):
     """Offer the job's results; the worker answers with `FILE_META`."""
 
     NAME: ClassVar[str] = "JOB_FETCH"
@@ -230,7 +230,7 @@ class JobFetch(_Frame):
     job_id: JobId
 
 
-class Acknowledged(_Frame):
+class Acknowledged(_Frame, frozen=True):
     """The command was carried out; `last_seq` is the job's newest event number."""
 
     NAME: ClassVar[str] = "ACK"
@@ -238,7 +238,7 @@ class Acknowledged(_Frame):
     last_seq: Count = 0
 
 
-class CommandFailed(_Frame):
+class CommandFailed(_Frame, frozen=True):
     """The command was not carried out."""
 
     NAME: ClassVar[str] = "NACK"
@@ -249,7 +249,7 @@ class CommandFailed(_Frame):
 # -- files -------------------------------------------------------------------------
 
 
-class FileMeta(_Frame):
+class FileMeta(_Frame, frozen=True):
     """Offer files: a manifest of this size and digest, to be asked for.
 
     `stream` marks this transfer's fragments on the transfer channel.
@@ -266,7 +266,7 @@ class FileMeta(_Frame):
     file_count: Count
 
 
-class FileNeed(_Frame):
+class FileNeed(_Frame, frozen=True):
     """Ask for the manifest, or for chunks by inclusive ranges of their numbers.
 
     What is asked for and not yet received is the receiver's credit: the sender
@@ -282,7 +282,7 @@ class FileNeed(_Frame):
     reused_bytes: Count | UnsetType = UNSET
 
 
-class FileDone(_Frame):
+class FileDone(_Frame, frozen=True):
     """The transfer has ended: from the receiver, all is verified and in place.
 
     With an `error`, from either side, it ended without that.
@@ -296,7 +296,7 @@ class FileDone(_Frame):
 # -- numbered events of a job ----------------------------------------------------
 
 
-class NumberedEvent(_Frame):
+class NumberedEvent(_Frame, frozen=True):
     """What happened to a job, in order. `at` is the worker's clock (Unix seconds)."""
 
     job_id: JobId
@@ -304,7 +304,7 @@ class NumberedEvent(_Frame):
     at: float
 
 
-class JobEvent(NumberedEvent):
+class JobEvent(NumberedEvent, frozen=True):
     """The job's state changed; `error` says why where it went wrong."""
 
     NAME: ClassVar[str] = "JOB_EVENT"
@@ -313,7 +313,7 @@ class JobEvent(NumberedEvent):
     error: ErrorInfo | None = None
 
 
-class ProgressReport(NumberedEvent):
+class ProgressReport(NumberedEvent, frozen=True):
     """A step's progress, rebuilt field by field from what the trainer said.
 
     Attributes:
@@ -340,7 +340,7 @@ class ProgressReport(NumberedEvent):
     rate: float | None = None
 
 
-class TrainLog(NumberedEvent):
+class TrainLog(NumberedEvent, frozen=True):
     """Lines of the trainer's output, cleaned and bounded."""
 
     NAME: ClassVar[str] = "TRAIN_LOG"

@@ -100,7 +100,7 @@ class IceServer(Struct, frozen=True, kw_only=True):
 # -- from a peer to the server -------------------------------------------------
 
 
-class Register(_Message, tag="register"):
+class Register(_Message, frozen=True, tag="register"):
     """The first message on a socket: enter `room_id` as `peer_id`.
 
     `resume_key` is the peer's own random text. Whoever registers the same `peer_id`
@@ -116,7 +116,7 @@ class Register(_Message, tag="register"):
     metadata: PeerMetadata = PeerMetadata()
 
 
-class DiscoverPeers(_Message, tag="discover_peers"):
+class DiscoverPeers(_Message, frozen=True, tag="discover_peers"):
     """List the room's peers that match every given condition.
 
     `properties` maps a property name to a value or to an operator object such as
@@ -129,14 +129,14 @@ class DiscoverPeers(_Message, tag="discover_peers"):
     properties: Annotated[dict[str, Any], Meta(max_length=MAX_FILTER_TERMS)] = {}
 
 
-class UpdateMetadata(_Message, tag="update_metadata"):
+class UpdateMetadata(_Message, frozen=True, tag="update_metadata"):
     """Replace this peer's metadata."""
 
     id: Id
     metadata: PeerMetadata
 
 
-class PeerMessage(_Message, tag="peer_message"):
+class PeerMessage(_Message, frozen=True, tag="peer_message"):
     """Relay `payload` (one `PeerPayload` in JSON) to another peer of the room.
 
     The server bounds the payload and never reads it, so peers may learn new kinds
@@ -148,7 +148,7 @@ class PeerMessage(_Message, tag="peer_message"):
     payload: Raw
 
 
-class Offer(_Message, tag="offer"):
+class Offer(_Message, frozen=True, tag="offer"):
     """Relay an SDP offer (RFC 8866) that holds all candidates."""
 
     id: Id
@@ -156,7 +156,7 @@ class Offer(_Message, tag="offer"):
     sdp: Sdp
 
 
-class Answer(_Message, tag="answer"):
+class Answer(_Message, frozen=True, tag="answer"):
     """Relay the SDP answer to the offer that came with `offer_id`."""
 
     id: Id
@@ -165,7 +165,7 @@ class Answer(_Message, tag="answer"):
     offer_id: Id
 
 
-class Candidate(_Message, tag="candidate"):
+class Candidate(_Message, frozen=True, tag="candidate"):
     """Relay one more ICE candidate (RFC 8839) for the offer `offer_id`."""
 
     id: Id
@@ -174,7 +174,7 @@ class Candidate(_Message, tag="candidate"):
     offer_id: Id
 
 
-class Ping(_Message, tag="ping"):
+class Ping(_Message, frozen=True, tag="ping"):
     """Ask the server whether it is there."""
 
     id: Id
@@ -183,7 +183,7 @@ class Ping(_Message, tag="ping"):
 # -- from the server to a peer -------------------------------------------------
 
 
-class Registered(_Message, tag="registered"):
+class Registered(_Message, frozen=True, tag="registered"):
     """The peer is in the room; `expires_at` is when the room ends (Unix seconds)."""
 
     id: str
@@ -192,33 +192,33 @@ class Registered(_Message, tag="registered"):
     expires_at: float
 
 
-class PeerList(_Message, tag="peer_list"):
+class PeerList(_Message, frozen=True, tag="peer_list"):
     """The answer to `discover_peers`, newest connection last."""
 
     id: str
     peers: list[PeerInfo]
 
 
-class MetadataUpdated(_Message, tag="metadata_updated"):
+class MetadataUpdated(_Message, frozen=True, tag="metadata_updated"):
     """The new metadata is in force."""
 
     id: str
 
 
-class Delivered(_Message, tag="delivered"):
+class Delivered(_Message, frozen=True, tag="delivered"):
     """What was to be relayed was handed to the other peer's socket."""
 
     id: str
 
 
-class Pong(_Message, tag="pong"):
+class Pong(_Message, frozen=True, tag="pong"):
     """The answer to `ping`; `time` is the server's clock (Unix seconds)."""
 
     id: str
     time: float
 
 
-class ServerError(_Message, tag="error"):
+class ServerError(_Message, frozen=True, tag="error"):
     """A command failed. `id` is empty where the command could not be read."""
 
     id: str
@@ -226,7 +226,7 @@ class ServerError(_Message, tag="error"):
     message: str
 
 
-class RelayedOffer(_Message, rename={"from_": "from"}, tag="offer"):
+class RelayedOffer(_Message, frozen=True, rename={"from_": "from"}, tag="offer"):
     """An offer from another peer; `from` is the server's stamp."""
 
     id: Id
@@ -234,7 +234,7 @@ class RelayedOffer(_Message, rename={"from_": "from"}, tag="offer"):
     sdp: Sdp
 
 
-class RelayedAnswer(_Message, rename={"from_": "from"}, tag="answer"):
+class RelayedAnswer(_Message, frozen=True, rename={"from_": "from"}, tag="answer"):
     """An answer from another peer."""
 
     id: Id
@@ -243,7 +243,9 @@ class RelayedAnswer(_Message, rename={"from_": "from"}, tag="answer"):
     offer_id: Id
 
 
-class RelayedCandidate(_Message, rename={"from_": "from"}, tag="candidate"):
+class RelayedCandidate(
+    _Message, frozen=True, rename={"from_": "from"}, tag="candidate"
+):
     """A candidate from another peer."""
 
     id: Id
@@ -252,7 +254,9 @@ class RelayedCandidate(_Message, rename={"from_": "from"}, tag="candidate"):
     offer_id: Id
 
 
-class RelayedPeerMessage(_Message, rename={"from_": "from"}, tag="peer_message"):
+class RelayedPeerMessage(
+    _Message, frozen=True, rename={"from_": "from"}, tag="peer_message"
+):
     """A payload from another peer; decode it with `codec.decode_peer_payload`."""
 
     id: Id
@@ -263,7 +267,7 @@ class RelayedPeerMessage(_Message, rename={"from_": "from"}, tag="peer_message")
 # -- what peers tell each other through the server -----------------------------
 
 
-class JobRequest(_Message, tag="job_request"):
+class JobRequest(_Message, frozen=True, tag="job_request"):
     """A client asks whether this worker would take a job, before it connects."""
 
     request_id: Id
@@ -271,7 +275,7 @@ class JobRequest(_Message, tag="job_request"):
     steps: Annotated[int, Meta(ge=1, le=MAX_STEPS)]
 
 
-class JobResponse(_Message, tag="job_response"):
+class JobResponse(_Message, frozen=True, tag="job_response"):
     """The worker's answer; `code` and `message` say why where it is no."""
 
     request_id: Id
@@ -281,21 +285,21 @@ class JobResponse(_Message, tag="job_response"):
     message: str = ""
 
 
-class JobComplete(_Message, tag="job_complete"):
+class JobComplete(_Message, frozen=True, tag="job_complete"):
     """The worker tells the submitting peer that a job reached an end."""
 
     job_id: str
     state: str
 
 
-class RegistryQuery(_Message, tag="registry_query"):
+class RegistryQuery(_Message, frozen=True, tag="registry_query"):
     """A peer asks whether a worker holds a model."""
 
     request_id: Id
     model: Annotated[str, Meta(max_length=MAX_ID_LENGTH)]
 
 
-class RegistryResponse(_Message, tag="registry_response"):
+class RegistryResponse(_Message, frozen=True, tag="registry_response"):
     """The worker's answer to `registry_query`."""
 
     request_id: Id
