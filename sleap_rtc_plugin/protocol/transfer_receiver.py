@@ -1,0 +1,552 @@
+"""The receiving half of a file transfer: it knows what it has and asks for the rest.
+
+Resume, repair and first sending are one path: take stock, ask, check, put in place.
+Pure; `transport.transfer_pump` performs the instructions and reports back. At most
+`REQUEST_WINDOW_BYTES` are asked for and not yet stored, which bounds the memory.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+from msgspec import UNSET
+
+from sleap_rtc_plugin.protocol.errors import (
+    DigestMismatch,
+    LocalProtocolError,
+    RemoteProtocolError,
+    RtcError,
+    TransferStalled,
+    from_wire,
+)
+from sleap_rtc_plugin.protocol.fragments import Fragment
+from sleap_rtc_plugin.protocol.limits import (
+    MAX_MANIFEST_BYTES,
+    MAX_NEED_RANGES,
+    MAX_PACKAGE_BYTES,
+    MAX_PACKAGE_FILES,
+    MAX_REPAIRS_PER_CHUNK,
+    MAX_REPAIRS_PER_FILE,
+    REQUEST_WINDOW_BYTES,
+    TRANSFER_STALL_TIMEOUT_S,
+)
+from sleap_rtc_plugin.protocol.machine import Machine, Remote
+from sleap_rtc_plugin.protocol.manifest import Manifest
+from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed
+
+__all__ = [
+    "Begin",
+    "CheckManifest",
+    "ChunkCorrupt",
+    "ChunkStored",
+    "Completed",
+    "DigestChecked",
+    "Failed",
+    "FileCorrupt",
+    "FileFinished",
+    "FinishFile",
+    "FragmentReceived",
+    "InventoryTaken",
+    "ManifestAccepted",
+    "ReceiverState",
+    "SendControl",
+    "SenderEnded",
+    "StorageBroke",
+    "StoreChunk",
+    "TakeInventory",
+    "TimedOut",
+    "TransferReceiver",
+]
+
+
+class ReceiverState(StrEnum):
+    """Where a receiver stands."""
+
+    IDLE = "idle"
+    MANIFEST = "manifest"
+    INVENTORY = "inventory"
+    RECEIVING = "receiving"
+    COMPLETE = "complete"
+    FAILED = "failed"
+
+
+# -- events --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Begin:
+    """The offer was accepted; start asking."""
+
+
+@dataclass(frozen=True)
+class FragmentReceived(Remote):
+    """A fragment of this transfer's stream arrived."""
+
+    fragment: Fragment
+
+
+@dataclass(frozen=True)
+class ManifestAccepted:
+    """The manifest's digest matches the offer and it was decoded."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class InventoryTaken:
+    """These chunks are here already, verified; these files are in place already."""
+
+    chunks: frozenset[int]
+    files: frozenset[int]
+
+
+@dataclass(frozen=True)
+class ChunkStored:
+    """A chunk's digest matched and it was written."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class ChunkCorrupt:
+    """A chunk's digest did not match; nothing was written."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class FileFinished:
+    """A file's whole digest matched and it stands under its final name."""
+
+    file: int
+
+
+@dataclass(frozen=True)
+class FileCorrupt:
+    """A file's whole digest did not match; its parts were discarded."""
+
+    file: int
+
+
+@dataclass(frozen=True)
+class StorageBroke:
+    """The disk failed us."""
+
+    error: RtcError
+
+
+@dataclass(frozen=True)
+class SenderEnded(Remote):
+    """The sender gave up."""
+
+    message: FileDone
+
+
+@dataclass(frozen=True)
+class TimedOut:
+    """`deadline` has passed."""
+
+
+Event = (
+    Begin
+    | FragmentReceived
+    | ManifestAccepted
+    | InventoryTaken
+    | ChunkStored
+    | ChunkCorrupt
+    | FileFinished
+    | FileCorrupt
+    | StorageBroke
+    | SenderEnded
+    | TimedOut
+)
+
+# -- instructions ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SendControl:
+    """Send this on the control channel."""
+
+    message: FileNeed | FileDone
+
+
+@dataclass(frozen=True)
+class CheckManifest:
+    """Compare these bytes with the offer's digest, decode, report the manifest."""
+
+    data: bytes
+
+
+@dataclass(frozen=True)
+class TakeInventory:
+    """Find out which chunks and files of the manifest are here already."""
+
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class StoreChunk:
+    """Check this chunk's digest and write it; report stored or corrupt."""
+
+    number: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class FinishFile:
+    """Check the whole file's digest and give it its final name; report."""
+
+    file: int
+
+
+@dataclass(frozen=True)
+class Completed:
+    """Every file is verified and in place."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The transfer has ended without that; what was stored stays for a resume."""
+
+    error: RtcError
+
+
+Instruction = (
+    SendControl
+    | CheckManifest
+    | TakeInventory
+    | StoreChunk
+    | FinishFile
+    | Completed
+    | Failed
+)
+DigestChecked = ChunkStored | ChunkCorrupt
+
+
+@dataclass(frozen=True)
+class ReceiverProgress:
+    """How far a transfer is, in bytes."""
+
+    total_bytes: int
+    reused_bytes: int
+    received_bytes: int
+    stored_bytes: int
+
+
+class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
+    """One incoming transfer, from the offer to the last file in place."""
+
+    _LATE: ClassVar[Mapping[type, str]] = {
+        ChunkStored: "_ignore",
+        ChunkCorrupt: "_ignore",
+        FileFinished: "_ignore",
+        FileCorrupt: "_ignore",
+        ManifestAccepted: "_ignore",
+        InventoryTaken: "_ignore",
+        StorageBroke: "_ignore",
+        FragmentReceived: "_ignore",
+        SenderEnded: "_ignore",
+        TimedOut: "_ignore",
+    }
+    TABLE: ClassVar = {
+        ReceiverState.IDLE: {Begin: "_begin", SenderEnded: "_sender_ended"},
+        ReceiverState.MANIFEST: {
+            FragmentReceived: "_manifest_fragment",
+            ManifestAccepted: "_manifest_accepted",
+            StorageBroke: "_storage_broke",
+            SenderEnded: "_sender_ended",
+            TimedOut: "_timed_out",
+        },
+        ReceiverState.INVENTORY: {
+            InventoryTaken: "_inventory_taken",
+            StorageBroke: "_storage_broke",
+            SenderEnded: "_sender_ended",
+            TimedOut: "_ignore",
+        },
+        ReceiverState.RECEIVING: {
+            FragmentReceived: "_chunk_fragment",
+            ChunkStored: "_chunk_stored",
+            ChunkCorrupt: "_chunk_corrupt",
+            FileFinished: "_file_finished",
+            FileCorrupt: "_file_corrupt",
+            StorageBroke: "_storage_broke",
+            SenderEnded: "_sender_ended",
+            TimedOut: "_timed_out",
+        },
+        ReceiverState.COMPLETE: {SenderEnded: "_ignore", TimedOut: "_ignore"},
+        ReceiverState.FAILED: _LATE,
+    }
+
+    def __init__(self, meta: FileMeta) -> None:
+        """Prepare to receive what `meta` offers.
+
+        Raises:
+            RemoteProtocolError: the offer is larger than any package may be.
+        """
+        super().__init__(ReceiverState.IDLE)
+        if (
+            not 0 < meta.manifest_bytes <= MAX_MANIFEST_BYTES
+            or meta.total_bytes > MAX_PACKAGE_BYTES
+            or meta.file_count > MAX_PACKAGE_FILES
+        ):
+            raise RemoteProtocolError(detail="an offer larger than any package may be")
+        self._meta = meta
+        self._manifest: Manifest | None = None
+        self._manifest_data = bytearray()
+        self._manifest_checked = False
+        self._wanted: deque[int] = deque()
+        self._arriving: dict[int, bytearray] = {}
+        self._checking: set[int] = set()
+        self._missing_in_file: dict[int, int] = {}
+        self._open_files: set[int] = set()
+        self._chunk_repairs: Counter[int] = Counter()
+        self._file_repairs: Counter[int] = Counter()
+        self._outstanding_bytes = 0
+        self._reused_bytes = 0
+        self._received_bytes = 0
+        self._stored_bytes = 0
+        self._heard_at: float | None = None
+
+    # -- what the driver reads ---------------------------------------------------
+
+    @property
+    def progress(self) -> ReceiverProgress:
+        """How far the transfer is."""
+        return ReceiverProgress(
+            total_bytes=self._meta.total_bytes,
+            reused_bytes=self._reused_bytes,
+            received_bytes=self._received_bytes,
+            stored_bytes=self._stored_bytes,
+        )
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes of chunks held in memory now; at most the request window."""
+        return sum(map(len, self._arriving.values()))
+
+    def deadline(self) -> float | None:
+        """When silence becomes a failure; None while nothing is asked for."""
+        waiting = self.state is ReceiverState.MANIFEST and not self._manifest_checked
+        if self._heard_at is None or not (waiting or self._arriving):
+            return None
+        return self._heard_at + TRANSFER_STALL_TIMEOUT_S
+
+    # -- transitions ---------------------------------------------------------------
+
+    def _ignore(self, event: Event, now: float) -> list[Instruction]:
+        return []
+
+    def _begin(self, event: Begin, now: float) -> list[Instruction]:
+        self.state = ReceiverState.MANIFEST
+        self._heard_at = now
+        need = FileNeed(transfer_id=self._meta.transfer_id, manifest=True)
+        return [SendControl(need)]
+
+    def _manifest_fragment(
+        self, event: FragmentReceived, now: float
+    ) -> list[Instruction]:
+        fragment, data = event.fragment, self._manifest_data
+        if (
+            not fragment.is_manifest
+            or fragment.offset != len(data)
+            or len(data) + len(fragment.data) > self._meta.manifest_bytes
+        ):
+            raise RemoteProtocolError(detail="a fragment that was not asked for")
+        self._heard_at = now
+        data += fragment.data
+        if len(data) < self._meta.manifest_bytes:
+            return []
+        self._manifest_checked = True
+        self._manifest_data = bytearray()
+        return [CheckManifest(bytes(data))]
+
+    def _manifest_accepted(
+        self, event: ManifestAccepted, now: float
+    ) -> list[Instruction]:
+        manifest = event.manifest
+        if (
+            manifest.total_bytes != self._meta.total_bytes
+            or len(manifest.files) != self._meta.file_count
+        ):
+            raise RemoteProtocolError(detail="a manifest that differs from its offer")
+        self.state = ReceiverState.INVENTORY
+        self._manifest = manifest
+        return [TakeInventory(manifest)]
+
+    def _inventory_taken(self, event: InventoryTaken, now: float) -> list[Instruction]:
+        manifest = self._known_manifest()
+        self.state = ReceiverState.RECEIVING
+        self._heard_at = now
+        finish: list[Instruction] = []
+        for file, entry in enumerate(manifest.files):
+            if file in event.files:
+                self._count_reused(entry.size_bytes)
+                continue
+            self._open_files.add(file)
+            missing = [n for n in manifest.chunks_of(file) if n not in event.chunks]
+            self._missing_in_file[file] = len(missing)
+            self._wanted.extend(missing)
+            absent = sum(manifest.chunk(n).size_bytes for n in missing)
+            self._count_reused(entry.size_bytes - absent)
+            if not missing:
+                finish.append(FinishFile(file))
+        return finish + self._next_need(first=True) + self._complete_if_done()
+
+    def _chunk_fragment(self, event: FragmentReceived, now: float) -> list[Instruction]:
+        fragment = event.fragment
+        arriving = self._arriving.get(fragment.chunk)
+        if (
+            fragment.is_manifest
+            or arriving is None
+            or fragment.offset != len(arriving)
+            or len(arriving) + len(fragment.data) > self._size(fragment.chunk)
+        ):
+            raise RemoteProtocolError(detail="a fragment that was not asked for")
+        self._heard_at = now
+        arriving += fragment.data
+        self._received_bytes += len(fragment.data)
+        if len(arriving) < self._size(fragment.chunk):
+            return []
+        del self._arriving[fragment.chunk]
+        self._checking.add(fragment.chunk)
+        return [StoreChunk(fragment.chunk, bytes(arriving))]
+
+    def _chunk_stored(self, event: ChunkStored, now: float) -> list[Instruction]:
+        size = self._settle(event.number)
+        self._stored_bytes += size
+        file = self._known_manifest().chunk(event.number).file
+        self._missing_in_file[file] -= 1
+        finish: list[Instruction] = []
+        if self._missing_in_file[file] == 0:
+            finish = [FinishFile(file)]
+        return finish + self._next_need()
+
+    def _chunk_corrupt(self, event: ChunkCorrupt, now: float) -> list[Instruction]:
+        self._settle(event.number)
+        self._chunk_repairs[event.number] += 1
+        if self._chunk_repairs[event.number] > MAX_REPAIRS_PER_CHUNK:
+            return self._fail(DigestMismatch(path=self._path_of(event.number)))
+        self._wanted.appendleft(event.number)
+        return self._next_need()
+
+    def _file_finished(self, event: FileFinished, now: float) -> list[Instruction]:
+        self._open_files.discard(event.file)
+        return self._complete_if_done()
+
+    def _file_corrupt(self, event: FileCorrupt, now: float) -> list[Instruction]:
+        manifest = self._known_manifest()
+        self._file_repairs[event.file] += 1
+        if self._file_repairs[event.file] > MAX_REPAIRS_PER_FILE:
+            return self._fail(DigestMismatch(path=manifest.files[event.file].path))
+        chunks = manifest.chunks_of(event.file)
+        if not chunks:
+            return self._fail(DigestMismatch(path=manifest.files[event.file].path))
+        self._missing_in_file[event.file] = len(chunks)
+        self._wanted.extend(chunks)
+        self._stored_bytes = max(
+            0, self._stored_bytes - manifest.files[event.file].size_bytes
+        )
+        return self._next_need()
+
+    def _storage_broke(self, event: StorageBroke, now: float) -> list[Instruction]:
+        return self._fail(event.error)
+
+    def _sender_ended(self, event: SenderEnded, now: float) -> list[Instruction]:
+        if event.message.error is None:
+            raise RemoteProtocolError(detail="a sender that says it has received")
+        self.state = ReceiverState.FAILED
+        return [Failed(from_wire(event.message.error))]
+
+    def _timed_out(self, event: TimedOut, now: float) -> list[Instruction]:
+        deadline = self.deadline()
+        if deadline is None or now < deadline:
+            return []
+        return self._fail(
+            TransferStalled(
+                activity="files were on their way",
+                seconds=f"{TRANSFER_STALL_TIMEOUT_S:.0f}",
+            )
+        )
+
+    # -- parts of transitions ------------------------------------------------------
+
+    def _next_need(self, *, first: bool = False) -> list[Instruction]:
+        """Ask for more once half the window is free; the first time, at once."""
+        if not self._wanted or (
+            not first and self._outstanding_bytes > REQUEST_WINDOW_BYTES // 2
+        ):
+            return []
+        numbers: list[int] = []
+        while self._wanted and len(numbers) < MAX_NEED_RANGES:
+            size = self._size(self._wanted[0])
+            # The first chunk is always asked for, even one larger than the window.
+            if self._outstanding_bytes and (
+                self._outstanding_bytes + size > REQUEST_WINDOW_BYTES
+            ):
+                break
+            number = self._wanted.popleft()
+            self._arriving[number] = bytearray()
+            self._outstanding_bytes += size
+            numbers.append(number)
+        need = FileNeed(
+            transfer_id=self._meta.transfer_id,
+            chunks=list(_ranges(numbers)),
+            reused_bytes=self._reused_bytes if first else UNSET,
+        )
+        return [SendControl(need)] if numbers else []
+
+    def _complete_if_done(self) -> list[Instruction]:
+        if self._open_files or self.state is not ReceiverState.RECEIVING:
+            return []
+        self.state = ReceiverState.COMPLETE
+        done = FileDone(transfer_id=self._meta.transfer_id)
+        return [SendControl(done), Completed()]
+
+    def _fail(self, error: RtcError) -> list[Instruction]:
+        self.state = ReceiverState.FAILED
+        self._arriving.clear()
+        done = FileDone(transfer_id=self._meta.transfer_id, error=error.to_wire())
+        return [SendControl(done), Failed(error)]
+
+    def _settle(self, number: int) -> int:
+        """A chunk left the window; return its size."""
+        if number not in self._checking:
+            raise LocalProtocolError(detail=f"chunk {number} was not being stored")
+        self._checking.remove(number)
+        size = self._size(number)
+        self._outstanding_bytes -= size
+        return size
+
+    def _count_reused(self, size_bytes: int) -> None:
+        self._reused_bytes += size_bytes
+        self._stored_bytes += size_bytes
+
+    def _size(self, number: int) -> int:
+        return self._known_manifest().chunk(number).size_bytes
+
+    def _path_of(self, number: int) -> str:
+        manifest = self._known_manifest()
+        return manifest.files[manifest.chunk(number).file].path
+
+    def _known_manifest(self) -> Manifest:
+        if self._manifest is None:
+            raise RemoteProtocolError(detail="chunks before the manifest")
+        return self._manifest
+
+
+def _ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Join ascending runs into inclusive ranges, keeping the order."""
+    first = last = None
+    for number in numbers:
+        if first is None or last is None:
+            first = last = number
+        elif number == last + 1:
+            last = number
+        else:
+            yield first, last
+            first = last = number
+    if first is not None and last is not None:
+        yield first, last
