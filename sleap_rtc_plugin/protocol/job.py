@@ -4,10 +4,10 @@ Pure: the job coordinator feeds it what users ask and what runners report, perfo
 the instructions, and writes every change to the journal before anyone hears of it.
 
     SUBMITTED -> STAGING -> QUEUED -> STARTING -> RUNNING -> COLLECTING -> SUCCEEDED
-                                         ^           |  \\-> STOPPING -^  \\-> FAILED
-                                         +-next step-+   \\-> CANCELLING -> CANCELLED
 
-REJECTED ends a job that could not begin; LOST ends one whose runner disappeared.
+From RUNNING a next step leads back to STARTING; a stop goes by STOPPING, a cancel by
+CANCELLING to CANCELLED. FAILED and LOST (its runner disappeared) also pass through
+COLLECTING, so that what earlier steps made is kept. REJECTED could not begin.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, Final
 
-from sleap_rtc_plugin.protocol.errors import JobCancelled, RtcError
+from sleap_rtc_plugin.protocol.errors import JobCancelled, JobLost, RtcError
 from sleap_rtc_plugin.protocol.machine import Machine
 from sleap_rtc_plugin.protocol.messages import JobSpec, PredictStep, StopScope
 
@@ -91,7 +91,7 @@ class StepEnded:
 class RunnerLost:
     """The step's runner is gone and left no outcome."""
 
-    error: RtcError
+    error: JobLost
 
 
 @dataclass(frozen=True)
@@ -324,18 +324,20 @@ class Job(Machine[JobState, Event, Instruction]):
 
     def _lost(self, event: RunnerLost, now: float) -> list[Instruction]:
         self.error = event.error
-        return self._to(JobState.LOST)
+        return self._collect()
 
     def _ended(self, event: Event, now: float) -> list[Instruction]:
-        failed = self.error is not None
-        return self._to(JobState.FAILED if failed else JobState.SUCCEEDED)
+        if self.error is None:
+            return self._to(JobState.SUCCEEDED)
+        lost = isinstance(self.error, JobLost)
+        return self._to(JobState.LOST if lost else JobState.FAILED)
 
     def _collecting_failed(
         self, event: CollectingFailed, now: float
     ) -> list[Instruction]:
         # What went wrong first is what the user must know.
         self.error = self.error or event.error
-        return self._to(JobState.FAILED)
+        return self._ended(event, now)
 
     # -- parts of transitions ----------------------------------------------------
 

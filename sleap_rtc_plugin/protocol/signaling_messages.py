@@ -219,11 +219,15 @@ class Pong(_Message, frozen=True, tag="pong"):
 
 
 class ServerError(_Message, frozen=True, tag="error"):
-    """A command failed. `id` is empty where the command could not be read."""
+    """A command failed. `id` is empty where the command could not be read.
+
+    `code` and `fields` are those of `errors.ErrorInfo`; `message` is the sentence.
+    """
 
     id: str
     code: str
     message: str
+    fields: dict[str, str] = {}
 
 
 class RelayedOffer(_Message, frozen=True, rename={"from_": "from"}, tag="offer"):
