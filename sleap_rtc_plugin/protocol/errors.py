@@ -489,6 +489,19 @@ class DigestMismatch(TransferError):
 
 
 @dataclass(eq=False)
+class UnsafeCheckpoint(TransferError):
+    """A result would run code of the sender's choice when it is loaded."""
+
+    path: str
+    reason: str
+    code = "unsafe_checkpoint"
+    sentence = (
+        "The result {path} is refused ({reason}), since loading it could run code on "
+        "this machine; train again on a worker that you trust."
+    )
+
+
+@dataclass(eq=False)
 class SourceChanged(TransferError):
     """A file changed while it was being sent."""
 
