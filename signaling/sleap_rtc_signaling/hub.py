@@ -1,0 +1,580 @@
+"""PURE: who is in which room, and what is relayed to whom.
+
+The hub knows connections as numbers and answers every message with instructions;
+it has no clock, socket, key or database. The switchboard tells it what a token
+admits to, carries out its instructions, and wakes it at `deadline()`.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from sleap_rtc_plugin.protocol.close_codes import CloseCode
+from sleap_rtc_plugin.protocol.errors import (
+    BadRequest,
+    NotRegistered,
+    PeerIdTaken,
+    PeerNotFound,
+    RoomGone,
+    RtcError,
+    TokenRefused,
+    TooMany,
+)
+from sleap_rtc_plugin.protocol.limits import (
+    MAX_PEER_MESSAGE_BYTES,
+    MAX_PEERS_LISTED,
+    MAX_PEERS_PER_ROOM,
+    MAX_SIGNALING_MESSAGE_BYTES,
+    PEER_ID_RESERVED_S,
+    REGISTER_DEADLINE_S,
+    ROOM_LIFETIME_S,
+)
+from sleap_rtc_plugin.protocol.signaling_messages import (
+    Answer,
+    Candidate,
+    ClientMessage,
+    Delivered,
+    DiscoverPeers,
+    MetadataUpdated,
+    Offer,
+    PeerInfo,
+    PeerList,
+    PeerMessage,
+    PeerMetadata,
+    Ping,
+    Pong,
+    Register,
+    Registered,
+    RelayedAnswer,
+    RelayedCandidate,
+    RelayedMessage,
+    RelayedOffer,
+    RelayedPeerMessage,
+    Role,
+    ServerError,
+    UpdateMetadata,
+)
+from sleap_rtc_plugin.protocol.signaling_messages import Reply as ReplyMessage
+from sleap_rtc_signaling.discovery import check_metadata, compile_filter
+from sleap_rtc_signaling.limits import (
+    CLOSED_ROOM_REMEMBERED_S,
+    MAX_MALFORMED_MESSAGES,
+    MAX_RESERVED_IDS_PER_ROOM,
+    PEER_LIST_ENVELOPE_BYTES,
+    ROOM_RENEW_FRACTION,
+)
+
+__all__ = [
+    "Admission",
+    "Counts",
+    "Deliver",
+    "Disconnect",
+    "Hub",
+    "HubLimits",
+    "Instruction",
+    "RenewRoom",
+    "Reply",
+]
+
+_encoder: Final = msgspec.json.Encoder()
+_NO_METADATA: Final = PeerMetadata()
+
+
+# -- instructions ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Send the answer to a command to the one who gave it."""
+
+    connection: int
+    message: ReplyMessage
+
+
+@dataclass(frozen=True)
+class Deliver:
+    """Send what another peer said."""
+
+    connection: int
+    message: RelayedMessage
+
+
+@dataclass(frozen=True)
+class Disconnect:
+    """Send what is queued, then close; the hub has forgotten the connection."""
+
+    connection: int
+    code: CloseCode
+
+
+@dataclass(frozen=True)
+class RenewRoom:
+    """Write down that the room lives until `expires_at`, or `close_room` it."""
+
+    room_id: str
+    expires_at: float
+
+
+Instruction = Reply | Deliver | Disconnect | RenewRoom
+
+
+# -- what comes in ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Admission:
+    """A token was verified and admits to this room, which exists until then."""
+
+    room_id: str
+    expires_at: float
+
+
+@dataclass(frozen=True)
+class HubLimits:
+    """The times that tests and administrators set; units are seconds."""
+
+    register_deadline_s: float = REGISTER_DEADLINE_S
+    reserved_s: float = PEER_ID_RESERVED_S
+    room_lifetime_s: float = ROOM_LIFETIME_S
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many there are, for the metrics."""
+
+    rooms: int
+    peers: Mapping[str, int]
+    unregistered: int
+
+
+# -- state --------------------------------------------------------------------------
+
+
+@dataclass
+class _Peer:
+    connection: int
+    room_id: str
+    peer_id: str
+    role: Role
+    resume_digest: bytes
+    metadata: PeerMetadata
+    connected_at: float
+
+
+@dataclass
+class _Room:
+    expires_at: float
+    peers: dict[str, _Peer] = field(default_factory=dict)
+    # Peer id -> (digest of the resume key, until when), oldest first.
+    reserved: dict[str, tuple[bytes, float]] = field(default_factory=dict)
+
+    def has_worker(self) -> bool:
+        return any(peer.role == "worker" for peer in self.peers.values())
+
+
+class Hub:
+    """The live peers of every room.
+
+    Args:
+        server: how the server is named in errors.
+        limits: the times that may be set.
+    """
+
+    def __init__(self, server: str, limits: HubLimits | None = None) -> None:
+        self._server = server
+        self._limits = limits or HubLimits()
+        self._rooms: dict[str, _Room] = {}
+        self._peers: dict[int, _Peer] = {}
+        # Connection -> register by when; in the order of coming, so oldest first.
+        self._unregistered: dict[int, float] = {}
+        self._malformed: dict[int, int] = {}
+        # Room -> until when. A registration that was verified while the room was
+        # being closed must not bring the room back.
+        self._closed_rooms: dict[str, float] = {}
+        self._handlers: Final[
+            Mapping[type, Callable[[_Peer, ClientMessage, float], list[Instruction]]]
+        ] = {
+            Register: self._register_again,
+            DiscoverPeers: self._discover,
+            UpdateMetadata: self._update_metadata,
+            PeerMessage: self._relay,
+            Offer: self._relay,
+            Answer: self._relay,
+            Candidate: self._relay,
+            Ping: self._ping,
+        }
+
+    # -- connections ------------------------------------------------------------
+
+    def connected(self, connection: int, now: float) -> None:
+        """Take note of a new socket, which must register in time."""
+        self._unregistered[connection] = now + self._limits.register_deadline_s
+
+    def disconnected(self, connection: int, now: float) -> None:
+        """Take note that a socket is gone; its peer id stays reserved for a while."""
+        self._forget(connection, now)
+
+    def is_registered(self, connection: int) -> bool:
+        """Tell whether the connection has entered a room."""
+        return connection in self._peers
+
+    def knows(self, connection: int) -> bool:
+        """Tell whether the connection may still speak."""
+        return connection in self._peers or connection in self._unregistered
+
+    def handle(
+        self,
+        connection: int,
+        message: ClientMessage,
+        now: float,
+        admission: Admission | RtcError | None = None,
+    ) -> list[Instruction]:
+        """Carry out one message.
+
+        Args:
+            connection: on which socket it came.
+            message: what came.
+            now: Unix time in seconds.
+            admission: for `Register`, what its token admits to, or why it does not.
+
+        Returns:
+            One reply to the command's sender and what else is to be done; nothing
+            at all for a connection that was told to close before.
+        """
+        peer = self._peers.get(connection)
+        if peer is not None:
+            try:
+                return self._handlers[type(message)](peer, message, now)
+            except RtcError as error:
+                return [self._refusal(connection, message.id, error)]
+        if connection not in self._unregistered:
+            return []
+        if not isinstance(message, Register):
+            return self._refuse_and_close(
+                connection, message.id, NotRegistered(), CloseCode.NOT_REGISTERED, now
+            )
+        try:
+            return self._register(connection, message, now, admission)
+        except RtcError as error:
+            return self._refuse_and_close(
+                connection, message.id, error, CloseCode.REGISTRATION_REFUSED, now
+            )
+
+    def malformed(
+        self, connection: int, error: RtcError, now: float
+    ) -> list[Instruction]:
+        """Answer what could not be read.
+
+        After a few of these, or one before registering, the socket is closed.
+        """
+        if not self.knows(connection):
+            return []
+        self._malformed[connection] = self._malformed.get(connection, 0) + 1
+        if (
+            connection in self._unregistered
+            or self._malformed[connection] >= MAX_MALFORMED_MESSAGES
+        ):
+            return self._refuse_and_close(
+                connection, "", error, CloseCode.PROTOCOL_BROKEN, now
+            )
+        return [self._refusal(connection, "", error)]
+
+    def refuse(
+        self, connection: int, command_id: str, error: RtcError
+    ) -> list[Instruction]:
+        """Answer a command that the switchboard does not let through."""
+        if not self.knows(connection):
+            return []
+        return [self._refusal(connection, command_id, error)]
+
+    def drop(self, connection: int, code: CloseCode, now: float) -> list[Instruction]:
+        """Close a connection for the switchboard's own reasons."""
+        if not self.knows(connection):
+            return []
+        self._forget(connection, now)
+        return [Disconnect(connection, code)]
+
+    # -- rooms ------------------------------------------------------------------
+
+    def close_room(self, room_id: str, now: float) -> list[Instruction]:
+        """Send everybody out of a room that was deleted."""
+        self._closed_rooms.pop(room_id, None)
+        self._closed_rooms[room_id] = now + CLOSED_ROOM_REMEMBERED_S
+        return self._empty(room_id)
+
+    def deadline(self) -> float | None:
+        """Return when `expire` wants to be called, as Unix time, or None."""
+        # The first of a dict that is in the order of time is the earliest.
+        times = [*islice(self._unregistered.values(), 1)]
+        times += islice(self._closed_rooms.values(), 1)
+        for room in self._rooms.values():
+            times.append(self._room_deadline(room))
+            times += (until for _, until in islice(room.reserved.values(), 1))
+        return min(times, default=None)
+
+    def expire(self, now: float) -> list[Instruction]:
+        """Do what is due: late registrations, reservations, rooms."""
+        instructions: list[Instruction] = []
+        for connection, until in list(self._unregistered.items()):
+            if until <= now:
+                self._forget(connection, now)
+                instructions.append(Disconnect(connection, CloseCode.REGISTER_DEADLINE))
+        for room_id, until in list(self._closed_rooms.items()):
+            if until <= now:
+                del self._closed_rooms[room_id]
+        for room_id, room in list(self._rooms.items()):
+            for peer_id, (_, until) in list(room.reserved.items()):
+                if until <= now:
+                    del room.reserved[peer_id]
+            if self._room_deadline(room) <= now:
+                instructions += self._room_due(room_id, room, now)
+            elif not room.peers and not room.reserved:
+                del self._rooms[room_id]
+        return instructions
+
+    def counts(self) -> Counts:
+        """Return how many rooms and peers there are."""
+        peers = {"worker": 0, "client": 0}
+        for peer in self._peers.values():
+            peers[peer.role] += 1
+        rooms = sum(1 for room in self._rooms.values() if room.peers)
+        return Counts(rooms=rooms, peers=peers, unregistered=len(self._unregistered))
+
+    def _room_deadline(self, room: _Room) -> float:
+        if not room.has_worker():
+            return room.expires_at
+        return room.expires_at - ROOM_RENEW_FRACTION * self._limits.room_lifetime_s
+
+    def _room_due(self, room_id: str, room: _Room, now: float) -> list[Instruction]:
+        if not room.has_worker():
+            return self._empty(room_id)
+        room.expires_at = now + self._limits.room_lifetime_s
+        return [RenewRoom(room_id, room.expires_at)]
+
+    def _empty(self, room_id: str) -> list[Instruction]:
+        room = self._rooms.pop(room_id, None)
+        if room is None:
+            return []
+        for peer in room.peers.values():
+            del self._peers[peer.connection]
+            self._malformed.pop(peer.connection, None)
+        return [
+            Disconnect(peer.connection, CloseCode.ROOM_ENDED)
+            for peer in room.peers.values()
+        ]
+
+    def _forget(self, connection: int, now: float) -> None:
+        self._unregistered.pop(connection, None)
+        self._malformed.pop(connection, None)
+        peer = self._peers.pop(connection, None)
+        if peer is None:
+            return
+        room = self._rooms[peer.room_id]
+        del room.peers[peer.peer_id]
+        until = now + self._limits.reserved_s
+        room.reserved[peer.peer_id] = (peer.resume_digest, until)
+
+    # -- registering --------------------------------------------------------------
+
+    def _register(
+        self,
+        connection: int,
+        message: Register,
+        now: float,
+        admission: Admission | RtcError | None,
+    ) -> list[Instruction]:
+        if isinstance(admission, RtcError):
+            raise admission
+        if admission is None or admission.room_id != message.room_id:
+            raise TokenRefused(server=self._server, reason="it is for another room")
+        if admission.expires_at <= now or message.room_id in self._closed_rooms:
+            raise RoomGone(server=self._server)
+        check_metadata(message.metadata)
+        room = self._rooms.get(message.room_id) or _Room(admission.expires_at)
+        digest = hashlib.sha256(message.resume_key.encode()).digest()
+        instructions = self._claim(room, message.peer_id, digest)
+        # Only now, when nothing can be refused any more, does anything change.
+        self._rooms[message.room_id] = room
+        room.expires_at = max(room.expires_at, admission.expires_at)
+        room.reserved.pop(message.peer_id, None)
+        replaced = room.peers.pop(message.peer_id, None)
+        if replaced is not None:
+            del self._peers[replaced.connection]
+            self._malformed.pop(replaced.connection, None)
+        peer = _Peer(
+            connection=connection,
+            room_id=message.room_id,
+            peer_id=message.peer_id,
+            role=message.role,
+            resume_digest=digest,
+            metadata=message.metadata,
+            connected_at=now,
+        )
+        del self._unregistered[connection]
+        self._peers[connection] = peer
+        room.peers[peer.peer_id] = peer
+        registered = Registered(
+            id=message.id,
+            peer_id=peer.peer_id,
+            room_id=peer.room_id,
+            expires_at=room.expires_at,
+        )
+        return [*instructions, Reply(connection, registered)]
+
+    def _claim(self, room: _Room, peer_id: str, digest: bytes) -> list[Instruction]:
+        """Check that the id is free or its holder's own, without a change yet."""
+        holder = room.peers.get(peer_id)
+        if holder is not None:
+            if not hmac.compare_digest(holder.resume_digest, digest):
+                raise PeerIdTaken(peer_id=peer_id)
+            return [Disconnect(holder.connection, CloseCode.REPLACED)]
+        if len(room.peers) >= MAX_PEERS_PER_ROOM:
+            raise TooMany(what="peers in this room", limit=str(MAX_PEERS_PER_ROOM))
+        reservation = room.reserved.get(peer_id)
+        if reservation is not None:
+            if not hmac.compare_digest(reservation[0], digest):
+                raise PeerIdTaken(peer_id=peer_id)
+            return []
+        # A reservation is never pushed out by newer ones: whoever could do that
+        # could take a worker's id while it reconnects.
+        if len(room.peers) + len(room.reserved) >= MAX_RESERVED_IDS_PER_ROOM:
+            limit = str(MAX_RESERVED_IDS_PER_ROOM)
+            raise TooMany(what="peer ids in use in this room", limit=limit)
+        return []
+
+    def _register_again(
+        self, peer: _Peer, message: ClientMessage, now: float
+    ) -> list[Instruction]:
+        raise BadRequest(reason="this connection is registered already")
+
+    # -- commands of a registered peer ----------------------------------------------
+
+    def _discover(
+        self, peer: _Peer, message: ClientMessage, now: float
+    ) -> list[Instruction]:
+        assert isinstance(message, DiscoverPeers)  # noqa: S101 -- for the type checker
+        wanted = compile_filter(message)
+        room = self._rooms[peer.room_id]
+        found = [
+            PeerInfo(
+                peer_id=other.peer_id,
+                role=other.role,
+                metadata=other.metadata,
+                connected_at=other.connected_at,
+            )
+            for other in room.peers.values()
+            if wanted.matches(other.role, other.metadata)
+        ]
+        peers = _fit(found[:MAX_PEERS_LISTED])
+        return [Reply(peer.connection, PeerList(id=message.id, peers=peers))]
+
+    def _update_metadata(
+        self, peer: _Peer, message: ClientMessage, now: float
+    ) -> list[Instruction]:
+        assert isinstance(message, UpdateMetadata)  # noqa: S101 -- for the type checker
+        check_metadata(message.metadata)
+        peer.metadata = message.metadata
+        return [Reply(peer.connection, MetadataUpdated(id=message.id))]
+
+    def _relay(
+        self, peer: _Peer, message: ClientMessage, now: float
+    ) -> list[Instruction]:
+        assert isinstance(message, Offer | Answer | Candidate | PeerMessage)  # noqa: S101 -- for the type checker
+        relayed = _relayed(peer.peer_id, message)
+        # The stamp may be longer than the address that it replaces.
+        if len(_encoder.encode(relayed)) > MAX_SIGNALING_MESSAGE_BYTES:
+            limit = MAX_SIGNALING_MESSAGE_BYTES
+            raise BadRequest(reason=f"a message of more than {limit} bytes")
+        target = self._rooms[peer.room_id].peers.get(message.to)
+        if target is None:
+            raise PeerNotFound(peer_id=message.to)
+        return [
+            Deliver(target.connection, relayed),
+            Reply(peer.connection, Delivered(id=message.id)),
+        ]
+
+    def _ping(
+        self, peer: _Peer, message: ClientMessage, now: float
+    ) -> list[Instruction]:
+        return [Reply(peer.connection, Pong(id=message.id, time=now))]
+
+    # -- refusals -----------------------------------------------------------------
+
+    def _refusal(self, connection: int, command_id: str, error: RtcError) -> Reply:
+        return Reply(
+            connection, ServerError(id=command_id, code=error.code, message=str(error))
+        )
+
+    def _refuse_and_close(
+        self,
+        connection: int,
+        command_id: str,
+        error: RtcError,
+        code: CloseCode,
+        now: float,
+    ) -> list[Instruction]:
+        self._forget(connection, now)
+        refusal = self._refusal(connection, command_id, error)
+        return [refusal, Disconnect(connection, code)]
+
+
+def _relayed(
+    sender: str, message: Offer | Answer | Candidate | PeerMessage
+) -> RelayedMessage:
+    """Put the sender's registered id on what it said."""
+    match message:
+        case Offer():
+            return RelayedOffer(id=message.id, from_=sender, sdp=message.sdp)
+        case Answer():
+            return RelayedAnswer(
+                id=message.id,
+                from_=sender,
+                sdp=message.sdp,
+                offer_id=message.offer_id,
+            )
+        case Candidate():
+            return RelayedCandidate(
+                id=message.id,
+                from_=sender,
+                candidate=message.candidate,
+                offer_id=message.offer_id,
+            )
+        case PeerMessage():
+            if len(bytes(message.payload)) > MAX_PEER_MESSAGE_BYTES:
+                limit = MAX_PEER_MESSAGE_BYTES
+                raise BadRequest(reason=f"a payload of more than {limit} bytes")
+            return RelayedPeerMessage(
+                id=message.id, from_=sender, payload=message.payload
+            )
+
+
+def _fit(found: list[PeerInfo]) -> list[PeerInfo]:
+    """Make a list that fits into one message.
+
+    Nobody is left out, or peers with large metadata could hide the others: where
+    not all metadata fits, the peers that connected last are listed without theirs.
+    """
+    bare = [
+        PeerInfo(
+            peer_id=info.peer_id,
+            role=info.role,
+            metadata=_NO_METADATA,
+            connected_at=info.connected_at,
+        )
+        for info in found
+    ]
+    sizes = [len(_encoder.encode(info)) + 1 for info in found]
+    bare_sizes = [len(_encoder.encode(info)) + 1 for info in bare]
+    room = MAX_SIGNALING_MESSAGE_BYTES - PEER_LIST_ENVELOPE_BYTES - sum(bare_sizes)
+    listed = []
+    for info, short, size, short_size in zip(
+        found, bare, sizes, bare_sizes, strict=True
+    ):
+        room -= size - short_size
+        listed.append(info if room >= 0 else short)
+    return listed

@@ -1,0 +1,60 @@
+"""The bounds of the signaling server that no peer needs to know.
+
+What both sides must agree on is in `sleap_rtc_plugin.protocol.limits`. Rates are
+set for a lab whose every machine comes from one address: a person at work does not
+meet them, a loop without a pause does.
+"""
+
+from typing import Final, NamedTuple
+
+from sleap_rtc_plugin.protocol.limits import KIB
+
+
+class Rate(NamedTuple):
+    """A token bucket: `burst` at once, then `per_s` each second."""
+
+    burst: int
+    per_s: float
+
+
+# -- sockets ------------------------------------------------------------------
+MAX_SOCKETS: Final = 4_096
+MAX_SOCKETS_PER_ADDRESS: Final = 512
+MAX_MALFORMED_MESSAGES: Final = 3
+CLOSE_DEADLINE_S: Final = 2.0
+REQUEST_DEADLINE_S: Final = 10.0
+SOCKET_SEND_BUFFER_BYTES: Final = 256 * KIB
+LISTEN_BACKLOG: Final = 512
+
+# -- rooms --------------------------------------------------------------------
+MAX_RESERVED_IDS_PER_ROOM: Final = 1_000
+CLOSED_ROOM_REMEMBERED_S: Final = 60.0
+ROOM_RENEW_FRACTION: Final = 0.5
+
+# -- discovery ----------------------------------------------------------------
+MAX_IN_OPERANDS: Final = 64
+PEER_LIST_ENVELOPE_BYTES: Final = 256
+
+# -- HTTP ---------------------------------------------------------------------
+MAX_BODY_BYTES: Final = 8 * KIB
+MAX_REQUEST_HEAD_BYTES: Final = 16 * KIB
+KEEP_ALIVE_S: Final = 5
+STOP_GRACE_S: Final = 1
+STOP_DEADLINE_S: Final = 3.0
+
+# -- the store ----------------------------------------------------------------
+MAX_ACCOUNTS: Final = 100_000
+STORE_BUSY_TIMEOUT_S: Final = 5.0
+PURGE_INTERVAL_S: Final = 600.0
+
+# -- tokens -------------------------------------------------------------------
+ROOM_TOKEN_LIFETIME_S: Final = 30 * 24 * 3600.0
+
+# -- rates --------------------------------------------------------------------
+SIGN_IN_RATE: Final = Rate(burst=60, per_s=1.0)
+REST_RATE: Final = Rate(burst=300, per_s=20.0)
+CONNECT_RATE: Final = Rate(burst=200, per_s=10.0)
+PEER_MESSAGE_RATE: Final = Rate(burst=400, per_s=100.0)
+ADDRESS_MESSAGE_RATE: Final = Rate(burst=8_000, per_s=2_000.0)
+REFUSAL_RATE: Final = Rate(burst=100, per_s=1.0)
+MAX_RATE_KEYS: Final = 20_000

@@ -1,0 +1,61 @@
+"""What a signaling server remembers: accounts and rooms, and no secret.
+
+Live peers are not here but in the hub. Every server on the same store sees the same
+rooms; the protocol below is all that the server asks of a store.
+"""
+
+from typing import Protocol
+
+from msgspec import Struct
+
+__all__ = ["Room", "Store"]
+
+
+class Room(Struct, frozen=True, kw_only=True):
+    """A room; times are Unix seconds."""
+
+    room_id: str
+    owner: str
+    created_at: float
+    expires_at: float
+
+
+class Store(Protocol):
+    """Where accounts and rooms are kept. All methods may be called at any time."""
+
+    async def add_account(
+        self, account_id: str, created_at: float, expires_at: float
+    ) -> None:
+        """Remember an account.
+
+        Raises:
+            TooMany: the store holds as many accounts as it may.
+        """
+
+    async def has_account(self, account_id: str, now: float) -> bool:
+        """Tell whether the account exists and has not expired."""
+
+    async def add_room(self, room: Room) -> None:
+        """Remember a room.
+
+        Raises:
+            TooMany: its owner has as many living rooms as an account may have.
+        """
+
+    async def find_room(self, room_id: str, now: float) -> Room | None:
+        """Return a room that has not expired."""
+
+    async def renew_room(self, room_id: str, expires_at: float) -> bool:
+        """Let a room live longer; False if it was deleted."""
+
+    async def delete_room(self, room_id: str, owner: str) -> bool:
+        """Delete a room; False if `owner` has no such room."""
+
+    async def purge(self, now: float) -> None:
+        """Remove what has expired."""
+
+    async def check(self) -> None:
+        """Raise if the store cannot be used."""
+
+    async def close(self) -> None:
+        """Let go of everything; nothing may be called after this."""

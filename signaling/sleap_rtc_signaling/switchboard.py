@@ -1,0 +1,355 @@
+"""The WebSockets of the server: carries out what the hub decides.
+
+One task reads each socket and one writes it, from a bounded outbox; a peer that does
+not read is closed rather than waited for. What is decided here is only who gets in
+at all: verifying tokens, looking rooms up, and rates.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from msgspec import Struct
+from starlette.responses import Response
+from starlette.types import Message
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from sleap_rtc_plugin.protocol import codec
+from sleap_rtc_plugin.protocol.close_codes import CloseCode
+from sleap_rtc_plugin.protocol.errors import (
+    RateLimited,
+    RemoteProtocolError,
+    RoomGone,
+    RtcError,
+    StorageFailed,
+    TooMany,
+)
+from sleap_rtc_plugin.protocol.limits import MAX_SIGNALING_SEND_QUEUE
+from sleap_rtc_plugin.protocol.signaling_messages import (
+    ClientMessage,
+    Register,
+    ServerError,
+)
+from sleap_rtc_signaling.hub import (
+    Admission,
+    Deliver,
+    Disconnect,
+    Hub,
+    Instruction,
+    RenewRoom,
+    Reply,
+)
+from sleap_rtc_signaling.limits import (
+    ADDRESS_MESSAGE_RATE,
+    CLOSE_DEADLINE_S,
+    CONNECT_RATE,
+    MAX_SOCKETS,
+    MAX_SOCKETS_PER_ADDRESS,
+    PEER_MESSAGE_RATE,
+    PURGE_INTERVAL_S,
+    REFUSAL_RATE,
+)
+from sleap_rtc_signaling.metrics import Metrics
+from sleap_rtc_signaling.rate_limit import RateLimiter, address_key
+from sleap_rtc_signaling.stores import Store
+from sleap_rtc_signaling.tokens import Tokens
+
+__all__ = ["ABORT_EXTENSION", "Switchboard"]
+
+_log = logging.getLogger(__name__)
+
+ABORT_EXTENSION: Final = "sleap-rtc.abort"
+"""Under this name the server puts into the scope how to cut a socket off."""
+
+
+class _Socket:
+    """One WebSocket and its outbox."""
+
+    def __init__(self, websocket: WebSocket, address: str) -> None:
+        self.address = address
+        self.abort: Callable[[], None] = websocket.scope["extensions"][ABORT_EXTENSION]
+        self._websocket = websocket
+        self._outbox: asyncio.Queue[str | None] = asyncio.Queue(
+            MAX_SIGNALING_SEND_QUEUE
+        )
+        self._close_code = 1000
+        self._aborting: asyncio.TimerHandle | None = None
+
+    def is_closing(self) -> bool:
+        return self._aborting is not None
+
+    def send(self, message: Struct) -> bool:
+        """Queue a message; False if the peer is too far behind."""
+        if self.is_closing():
+            return True
+        try:
+            self._outbox.put_nowait(codec.encode_signaling(message))
+        except asyncio.QueueFull:
+            return False
+        return True
+
+    def close(self, code: CloseCode) -> None:
+        """Send what is queued, then close; cut off if that takes too long."""
+        if self.is_closing():
+            return
+        self._close_code = code
+        if code is CloseCode.TOO_SLOW:
+            # It will not read these either; only the close frame is worth a try.
+            while not self._outbox.empty():
+                self._outbox.get_nowait()
+        loop = asyncio.get_running_loop()
+        self._aborting = loop.call_later(CLOSE_DEADLINE_S, self.abort)
+        try:
+            self._outbox.put_nowait(None)
+        except asyncio.QueueFull:
+            self.abort()
+
+    async def write(self) -> None:
+        """Write the outbox to the socket until it is closed from either side."""
+        # RuntimeError is how the ASGI server says that the socket closed meanwhile.
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+            while (text := await self._outbox.get()) is not None:
+                await self._websocket.send_text(text)
+            await self._websocket.close(self._close_code)
+
+    def gone(self) -> None:
+        """Let go of the timer; from here on the ASGI server closes the socket."""
+        if self._aborting is not None:
+            self._aborting.cancel()
+
+
+class Switchboard:
+    """All sockets of one server.
+
+    Args:
+        hub: decides.
+        store: knows the rooms.
+        tokens: verifies who may enter.
+        metrics: counts.
+        server: how the server is named in errors.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        store: Store,
+        tokens: Tokens,
+        metrics: Metrics,
+        server: str,
+        clock: Callable[[], float],
+    ) -> None:
+        self._hub = hub
+        self._store = store
+        self._tokens = tokens
+        self._metrics = metrics
+        self._server = server
+        self._clock = clock
+        self._sockets: dict[int, _Socket] = {}
+        self._numbers = itertools.count(1)
+        self._of_address: Counter[str] = Counter()
+        self._renewals: asyncio.Queue[RenewRoom] = asyncio.Queue()
+        self._woken = asyncio.Event()
+        self._connects = RateLimiter(CONNECT_RATE)
+        self._messages = RateLimiter(PEER_MESSAGE_RATE)
+        self._address_messages = RateLimiter(ADDRESS_MESSAGE_RATE)
+        self._refusals = RateLimiter(REFUSAL_RATE)
+
+    def render_metrics(self) -> bytes:
+        """Return the metrics as Prometheus text."""
+        return self._metrics.render(self._hub.counts(), len(self._sockets))
+
+    def close_room(self, room_id: str) -> None:
+        """Send everybody out of a room that was deleted."""
+        self._perform(self._hub.close_room(room_id, self._clock()))
+
+    def wake(self) -> None:
+        """Look at once whether something is due."""
+        self._woken.set()
+
+    # -- tasks of the server --------------------------------------------------------
+
+    async def keep_time(self) -> None:
+        """Wake the hub when it wants to be woken, for ever."""
+        while True:
+            self._woken.clear()
+            self._perform(self._hub.expire(self._clock()))
+            deadline = self._hub.deadline()
+            delay = None if deadline is None else max(0.0, deadline - self._clock())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._woken.wait()
+
+    async def keep_store(self) -> None:
+        """Write renewals down and remove what has expired, for ever."""
+        purge_at = time.monotonic()
+        while True:
+            try:
+                async with asyncio.timeout(max(0.0, purge_at - time.monotonic())):
+                    renewal = await self._renewals.get()
+            except TimeoutError:
+                purge_at = time.monotonic() + PURGE_INTERVAL_S
+                with self._logged("remove what has expired"):
+                    await self._store.purge(self._clock())
+                continue
+            with self._logged("renew a room"):
+                room_id, expires_at = renewal.room_id, renewal.expires_at
+                if not await self._store.renew_room(room_id, expires_at):
+                    # Another server on this store deleted it.
+                    self.close_room(room_id)
+
+    @contextlib.contextmanager
+    def _logged(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except StorageFailed as error:
+            _log.error("could not %s: %s", action, error)
+
+    # -- one socket -------------------------------------------------------------------
+
+    async def serve(self, websocket: WebSocket) -> None:
+        """Serve one WebSocket until it closes."""
+        host = websocket.client.host if websocket.client else ""
+        address = address_key(host)
+        refusal = self._gate(address)
+        if refusal is not None:
+            self._metrics.refused(refusal.code)
+            await websocket.send_denial_response(
+                Response(str(refusal), status_code=429, media_type="text/plain")
+            )
+            return
+        connection = next(self._numbers)
+        socket = _Socket(websocket, address)
+        self._sockets[connection] = socket
+        self._of_address[address] += 1
+        try:
+            await websocket.accept()
+            writer = asyncio.create_task(socket.write())
+            try:
+                self._hub.connected(connection, self._clock())
+                self.wake()
+                await self._read(connection, socket, websocket)
+            finally:
+                writer.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await writer
+        finally:
+            socket.gone()
+            del self._sockets[connection]
+            self._of_address[address] -= 1
+            if not self._of_address[address]:
+                del self._of_address[address]
+            self._hub.disconnected(connection, self._clock())
+            for limiter in (self._messages, self._refusals):
+                limiter.forget(str(connection))
+            self.wake()
+
+    def _gate(self, address: str) -> RtcError | None:
+        if len(self._sockets) >= MAX_SOCKETS:
+            return TooMany(what="connections to this server", limit=str(MAX_SOCKETS))
+        if self._of_address[address] >= MAX_SOCKETS_PER_ADDRESS:
+            limit = str(MAX_SOCKETS_PER_ADDRESS)
+            return TooMany(what="connections from your address", limit=limit)
+        wait_s = self._connects.take(address, time.monotonic())
+        return RateLimited(retry_after_s=f"{wait_s:.1f}") if wait_s else None
+
+    async def _read(
+        self, connection: int, socket: _Socket, websocket: WebSocket
+    ) -> None:
+        while True:
+            frame = await websocket.receive()
+            if frame["type"] == "websocket.disconnect":
+                return
+            if not socket.is_closing():
+                await self._received(connection, socket, frame)
+            # Many frames may have come at once. The writer gets its turn between
+            # them, or the replies would fill the outbox of a peer that does read.
+            await asyncio.sleep(0)
+
+    async def _received(self, connection: int, socket: _Socket, frame: Message) -> None:
+        wait_s = self._take(connection, socket)
+        text = frame.get("text")
+        try:
+            if text is None:
+                raise RemoteProtocolError(detail="a binary frame")
+            message = codec.decode_client_message(text)
+        except RemoteProtocolError as error:
+            self._perform(self._hub.malformed(connection, error, self._clock()))
+            return
+        if wait_s:
+            self._refuse(connection, message, wait_s)
+            return
+        if isinstance(message, Register) and not self._hub.is_registered(connection):
+            await self._register(connection, message)
+            return
+        self._perform(self._hub.handle(connection, message, self._clock()))
+
+    async def _register(self, connection: int, message: Register) -> None:
+        admission = await self._admit(message)
+        now = self._clock()
+        self._perform(self._hub.handle(connection, message, now, admission))
+        if self._hub.is_registered(connection):
+            self._metrics.registered(message.role)
+            self.wake()
+
+    def _take(self, connection: int, socket: _Socket) -> float:
+        now = time.monotonic()
+        return self._messages.take(str(connection), now) or self._address_messages.take(
+            socket.address, now
+        )
+
+    def _refuse(self, connection: int, message: ClientMessage, wait_s: float) -> None:
+        error = RateLimited(retry_after_s=f"{wait_s:.1f}")
+        self._perform(self._hub.refuse(connection, message.id, error))
+        if self._refusals.take(str(connection), time.monotonic()):
+            code = CloseCode.RATE_LIMITED
+            self._perform(self._hub.drop(connection, code, self._clock()))
+
+    async def _admit(self, message: Register) -> Admission | RtcError:
+        """Find out what a registration's token is worth."""
+        now = self._clock()
+        try:
+            room_id = self._tokens.verify("room", message.token, now)
+            room = await self._store.find_room(room_id, now)
+        except StorageFailed as error:
+            _log.error("a room could not be looked up: %s", error)
+            return StorageFailed(place="the server's store", reason="see its log")
+        except RtcError as error:
+            return error
+        if room is None:
+            return RoomGone(server=self._server)
+        return Admission(room_id=room.room_id, expires_at=room.expires_at)
+
+    # -- instructions -----------------------------------------------------------------
+
+    def _perform(self, instructions: Iterable[Instruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case RenewRoom():
+                    self._renewals.put_nowait(instruction)
+                case Disconnect(connection, code):
+                    self._close(connection, code)
+                case Reply(connection, message) | Deliver(connection, message):
+                    self._count(instruction)
+                    socket = self._sockets.get(connection)
+                    if socket is not None and not socket.send(message):
+                        self._close(connection, CloseCode.TOO_SLOW)
+                        self._hub.drop(connection, CloseCode.TOO_SLOW, self._clock())
+
+    def _close(self, connection: int, code: CloseCode) -> None:
+        self._metrics.closed(code.name.lower())
+        socket = self._sockets.get(connection)
+        if socket is not None:
+            socket.close(code)
+
+    def _count(self, instruction: Reply | Deliver) -> None:
+        message = instruction.message
+        if isinstance(instruction, Deliver):
+            self._metrics.relayed(str(message.__struct_config__.tag))
+        elif isinstance(message, ServerError):
+            self._metrics.refused(message.code)
