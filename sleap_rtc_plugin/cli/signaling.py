@@ -1,0 +1,135 @@
+"""`sleap-remote signaling`: run a signaling server until it is interrupted.
+
+The server itself is in `sleap_rtc_signaling` and comes with the extra `signaling`;
+it is imported only when the command runs.
+"""
+
+import asyncio
+import ipaddress
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sleap_rtc_plugin.protocol.errors import EXIT_USAGE, RtcError
+
+if TYPE_CHECKING:
+    from sleap_rtc_signaling.config import SignalingConfig
+    from sleap_rtc_signaling.server import SignalingServer
+
+__all__ = ["signaling"]
+
+_NO_PORT = "none"
+_MISSING = (
+    "The signaling server is not installed; install it with "
+    "`pip install 'sleap-rtc-plugin[signaling]'`."
+)
+
+
+class _PortOrNone(click.ParamType):
+    """A port number, or `none` for no port."""
+
+    name = "port"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        if value == _NO_PORT:
+            return value
+        port: int = click.IntRange(0, 65535).convert(value, param, ctx)
+        return port
+
+
+@click.command()
+@click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Port of REST and the WebSocket; 0 picks a free one.  [default: 8080]",
+)
+@click.option(
+    "--rest-port",
+    type=_PortOrNone(),
+    help="Port of REST alone; 0 picks a free one, `none` opens none.  [default: 8001]",
+)
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the signing key and the rooms.",
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Settings in TOML; the options here go before them.",
+)
+def signaling(
+    host: str | None,
+    port: int | None,
+    rest_port: int | str | None,
+    data: Path | None,
+    config: Path | None,
+) -> None:
+    """Run the server at which workers and clients find each other."""
+    try:
+        from msgspec.structs import replace
+
+        from sleap_rtc_signaling.config import ConfigError, SignalingConfig, load
+        from sleap_rtc_signaling.server import SignalingServer
+    except ImportError as error:
+        if (error.name or "").partition(".")[0].startswith("sleap_rtc"):
+            raise
+        click.echo(_MISSING, err=True)
+        sys.exit(EXIT_USAGE)
+
+    given = {"host": host, "port": port, "data_dir": data}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if rest_port is not None:
+        changes["rest_port"] = None if rest_port == _NO_PORT else rest_port
+    try:
+        settings = load(config) if config is not None else SignalingConfig()
+        settings = replace(settings, **changes)
+        asyncio.run(_serve(SignalingServer(settings), settings))
+    except (RtcError, ConfigError) as error:
+        click.echo(str(error), err=True)
+        sys.exit(error.exit_code)
+
+
+async def _serve(server: "SignalingServer", settings: "SignalingConfig") -> None:
+    interrupted = asyncio.Event()
+    _on_interrupt(asyncio.get_running_loop(), interrupted)
+    async with server:
+        for line in _announcement(server, settings):
+            click.echo(line, err=True)
+        await interrupted.wait()
+        click.echo("Stopping.", err=True)
+
+
+def _on_interrupt(loop: asyncio.AbstractEventLoop, interrupted: asyncio.Event) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, interrupted.set)
+        except NotImplementedError:  # on Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(interrupted.set))
+
+
+def _announcement(server: "SignalingServer", settings: "SignalingConfig") -> list[str]:
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    where = f"Signaling server listens on http://{host}:{server.port}"
+    if server.rest_port is not None:
+        where += f" (REST alone on port {server.rest_port})"
+    lines = [f"{where}; data in {settings.data_dir}."]
+    if _is_loopback(server.host):
+        lines.append(
+            "Only this machine can reach it; to let the lab in, "
+            "start it with `--host 0.0.0.0`."
+        )
+    return lines
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
