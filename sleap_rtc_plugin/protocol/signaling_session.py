@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import msgspec
 
+from sleap_rtc_plugin.protocol.close_codes import FATAL_CLOSE_CODES, CloseCode
 from sleap_rtc_plugin.protocol.errors import (
     ErrorInfo,
     LocalProtocolError,
@@ -111,9 +112,10 @@ class ConnectFailed:
 
 @dataclass(frozen=True)
 class Lost:
-    """The WebSocket closed or broke."""
+    """The WebSocket closed or broke, with the server's close code if there was one."""
 
     reason: str
+    code: int = 0
 
 
 @dataclass(frozen=True)
@@ -230,9 +232,8 @@ class Backoff:
 
     def next_delay_s(self) -> float:
         """Return the seconds to wait now; the next wait may be twice as long."""
-        ceiling = min(
-            SIGNALING_BACKOFF_FIRST_S * 2**self._tries, SIGNALING_BACKOFF_MAX_S
-        )
+        doubled: float = SIGNALING_BACKOFF_FIRST_S * 2**self._tries
+        ceiling = min(doubled, SIGNALING_BACKOFF_MAX_S)
         self._tries = min(self._tries + 1, 16)
         return ceiling * (0.5 + self._random() / 2)
 
@@ -361,6 +362,8 @@ class SignalingSession(Machine[SessionState, Event, Instruction]):
         return self._wait(now)
 
     def _lost(self, event: Lost, now: float) -> list[Instruction]:
+        if event.code in FATAL_CLOSE_CODES:
+            return self._give_up(self._error_of_close(event))
         return self._connect_failed(event, now)
 
     def _received_while_registering(
@@ -476,6 +479,17 @@ class SignalingSession(Machine[SessionState, Event, Instruction]):
         failed = [CommandFailed(command_id, error) for command_id in self._pending]
         self._pending.clear()
         return list(failed)
+
+    def _error_of_close(self, event: Lost) -> RtcError:
+        match event.code:
+            case CloseCode.ROOM_ENDED:
+                return RoomGone(server=self._server)
+            case CloseCode.REPLACED:
+                return PeerIdTaken(peer_id=self._register.peer_id)
+            case CloseCode.REGISTRATION_REFUSED | CloseCode.NOT_REGISTERED:
+                return TokenRefused(server=self._server, reason=event.reason)
+            case _:
+                return RemoteProtocolError(detail=clean_text(event.reason, 200))
 
     @staticmethod
     def _is_past(time: float | None, now: float) -> bool:

@@ -1,0 +1,50 @@
+"""The one clock and the one executor call that the drivers use.
+
+Machines take time as an argument; this is where it comes from. Monotonic seconds,
+which a change of the wall clock does not touch.
+"""
+
+import asyncio
+import errno
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from sleap_rtc_plugin.protocol.errors import DiskFull, RtcError, StorageFailed
+from sleap_rtc_plugin.protocol.limits import MIB
+
+__all__ = ["in_thread", "monotonic", "storage_error"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+monotonic = time.monotonic
+
+
+async def in_thread(
+    executor: ThreadPoolExecutor | None,
+    function: Callable[P, T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Run a blocking call in a thread."""
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(executor, lambda: function(*args, **kwargs))
+
+
+def storage_error(error: OSError, place: Path, needed_bytes: int = 0) -> RtcError:
+    """Return the words for what the operating system said about `place`."""
+    if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        try:
+            free = shutil.disk_usage(place if place.is_dir() else place.parent).free
+        except OSError:
+            free = 0
+        return DiskFull(
+            place=str(place),
+            needed=f"{max(needed_bytes, 1) / MIB:.1f} MiB",
+            free=f"{free / MIB:.1f} MiB",
+        )
+    return StorageFailed(place=str(place), reason=error.strerror or str(error))

@@ -1,0 +1,193 @@
+"""An authenticated connection to one peer: typed control messages and fragments.
+
+Made by `transport.peer` once both proofs hold; used by the client's session and by
+the worker's job coordinator. It says when the peer went silent and who closed.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from sleap_rtc_plugin.protocol.authentication import Authenticated
+from sleap_rtc_plugin.protocol.codec import decode_control, encode_control
+from sleap_rtc_plugin.protocol.errors import RemoteProtocolError
+from sleap_rtc_plugin.protocol.limits import (
+    CLOSE_DRAIN_TIMEOUT_S,
+    CONTROL_BUFFER_HIGH_BYTES,
+    CONTROL_BUFFER_MAX_BYTES,
+    KEEP_ALIVE_INTERVAL_S,
+    KEEP_ALIVE_TIMEOUT_S,
+    SEND_BUFFER_HIGH_BYTES,
+)
+from sleap_rtc_plugin.protocol.messages import ControlMessage, KeepAlive
+from sleap_rtc_plugin.transport.effects import monotonic
+
+__all__ = ["Channel", "Link", "LinkClosed"]
+
+logger = logging.getLogger(__name__)
+
+ENGINE: Final = "aiortc"
+
+
+class LinkClosed(Exception):
+    """The link ended; `reason` says how, for a log."""
+
+    def __init__(self, reason: str) -> None:
+        """Keep the reason."""
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Channel(Protocol):
+    """What a link needs of a data channel (W3C RTCDataChannel)."""
+
+    @property
+    def bufferedAmount(self) -> int:
+        """Bytes given to `send` and not yet handed to the transport."""
+
+    def send(self, data: bytes | str) -> None:
+        """Queue one message."""
+
+
+class Link:
+    """One authenticated peer.
+
+    Set `on_control` and `on_fragment` at once, before control returns to the event
+    loop; both are called on it. `closed` is set when the link has ended.
+    """
+
+    def __init__(
+        self,
+        *,
+        peer_id: str,
+        control: Channel,
+        transfer: Channel,
+        authenticated: Authenticated,
+        kind: str,
+        close: Callable[[], None],
+    ) -> None:
+        """Wrap two open channels; `close` begins to close the connection."""
+        self.peer_id = peer_id
+        self.version = authenticated.version
+        self.features = authenticated.features
+        self.software = authenticated.software
+        self.kind = kind
+        self.engine = ENGINE
+        self.closed = asyncio.Event()
+        self.close_reason = ""
+        self.on_control: Callable[[ControlMessage], None] | None = None
+        self.on_fragment: Callable[[bytes | str], None] | None = None
+        self._control = control
+        self._transfer = transfer
+        self._close = close
+        self._heard_at = monotonic()
+        self._room_in_control = asyncio.Event()
+        self._room_in_transfer = asyncio.Event()
+        self._keep_alive = asyncio.get_running_loop().create_task(self._run())
+
+    # -- sending ---------------------------------------------------------------------
+
+    def send(self, message: ControlMessage) -> None:
+        """Queue a control message; a peer that never reads loses the link."""
+        if self.closed.is_set():
+            return
+        if self._control.bufferedAmount > CONTROL_BUFFER_MAX_BYTES:
+            self.close("the peer does not read what it is sent")
+            return
+        self._control.send(encode_control(message))
+
+    async def send_paced(self, message: ControlMessage) -> None:
+        """Send a control message of a long series, as fast as the peer takes it.
+
+        Raises:
+            LinkClosed: the link ended.
+        """
+        while self._control.bufferedAmount > CONTROL_BUFFER_HIGH_BYTES:
+            await self._wait(self._room_in_control)
+        self._raise_if_closed()
+        self.send(message)
+
+    async def send_fragment(self, frame: bytes) -> None:
+        """Send a frame of the transfer channel, as fast as the peer takes it.
+
+        Raises:
+            LinkClosed: the link ended.
+        """
+        while self._transfer.bufferedAmount > SEND_BUFFER_HIGH_BYTES:
+            await self._wait(self._room_in_transfer)
+        self._raise_if_closed()
+        self._transfer.send(frame)
+
+    async def _wait(self, room: asyncio.Event) -> None:
+        self._raise_if_closed()
+        room.clear()
+        await room.wait()
+        self._raise_if_closed()
+
+    def _raise_if_closed(self) -> None:
+        if self.closed.is_set():
+            raise LinkClosed(self.close_reason)
+
+    # -- what the connection reports ---------------------------------------------------
+
+    def control_drained(self) -> None:
+        """The control channel's buffer is low."""
+        self._room_in_control.set()
+
+    def transfer_drained(self) -> None:
+        """The transfer channel's buffer is low."""
+        self._room_in_transfer.set()
+
+    def control_received(self, frame: bytes | str) -> None:
+        """A frame came on the control channel."""
+        self._heard_at = monotonic()
+        try:
+            message = decode_control(frame)
+            if isinstance(message, KeepAlive):
+                if message.echo:
+                    self.send(KeepAlive())
+            elif self.on_control is not None:
+                self.on_control(message)
+        except RemoteProtocolError as error:
+            self.close(error.detail)
+
+    def fragment_received(self, frame: bytes | str) -> None:
+        """A frame came on the transfer channel."""
+        self._heard_at = monotonic()
+        try:
+            if self.on_fragment is not None:
+                self.on_fragment(frame)
+        except RemoteProtocolError as error:
+            self.close(error.detail)
+
+    def close(self, reason: str) -> None:
+        """End the link and let whoever waits on it know."""
+        if self.closed.is_set():
+            return
+        logger.info("Link to %s closed: %s", self.peer_id, reason)
+        self.close_reason = reason
+        self.closed.set()
+        self._room_in_control.set()
+        self._room_in_transfer.set()
+        if self._keep_alive is not asyncio.current_task():
+            self._keep_alive.cancel()
+        self._close()
+
+    async def close_gently(self, reason: str) -> None:
+        """Let what was queued go out, within a second, then close."""
+        try:
+            async with asyncio.timeout(CLOSE_DRAIN_TIMEOUT_S):
+                while self._control.bufferedAmount and not self.closed.is_set():
+                    await self._wait(self._room_in_control)
+        except (TimeoutError, LinkClosed):
+            pass
+        self.close(reason)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(KEEP_ALIVE_INTERVAL_S)
+            if monotonic() - self._heard_at > KEEP_ALIVE_TIMEOUT_S:
+                self.close("it stopped answering")
+                return
+            self.send(KeepAlive())
