@@ -1,0 +1,54 @@
+"""Every bound of the worker's engine, by name.
+
+What crosses the wire is bounded in `sleap_rtc_plugin.protocol.limits`; here stand
+the bounds of what stays on this machine. Units are in the names.
+"""
+
+from sleap_rtc_plugin.protocol.limits import KIB
+
+# -- the step runner's loop ----------------------------------------------------
+RUNNER_POLL_S = 0.05
+COMMAND_POLL_S = 0.1
+HEARTBEAT_INTERVAL_S = 2.0
+STOP_RESEND_INTERVAL_S = 0.25
+FINAL_DRAIN_S = 1.0
+FINAL_DRAIN_QUIET_S = 0.1
+PIPE_CLOSE_GRACE_S = 2.0
+MAX_MESSAGES_PER_TURN = 500
+MAX_OUTPUT_BLOCKS_PER_TURN = 64
+OUTPUT_BLOCK_BYTES = 64 * KIB
+MAX_OUTPUT_BLOCKS_QUEUED = 64
+ZMQ_RECEIVE_HIGH_WATER = 20_000
+KILL_CONFIRM_S = 5.0
+
+# -- what the trainer may say --------------------------------------------------
+MAX_TRAINER_MESSAGE_BYTES = 64 * KIB
+MAX_COUNT = 2**53 - 1
+MAX_LOSS_NAME_CHARS = 60
+MAX_PARTIAL_LINE_CHARS = 16 * KIB
+LOG_FLUSH_INTERVAL_S = 0.25
+MAX_PREDICT_REPORTS_PER_S = 5
+MAX_TRAINER_ERROR_CHARS = 500
+
+# -- files of a step -----------------------------------------------------------
+MAX_STEP_ORDER_BYTES = 1024 * KIB
+MAX_STEP_STATE_BYTES = 256 * KIB
+MAX_EVENT_LINE_BYTES = 128 * KIB
+MAX_EVENTS_PER_STEP = 1_000_000
+MAX_EVENTS_READ_BYTES = 1024 * KIB
+MAX_SAVED_CONFIG_BYTES = 8 * 1024 * KIB
+
+# -- the executor ---------------------------------------------------------------
+EVENT_POLL_S = 0.1
+CLAIM_GRACE_S = 10.0
+
+# -- training configurations ---------------------------------------------------
+MAX_DATA_WORKERS = 16
+MAX_CONFIG_STRING_CHARS = 10_000
+MAX_TEST_FILES = 32
+
+# -- checks and probes -----------------------------------------------------------
+CONFIG_CHECK_TIMEOUT_S = 180.0
+MAX_CHECK_OUTPUT_BYTES = 64 * KIB
+TORCH_PROBE_TIMEOUT_S = 120.0
+MAX_GPUS = 64
