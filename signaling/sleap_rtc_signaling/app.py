@@ -64,8 +64,8 @@ class _DeleteRoom(Struct, frozen=True):
     room_id: str
 
 
-class _BodyTooLarge(BadRequest):
-    """As `BadRequest`, with the status that HTTP has for it."""
+class _BodyTooLarge(Exception):
+    """A body went past its bound; HTTP has a status of its own for that."""
 
 
 class Routes:
@@ -122,6 +122,7 @@ class Routes:
             routes=routes,
             exception_handlers={
                 RtcError: self._refused,
+                _BodyTooLarge: self._too_large,
                 HTTPException: _no_such_route,
                 Exception: _failed,
             },
@@ -240,13 +241,17 @@ class Routes:
         self._metrics.refused(error.code)
         status = _STATUS.get(error.code, 400)
         headers = {}
-        if isinstance(error, _BodyTooLarge):
-            status = 413
         if isinstance(error, RateLimited):
             headers["retry-after"] = str(int(float(error.retry_after_s)) + 1)
         if isinstance(error, TokenRefused):
             headers["www-authenticate"] = "Bearer"
         return _error(error, status, headers)
+
+    async def _too_large(self, request: Request, error: Exception) -> Response:
+        reason = f"the body is larger than {MAX_BODY_BYTES} bytes"
+        refusal = BadRequest(reason=reason)
+        self._metrics.refused(refusal.code)
+        return _error(refusal, 413, {"connection": "close"})
 
 
 async def _read_body(request: Request) -> bytes:
@@ -257,8 +262,7 @@ async def _read_body(request: Request) -> bytes:
             async for part in request.stream():
                 body += part
                 if len(body) > MAX_BODY_BYTES:
-                    reason = f"the body is larger than {MAX_BODY_BYTES} bytes"
-                    raise _BodyTooLarge(reason=reason)
+                    raise _BodyTooLarge
     except TimeoutError:
         raise BadRequest(reason="the body did not come in time") from None
     except ClientDisconnect:
@@ -289,7 +293,13 @@ def _json(value: object) -> Response:
 
 def _error(error: RtcError, status: int, headers: dict[str, str]) -> Response:
     return Response(
-        _encoder.encode({"code": error.code, "message": str(error)}),
+        _encoder.encode(
+            {
+                "code": error.code,
+                "message": str(error),
+                "fields": error.to_wire().fields,
+            }
+        ),
         status_code=status,
         media_type="application/json",
         headers={"cache-control": "no-store", **headers},

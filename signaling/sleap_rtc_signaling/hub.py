@@ -506,9 +506,11 @@ class Hub:
     # -- refusals -----------------------------------------------------------------
 
     def _refusal(self, connection: int, command_id: str, error: RtcError) -> Reply:
-        return Reply(
-            connection, ServerError(id=command_id, code=error.code, message=str(error))
+        info = error.to_wire()
+        refusal = ServerError(
+            id=command_id, code=info.code, message=str(error), fields=info.fields
         )
+        return Reply(connection, refusal)
 
     def _refuse_and_close(
         self,

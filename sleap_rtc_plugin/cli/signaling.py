@@ -22,24 +22,22 @@ if TYPE_CHECKING:
 __all__ = ["signaling"]
 
 _NO_PORT = "none"
+_MAX_PORT = 65535
 _MISSING = (
     "The signaling server is not installed; install it with "
     "`pip install 'sleap-rtc-plugin[signaling]'`."
 )
 
 
-class _PortOrNone(click.ParamType):
-    """A port number, or `none` for no port."""
-
-    name = "port"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | str:
-        if value == _NO_PORT:
-            return value
-        port: int = click.IntRange(0, 65535).convert(value, param, ctx)
-        return port
+def _port_or_none(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> int | str | None:
+    """Read a port number, or `none` for no port."""
+    if value is None or value == _NO_PORT:
+        return value
+    if value.isascii() and value.isdigit() and int(value) <= _MAX_PORT:
+        return int(value)
+    raise click.BadParameter(f"{value!r} is neither a port nor `none`")
 
 
 @click.command()
@@ -51,7 +49,8 @@ class _PortOrNone(click.ParamType):
 )
 @click.option(
     "--rest-port",
-    type=_PortOrNone(),
+    callback=_port_or_none,
+    metavar="PORT|none",
     help="Port of REST alone; 0 picks a free one, `none` opens none.  [default: 8001]",
 )
 @click.option(
@@ -84,7 +83,9 @@ def signaling(
         sys.exit(EXIT_USAGE)
 
     given = {"host": host, "port": port, "data_dir": data}
-    changes = {name: value for name, value in given.items() if value is not None}
+    changes: dict[str, object] = {
+        name: value for name, value in given.items() if value is not None
+    }
     if rest_port is not None:
         changes["rest_port"] = None if rest_port == _NO_PORT else rest_port
     try:
