@@ -63,6 +63,7 @@ MAX_FEATURES = 32
 CONTROL_BUFFER_HIGH_BYTES = 256 * KIB
 CONTROL_BUFFER_MAX_BYTES = 8 * MIB
 CLOSE_DRAIN_TIMEOUT_S = 1.0
+MAX_EARLY_FRAMES = 64
 
 # -- transfers ----------------------------------------------------------------
 CHUNK_BYTES = 1 * MIB

@@ -5,8 +5,10 @@ The only module that uses aiortc; everything above it sees a `Link`.
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
+from collections import deque
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Final, Literal
@@ -40,6 +42,7 @@ from sleap_rtc_plugin.protocol.limits import (
     CONTROL_BUFFER_HIGH_BYTES,
     CONTROL_CHANNEL,
     LINK_CONNECT_TIMEOUT_S,
+    MAX_EARLY_FRAMES,
     NONCE_BYTES,
     SEND_BUFFER_LOW_BYTES,
     TRANSFER_CHANNEL,
@@ -111,6 +114,7 @@ class PeerConnection:
         self._handshake: Handshake | None = None
         self._link: Link | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._early: deque[bytes | str] = deque()
         self._pc.on("connectionstatechange", self._on_connection_state)
         self._pc.on("datachannel", self._on_data_channel)
 
@@ -184,7 +188,12 @@ class PeerConnection:
         )
         self._control.on("bufferedamountlow", self._link.control_drained)
         self._transfer.on("bufferedamountlow", self._link.transfer_drained)
+        asyncio.get_running_loop().call_soon(self._deliver_early, self._link)
         return self._link
+
+    def _deliver_early(self, link: Link) -> None:
+        while self._early:
+            link.control_received(self._early.popleft())
 
     def _adopt(self, channel: RTCDataChannel) -> None:
         """Listen on one of the two channels; a third or a second of a kind fails."""
@@ -227,12 +236,14 @@ class PeerConnection:
             self._fail(error)
 
     def _on_control_frame(self, frame: bytes | str) -> None:
-        if self._link is not None:
+        if self._link is not None and not self._early:
             self._link.control_received(frame)
             return
         if self._authenticated.done():
             # Between the last proof and the link's first breath.
-            asyncio.get_running_loop().call_soon(self._on_control_frame, frame)
+            self._early.append(frame)
+            if len(self._early) > MAX_EARLY_FRAMES:
+                self._fail(RemoteProtocolError(detail="too much before an answer"))
             return
         try:
             message = decode_control(frame)
@@ -306,18 +317,16 @@ class PeerConnection:
 
     async def _close(self) -> None:
         control = self._control
-        try:
-            async with asyncio.timeout(CLOSE_DRAIN_TIMEOUT_S):
-                # Let the last proof or error reach the peer: it says more than a
-                # closed connection does.
-                while (
-                    control is not None
-                    and control.readyState == "open"
-                    and control.bufferedAmount > 0
-                ):
-                    await asyncio.sleep(0.02)
-        except TimeoutError:
-            pass
+        if control is not None and control.readyState == "open":
+            # Let the last proof or error reach the peer: it says more than a closed
+            # connection does.
+            drained = asyncio.Event()
+            control.bufferedAmountLowThreshold = 0
+            control.on("bufferedamountlow", drained.set)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_DRAIN_TIMEOUT_S):
+                    if control.bufferedAmount > 0:
+                        await drained.wait()
         await self._pc.close()
 
     async def close(self) -> None:

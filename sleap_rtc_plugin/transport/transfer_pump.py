@@ -1,0 +1,373 @@
+"""Moves files over a link: the driver of the transfer sender and receiver machines.
+
+One pump per link, at both ends. Hashing and disk run in threads, one per transfer;
+the event loop only passes frames on. What a peer asks for is read when it is asked
+for, so memory stays bounded whatever the size of the files.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sleap_rtc_plugin.protocol import transfer_receiver as receiving
+from sleap_rtc_plugin.protocol import transfer_sender as sending
+from sleap_rtc_plugin.protocol.errors import (
+    RemoteProtocolError,
+    RtcError,
+)
+from sleap_rtc_plugin.protocol.fragments import decode_fragment, fragments_of
+from sleap_rtc_plugin.protocol.ids import new_transfer_id
+from sleap_rtc_plugin.protocol.limits import MAX_TRANSFERS_PER_LINK
+from sleap_rtc_plugin.protocol.manifest import Manifest
+from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed
+from sleap_rtc_plugin.transport.effects import in_thread, monotonic
+from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
+from sleap_rtc_plugin.transport.link import Link, LinkClosed
+from sleap_rtc_plugin.transport.staging_area import StagingArea
+
+__all__ = ["Progress", "TransferPump", "TransferTotals"]
+
+logger = logging.getLogger(__name__)
+
+Purpose = Literal["package", "results"]
+
+
+@dataclass(frozen=True)
+class TransferTotals:
+    """How far a transfer is, in bytes; `moved_bytes` crossed the link."""
+
+    total_bytes: int
+    reused_bytes: int
+    moved_bytes: int
+    verified_bytes: int
+
+
+Progress = Callable[[TransferTotals], None]
+
+
+def _no_progress(totals: TransferTotals) -> None:
+    """Report to nobody."""
+
+
+class TransferPump:
+    """Every transfer of one link, both ways."""
+
+    def __init__(self, link: Link) -> None:
+        """Serve `link`; the caller passes control messages to `handle`."""
+        self._link = link
+        self._senders: dict[str, _Sending] = {}
+        self._receivers: dict[str, _Receiving] = {}
+        self._by_stream: dict[int, _Receiving] = {}
+        self._streams = itertools.count(1)
+        link.on_fragment = self._on_fragment
+
+    def handle(self, message: FileNeed | FileDone) -> None:
+        """Take a control message about a transfer.
+
+        Raises:
+            RemoteProtocolError: the transfer's machine does not allow it.
+        """
+        sender = self._senders.get(message.transfer_id)
+        receiver = self._receivers.get(message.transfer_id)
+        if sender is not None:
+            sender.handle(message)
+        elif receiver is not None and isinstance(message, FileDone):
+            receiver.feed(receiving.SenderEnded(message))
+        # Otherwise the transfer ended here while the message was on its way.
+
+    async def send(
+        self,
+        source: FileSource,
+        *,
+        job_id: str,
+        purpose: Purpose,
+        on_progress: Progress = _no_progress,
+    ) -> TransferTotals:
+        """Offer files and serve the peer until it has verified them all.
+
+        Raises:
+            RtcError: why it did not come to that, from either side.
+            LinkClosed: the link ended first.
+        """
+        self._check_room()
+        meta = FileMeta(
+            transfer_id=new_transfer_id(),
+            stream=next(self._streams),
+            job_id=job_id,
+            purpose=purpose,
+            manifest_bytes=len(source.encoded_manifest),
+            manifest_digest=source.manifest_digest.hex(),
+            total_bytes=source.manifest.total_bytes,
+            file_count=len(source.manifest.files),
+        )
+        transfer = _Sending(self._link, source, meta, on_progress)
+        self._senders[meta.transfer_id] = transfer
+        try:
+            return await transfer.run()
+        finally:
+            del self._senders[meta.transfer_id]
+
+    async def receive(
+        self,
+        meta: FileMeta,
+        area: StagingArea,
+        *,
+        on_progress: Progress = _no_progress,
+    ) -> TransferTotals:
+        """Fetch what `meta` offers into `area`, until every file is in place.
+
+        Raises:
+            RtcError: why it did not come to that, from either side.
+            LinkClosed: the link ended first.
+        """
+        self._check_room()
+        if meta.transfer_id in self._receivers or meta.stream in self._by_stream:
+            raise RemoteProtocolError(detail="the same transfer offered twice")
+        transfer = _Receiving(self._link, meta, area, on_progress)
+        self._receivers[meta.transfer_id] = transfer
+        self._by_stream[meta.stream] = transfer
+        try:
+            return await transfer.run()
+        finally:
+            del self._receivers[meta.transfer_id]
+            del self._by_stream[meta.stream]
+
+    def _check_room(self) -> None:
+        if len(self._senders) + len(self._receivers) >= MAX_TRANSFERS_PER_LINK:
+            raise RemoteProtocolError(detail="too many transfers on one link")
+
+    def _on_fragment(self, frame: bytes | str) -> None:
+        fragment = decode_fragment(frame)
+        transfer = self._by_stream.get(fragment.stream)
+        if transfer is not None:
+            transfer.feed(receiving.FragmentReceived(fragment))
+        # Otherwise the transfer ended here while the fragment was on its way.
+
+
+async def _until_closed(link: Link, work: asyncio.Future[None]) -> None:
+    """Wait for `work`, but no longer than the link lives."""
+    closed = asyncio.ensure_future(link.closed.wait())
+    either: set[asyncio.Future[Any]] = {work, closed}
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise LinkClosed(link.close_reason)
+        await work
+    finally:
+        closed.cancel()
+
+
+class _Sending:
+    """One outgoing transfer at work."""
+
+    def __init__(
+        self, link: Link, source: FileSource, meta: FileMeta, on_progress: Progress
+    ) -> None:
+        self._link = link
+        self._source = source
+        self._on_progress = on_progress
+        self._machine = sending.TransferSender(meta, source.manifest)
+        self._wake = asyncio.Event()
+        self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="send")
+
+    async def run(self) -> TransferTotals:
+        pump = asyncio.get_running_loop().create_task(self._pump())
+        try:
+            self._feed(sending.Offer())
+            await _until_closed(self._link, self._outcome)
+            return self._totals()
+        finally:
+            pump.cancel()
+            await asyncio.gather(pump, return_exceptions=True)
+            self._executor.shutdown(wait=False)
+            self._outcome.cancel()
+
+    def handle(self, message: FileNeed | FileDone) -> None:
+        if isinstance(message, FileNeed):
+            self._feed(sending.NeedReceived(message))
+        else:
+            self._feed(sending.ReceiverEnded(message))
+
+    def _feed(self, event: sending.Event) -> None:
+        for instruction in self._machine.handle(event, monotonic()):
+            match instruction:
+                case sending.Offered(message):
+                    self._link.send(message)
+                case sending.WorkReady():
+                    self._wake.set()
+                case sending.Delivered():
+                    self._settle(None)
+                case sending.TransferFailed(error):
+                    self._settle(error)
+
+    def _settle(self, error: RtcError | None) -> None:
+        if self._outcome.done():
+            return
+        if error is None:
+            self._on_progress(self._totals())
+            self._outcome.set_result(None)
+        else:
+            self._outcome.set_exception(error)
+
+    async def _pump(self) -> None:
+        """Read and send what is asked for, one chunk in memory at a time."""
+        stream = self._machine.meta.stream
+        try:
+            while True:
+                work = self._machine.next_work()
+                if work is None:
+                    self._wake.clear()
+                    await self._wake.wait()
+                elif isinstance(work, Manifest):
+                    data = self._source.encoded_manifest
+                    await self._send_all(
+                        fragments_of(stream, 0, data, is_manifest=True)
+                    )
+                else:
+                    data = await in_thread(
+                        self._executor, self._source.read_chunk, work
+                    )
+                    await self._send_all(fragments_of(stream, work.number, data))
+                    self._machine.chunk_sent(len(data))
+                    self._on_progress(self._totals())
+        except LinkClosed:
+            # `run` sees the same and says so.
+            return
+        except RtcError as error:
+            self._feed(sending.SourceBroke(error))
+
+    async def _send_all(self, frames: list[bytes]) -> None:
+        for frame in frames:
+            await self._link.send_fragment(frame)
+
+    def _totals(self) -> TransferTotals:
+        machine = self._machine
+        done = machine.state is sending.SenderState.DELIVERED
+        total = machine.meta.total_bytes
+        return TransferTotals(
+            total_bytes=total,
+            reused_bytes=machine.reused_bytes,
+            moved_bytes=machine.sent_bytes,
+            verified_bytes=total if done else 0,
+        )
+
+
+class _Receiving:
+    """One incoming transfer at work."""
+
+    def __init__(
+        self, link: Link, meta: FileMeta, area: StagingArea, on_progress: Progress
+    ) -> None:
+        self._link = link
+        self._meta = meta
+        self._area = area
+        self._on_progress = on_progress
+        self._machine = receiving.TransferReceiver(meta)
+        self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="receive")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def run(self) -> TransferTotals:
+        try:
+            self.feed(receiving.Begin())
+            await _until_closed(self._link, self._outcome)
+            return self._totals()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            # What is being written is finished, so that no thread outlives us.
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await in_thread(self._executor, self._area.close)
+            self._executor.shutdown(wait=False)
+            self._outcome.cancel()
+
+    def feed(self, event: receiving.Event) -> None:
+        for instruction in self._machine.handle(event, monotonic()):
+            self._perform(instruction)
+        self._set_timer()
+
+    def _perform(self, instruction: receiving.Instruction) -> None:
+        match instruction:
+            case receiving.SendControl(message):
+                self._link.send(message)
+            case receiving.CheckManifest(data):
+                self._report(self._check_manifest, data)
+            case receiving.TakeInventory(manifest):
+                self._report(self._take_inventory, manifest)
+            case receiving.StoreChunk(number, data):
+                self._report(self._store, number, data)
+            case receiving.FinishFile(file):
+                self._report(self._finish, file)
+            case receiving.Completed():
+                self._on_progress(self._totals())
+                if not self._outcome.done():
+                    self._outcome.set_result(None)
+            case receiving.Failed(error):
+                if not self._outcome.done():
+                    self._outcome.set_exception(error)
+
+    # The blocking halves of the instructions; each returns the event that reports it.
+
+    def _check_manifest(self, data: bytes) -> receiving.Event:
+        if digest_of(data).hex() != self._meta.manifest_digest:
+            raise RemoteProtocolError(detail="a manifest that differs from its digest")
+        return receiving.ManifestAccepted(Manifest.decode(data))
+
+    def _take_inventory(self, manifest: Manifest) -> receiving.Event:
+        return receiving.InventoryTaken(*self._area.inventory(manifest))
+
+    def _store(self, number: int, data: bytes) -> receiving.Event:
+        if self._area.store(number, data):
+            return receiving.ChunkStored(number)
+        return receiving.ChunkCorrupt(number)
+
+    def _finish(self, file: int) -> receiving.Event:
+        if self._area.finish(file):
+            return receiving.FileFinished(file)
+        return receiving.FileCorrupt(file)
+
+    def _report(self, function: Callable[..., receiving.Event], *args: object) -> None:
+        task = asyncio.get_running_loop().create_task(self._work(function, *args))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _work(
+        self, function: Callable[..., receiving.Event], *args: object
+    ) -> None:
+        try:
+            event = await in_thread(self._executor, function, *args)
+        except RtcError as error:
+            event = receiving.StorageBroke(error)
+        if self._outcome.done():
+            return
+        try:
+            self.feed(event)
+        except RemoteProtocolError as error:
+            self._link.close(error.detail)
+            return
+        self._on_progress(self._totals())
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._machine.deadline()
+        if deadline is not None and not self._outcome.done():
+            delay = max(0.0, deadline - monotonic())
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(delay, self.feed, receiving.TimedOut())
+
+    def _totals(self) -> TransferTotals:
+        progress = self._machine.progress
+        return TransferTotals(
+            total_bytes=progress.total_bytes,
+            reused_bytes=progress.reused_bytes,
+            moved_bytes=progress.received_bytes,
+            verified_bytes=progress.stored_bytes,
+        )
