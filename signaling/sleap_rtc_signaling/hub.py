@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-import msgspec
-
 from sleap_rtc_plugin.protocol.close_codes import CloseCode
 from sleap_rtc_plugin.protocol.errors import (
     BadRequest,
@@ -26,13 +24,8 @@ from sleap_rtc_plugin.protocol.errors import (
     TooMany,
 )
 from sleap_rtc_plugin.protocol.limits import (
-    MAX_PEER_MESSAGE_BYTES,
     MAX_PEERS_LISTED,
     MAX_PEERS_PER_ROOM,
-    MAX_SIGNALING_MESSAGE_BYTES,
-    PEER_ID_RESERVED_S,
-    REGISTER_DEADLINE_S,
-    ROOM_LIFETIME_S,
 )
 from sleap_rtc_plugin.protocol.signaling_messages import (
     Answer,
@@ -50,106 +43,30 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     Pong,
     Register,
     Registered,
-    RelayedAnswer,
-    RelayedCandidate,
-    RelayedMessage,
-    RelayedOffer,
-    RelayedPeerMessage,
     Role,
     ServerError,
     UpdateMetadata,
 )
-from sleap_rtc_plugin.protocol.signaling_messages import Reply as ReplyMessage
 from sleap_rtc_signaling.discovery import check_metadata, compile_filter
+from sleap_rtc_signaling.instructions import (
+    Admission,
+    Counts,
+    Deliver,
+    Disconnect,
+    HubLimits,
+    Instruction,
+    RenewRoom,
+    Reply,
+)
 from sleap_rtc_signaling.limits import (
     CLOSED_ROOM_REMEMBERED_S,
     MAX_MALFORMED_MESSAGES,
     MAX_RESERVED_IDS_PER_ROOM,
-    PEER_LIST_ENVELOPE_BYTES,
     ROOM_RENEW_FRACTION,
 )
+from sleap_rtc_signaling.relay import fit_into_list, relayed
 
-__all__ = [
-    "Admission",
-    "Counts",
-    "Deliver",
-    "Disconnect",
-    "Hub",
-    "HubLimits",
-    "Instruction",
-    "RenewRoom",
-    "Reply",
-]
-
-_encoder: Final = msgspec.json.Encoder()
-_NO_METADATA: Final = PeerMetadata()
-
-
-# -- instructions ---------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Reply:
-    """Send the answer to a command to the one who gave it."""
-
-    connection: int
-    message: ReplyMessage
-
-
-@dataclass(frozen=True)
-class Deliver:
-    """Send what another peer said."""
-
-    connection: int
-    message: RelayedMessage
-
-
-@dataclass(frozen=True)
-class Disconnect:
-    """Send what is queued, then close; the hub has forgotten the connection."""
-
-    connection: int
-    code: CloseCode
-
-
-@dataclass(frozen=True)
-class RenewRoom:
-    """Write down that the room lives until `expires_at`, or `close_room` it."""
-
-    room_id: str
-    expires_at: float
-
-
-Instruction = Reply | Deliver | Disconnect | RenewRoom
-
-
-# -- what comes in ----------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Admission:
-    """A token was verified and admits to this room, which exists until then."""
-
-    room_id: str
-    expires_at: float
-
-
-@dataclass(frozen=True)
-class HubLimits:
-    """The times that tests and administrators set; units are seconds."""
-
-    register_deadline_s: float = REGISTER_DEADLINE_S
-    reserved_s: float = PEER_ID_RESERVED_S
-    room_lifetime_s: float = ROOM_LIFETIME_S
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How many there are, for the metrics."""
-
-    rooms: int
-    peers: Mapping[str, int]
-    unregistered: int
+__all__ = ["Hub"]
 
 
 # -- state --------------------------------------------------------------------------
@@ -470,7 +387,7 @@ class Hub:
             for other in room.peers.values()
             if wanted.matches(other.role, other.metadata)
         ]
-        peers = _fit(found[:MAX_PEERS_LISTED])
+        peers = fit_into_list(found[:MAX_PEERS_LISTED])
         return [Reply(peer.connection, PeerList(id=message.id, peers=peers))]
 
     def _update_metadata(
@@ -485,16 +402,12 @@ class Hub:
         self, peer: _Peer, message: ClientMessage, now: float
     ) -> list[Instruction]:
         assert isinstance(message, Offer | Answer | Candidate | PeerMessage)  # noqa: S101 -- for the type checker
-        relayed = _relayed(peer.peer_id, message)
-        # The stamp may be longer than the address that it replaces.
-        if len(_encoder.encode(relayed)) > MAX_SIGNALING_MESSAGE_BYTES:
-            limit = MAX_SIGNALING_MESSAGE_BYTES
-            raise BadRequest(reason=f"a message of more than {limit} bytes")
+        stamped = relayed(peer.peer_id, message)
         target = self._rooms[peer.room_id].peers.get(message.to)
         if target is None:
             raise PeerNotFound(peer_id=message.to)
         return [
-            Deliver(target.connection, relayed),
+            Deliver(target.connection, stamped),
             Reply(peer.connection, Delivered(id=message.id)),
         ]
 
@@ -523,60 +436,3 @@ class Hub:
         self._forget(connection, now)
         refusal = self._refusal(connection, command_id, error)
         return [refusal, Disconnect(connection, code)]
-
-
-def _relayed(
-    sender: str, message: Offer | Answer | Candidate | PeerMessage
-) -> RelayedMessage:
-    """Put the sender's registered id on what it said."""
-    match message:
-        case Offer():
-            return RelayedOffer(id=message.id, from_=sender, sdp=message.sdp)
-        case Answer():
-            return RelayedAnswer(
-                id=message.id,
-                from_=sender,
-                sdp=message.sdp,
-                offer_id=message.offer_id,
-            )
-        case Candidate():
-            return RelayedCandidate(
-                id=message.id,
-                from_=sender,
-                candidate=message.candidate,
-                offer_id=message.offer_id,
-            )
-        case PeerMessage():
-            if len(bytes(message.payload)) > MAX_PEER_MESSAGE_BYTES:
-                limit = MAX_PEER_MESSAGE_BYTES
-                raise BadRequest(reason=f"a payload of more than {limit} bytes")
-            return RelayedPeerMessage(
-                id=message.id, from_=sender, payload=message.payload
-            )
-
-
-def _fit(found: list[PeerInfo]) -> list[PeerInfo]:
-    """Make a list that fits into one message.
-
-    Nobody is left out, or peers with large metadata could hide the others: where
-    not all metadata fits, the peers that connected last are listed without theirs.
-    """
-    bare = [
-        PeerInfo(
-            peer_id=info.peer_id,
-            role=info.role,
-            metadata=_NO_METADATA,
-            connected_at=info.connected_at,
-        )
-        for info in found
-    ]
-    sizes = [len(_encoder.encode(info)) + 1 for info in found]
-    bare_sizes = [len(_encoder.encode(info)) + 1 for info in bare]
-    room = MAX_SIGNALING_MESSAGE_BYTES - PEER_LIST_ENVELOPE_BYTES - sum(bare_sizes)
-    listed = []
-    for info, short, size, short_size in zip(
-        found, bare, sizes, bare_sizes, strict=True
-    ):
-        room -= size - short_size
-        listed.append(info if room >= 0 else short)
-    return listed

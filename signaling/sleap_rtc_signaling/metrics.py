@@ -9,7 +9,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from sleap_rtc_signaling.hub import Counts
+from sleap_rtc_signaling.instructions import Counts
 
 __all__ = ["Metrics"]
 

@@ -16,7 +16,8 @@ from typing import Final, Self
 from sleap_rtc_plugin.protocol.errors import StorageFailed
 from sleap_rtc_signaling.app import Routes
 from sleap_rtc_signaling.config import SignalingConfig
-from sleap_rtc_signaling.hub import Hub, HubLimits
+from sleap_rtc_signaling.hub import Hub
+from sleap_rtc_signaling.instructions import HubLimits
 from sleap_rtc_signaling.listener import Listener, bind
 from sleap_rtc_signaling.metrics import Metrics
 from sleap_rtc_signaling.stores.sqlite import SqliteStore

@@ -35,11 +35,11 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     Register,
     ServerError,
 )
-from sleap_rtc_signaling.hub import (
+from sleap_rtc_signaling.hub import Hub
+from sleap_rtc_signaling.instructions import (
     Admission,
     Deliver,
     Disconnect,
-    Hub,
     Instruction,
     RenewRoom,
     Reply,

@@ -1,0 +1,93 @@
+"""PURE: what the hub is told about a registration, and what it wants to be done.
+
+Plain values between the hub that decides and the switchboard that carries out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sleap_rtc_plugin.protocol.close_codes import CloseCode
+from sleap_rtc_plugin.protocol.limits import (
+    PEER_ID_RESERVED_S,
+    REGISTER_DEADLINE_S,
+    ROOM_LIFETIME_S,
+)
+from sleap_rtc_plugin.protocol.signaling_messages import RelayedMessage
+from sleap_rtc_plugin.protocol.signaling_messages import Reply as ReplyMessage
+
+__all__ = [
+    "Admission",
+    "Counts",
+    "Deliver",
+    "Disconnect",
+    "HubLimits",
+    "Instruction",
+    "RenewRoom",
+    "Reply",
+]
+
+# -- instructions ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reply:
+    """Send the answer to a command to the one who gave it."""
+
+    connection: int
+    message: ReplyMessage
+
+
+@dataclass(frozen=True)
+class Deliver:
+    """Send what another peer said."""
+
+    connection: int
+    message: RelayedMessage
+
+
+@dataclass(frozen=True)
+class Disconnect:
+    """Send what is queued, then close; the hub has forgotten the connection."""
+
+    connection: int
+    code: CloseCode
+
+
+@dataclass(frozen=True)
+class RenewRoom:
+    """Write down that the room lives until `expires_at`, or `close_room` it."""
+
+    room_id: str
+    expires_at: float
+
+
+Instruction = Reply | Deliver | Disconnect | RenewRoom
+
+
+# -- what comes in ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Admission:
+    """A token was verified and admits to this room, which exists until then."""
+
+    room_id: str
+    expires_at: float
+
+
+@dataclass(frozen=True)
+class HubLimits:
+    """The times that tests and administrators set; units are seconds."""
+
+    register_deadline_s: float = REGISTER_DEADLINE_S
+    reserved_s: float = PEER_ID_RESERVED_S
+    room_lifetime_s: float = ROOM_LIFETIME_S
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many there are, for the metrics."""
+
+    rooms: int
+    peers: Mapping[str, int]
+    unregistered: int
