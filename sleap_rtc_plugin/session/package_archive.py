@@ -42,6 +42,7 @@ from sleap_rtc_plugin.session.zip_directory import LOCAL_HEADER_BYTES, read_end_
 __all__ = [
     "Member",
     "Progress",
+    "disk_errors",
     "extract_zip",
     "format_bytes",
     "list_folder",
@@ -88,7 +89,7 @@ def _is_clutter(path: str) -> bool:
 
 
 @contextlib.contextmanager
-def _disk_errors(place: Path, needed: int) -> Iterator[None]:
+def disk_errors(place: Path, needed: int) -> Iterator[None]:
     """Turn a full or broken disk under `place` into an error with words."""
     try:
         yield
@@ -110,7 +111,7 @@ def _disk_full(place: Path, needed: int) -> DiskFull:
 
 def _check_free_space(place: Path, size: int) -> None:
     needed = int(size * FREE_SPACE_FACTOR)
-    with _disk_errors(place, needed):
+    with disk_errors(place, needed):
         free = shutil.disk_usage(place).free
     if free < needed:
         raise _disk_full(place, needed)
@@ -252,7 +253,7 @@ def extract_zip(
         infos = _check_directory(archive, path)
         total = sum(info.file_size for info in infos)
         _check_free_space(workdir, total)
-        with _disk_errors(workdir, total):
+        with disk_errors(workdir, total):
             root = Path(tempfile.mkdtemp(prefix="package-", dir=workdir))
         try:
             done = 0
@@ -295,7 +296,7 @@ def _extract_member(
     """Write one member, yielding the bytes of each piece written."""
     target = root.joinpath(*info.orig_filename.split("/"))
     left = info.file_size
-    with _disk_errors(root.parent, total):
+    with disk_errors(root.parent, total):
         target.parent.mkdir(parents=True, exist_ok=True)
         out = target.open("xb")
     with out, _zip_errors(path, info):
@@ -304,7 +305,7 @@ def _extract_member(
                 left -= len(piece)
                 if left < 0:
                     raise zipfile.BadZipFile("more bytes than declared")
-                with _disk_errors(root.parent, total):
+                with disk_errors(root.parent, total):
                     out.write(piece)
                 yield len(piece)
         if left:
@@ -352,7 +353,7 @@ def list_folder(root: Path) -> list[Member]:
     seen = 0
     while pending:
         folder = pending.pop()
-        with _disk_errors(folder, 0):
+        with disk_errors(folder, 0):
             entries = [(path, path.lstat()) for path in folder.iterdir()]
         seen += len(entries)
         if seen > MAX_PACKAGE_FILES:
@@ -396,7 +397,7 @@ def stage_folder(
     """
     listed = list(members)
     total = sum(member.size for member in listed)
-    with _disk_errors(workdir, total):
+    with disk_errors(workdir, total):
         staged = Path(tempfile.mkdtemp(prefix="package-", dir=workdir))
         try:
             for member in listed:

@@ -1,0 +1,239 @@
+"""Puts a job's results home: models where SLEAP looks for them, predictions beside.
+
+Everything is checked before anything is moved, and each model arrives by one rename,
+so a crash leaves whole models or none. Nothing that is already there is ever
+overwritten or merged. Called with files whose digests have been verified.
+"""
+
+import contextlib
+import errno
+import filecmp
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from sleap_rtc_plugin.protocol.errors import StorageFailed, UnsafeMember
+from sleap_rtc_plugin.protocol.ids import clean_text
+from sleap_rtc_plugin.protocol.paths import check_paths
+from sleap_rtc_plugin.session.checkpoint_scan import scan_result
+from sleap_rtc_plugin.session.package_archive import disk_errors, list_folder
+
+__all__ = ["ImportPlan", "ImportedResults", "import_results", "plan_import"]
+
+MODELS_FOLDER: Final = "models"
+NEWEST_FILE: Final = "training_config.yaml"
+MAX_SAME_NAMES: Final = 1000
+# The coarsest clock of a file system that people use (FAT) ticks every two seconds.
+NEWEST_MARGIN_S: Final = 2.0
+_OCCUPIED: Final = frozenset({errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR})
+
+
+@dataclass(frozen=True)
+class ImportPlan:
+    """What goes where, by relative paths.
+
+    Attributes:
+        models: the run names, each a folder below `models/`.
+        predictions: the names of the other files.
+    """
+
+    models: tuple[str, ...]
+    predictions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ImportedResults:
+    """Where the results are now."""
+
+    models: list[Path]
+    predictions: list[Path]
+
+
+def plan_import(paths: Sequence[str]) -> ImportPlan:
+    """Sort received files into models and predictions.
+
+    Args:
+        paths: relative paths with `/`.
+
+    Raises:
+        UnsafeMember: a path is not safe, or lies where no result belongs.
+    """
+    check_paths(paths)
+    models: dict[str, None] = {}
+    predictions: list[str] = []
+    for path in paths:
+        parts = path.split("/")
+        if parts[0] == MODELS_FOLDER and len(parts) > 2:
+            models[parts[1]] = None
+        elif len(parts) == 1 and path.casefold() != MODELS_FOLDER:
+            predictions.append(path)
+        else:
+            raise UnsafeMember(
+                member=clean_text(path), reason="does not lie where results belong"
+            )
+    return ImportPlan(models=tuple(models), predictions=tuple(predictions))
+
+
+def import_results(received: Path, output: Path) -> ImportedResults:
+    """Move verified results from `received` into `output`.
+
+    What has the same name and the same contents is already there and is kept; what has
+    the same name and other contents stays, and the new one gets ` (2)` and so on.
+    Calling it again after a crash moves what is left.
+
+    Args:
+        received: a folder with `models/<run name>/...` and predictions, on the same
+            disk as `output`. It may hold files afterwards that were there already.
+        output: made if it is missing.
+
+    Raises:
+        UnsafeMember: a path is not safe; nothing was moved.
+        UnsafeCheckpoint: a file would run code when loaded; nothing was moved.
+        DiskFull: there is no room.
+        StorageFailed: the disk failed, or it is another one than that of `output`.
+    """
+    members = list_folder(received)
+    plan = plan_import([member.path for member in members])
+    for member in members:
+        scan_result(received.joinpath(*member.path.split("/")), member.path)
+    with disk_errors(output, sum(member.size for member in members)):
+        (output / MODELS_FOLDER).mkdir(parents=True, exist_ok=True)
+        models = []
+        for run_name in plan.models:
+            source = received / MODELS_FOLDER / run_name
+            _make_newest(source)
+            _sync_tree(source)
+            target = output / MODELS_FOLDER / run_name
+            models.append(_place(source, target, _same_folder, _rename_folder))
+        predictions = []
+        for name in plan.predictions:
+            source = received / name
+            _sync(source)
+            predictions.append(_place(source, output / name, _same_file, _publish_file))
+        _sync(output / MODELS_FOLDER)
+        _sync(output)
+    return ImportedResults(models=models, predictions=predictions)
+
+
+# -- choosing a name ---------------------------------------------------------------
+
+
+def _candidates(target: Path) -> Iterator[Path]:
+    """Yield the wanted name, then those with ` (2)`, ` (3)` ... in it."""
+    yield target
+    # A run name holds dots that end no file type: `261122_074257.centroid.n=24`.
+    is_model = target.parent.name == MODELS_FOLDER
+    name = PurePosixPath(target.name)
+    stem, suffix = (target.name, "") if is_model else (name.stem, name.suffix)
+    for number in range(2, MAX_SAME_NAMES + 1):
+        yield target.with_name(f"{stem} ({number}){suffix}")
+
+
+def _place(
+    source: Path,
+    target: Path,
+    is_same: Callable[[Path, Path], bool],
+    move: Callable[[Path, Path], bool],
+) -> Path:
+    """Move `source` to the first free name, or find it there already."""
+    for candidate in _candidates(target):
+        if os.path.lexists(candidate):
+            if is_same(source, candidate):
+                return candidate
+        elif move(source, candidate):
+            return candidate
+    raise StorageFailed(
+        place=str(target), reason=f"there are {MAX_SAME_NAMES} of that name already"
+    )
+
+
+def _rename_folder(source: Path, target: Path) -> bool:
+    """Rename a folder; False where another program was faster to take the name."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno in _OCCUPIED:
+            return False
+        raise
+    return True
+
+
+def _publish_file(source: Path, target: Path) -> bool:
+    """Rename a file without ever replacing one; False where the name is taken."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return False
+    except OSError:
+        # This disk has no hard links; there is a moment between look and rename.
+        if os.path.lexists(target):
+            return False
+        source.rename(target)
+        return True
+    source.unlink()
+    return True
+
+
+# -- comparing ----------------------------------------------------------------------
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    return (
+        second.is_file()
+        and not second.is_symlink()
+        and filecmp.cmp(first, second, shallow=False)
+    )
+
+
+def _tree(folder: Path) -> dict[str, Path]:
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in folder.rglob("*")
+        if not path.is_dir() or path.is_symlink()
+    }
+
+
+def _same_folder(first: Path, second: Path) -> bool:
+    if not second.is_dir() or second.is_symlink():
+        return False
+    ours, theirs = _tree(first), _tree(second)
+    return ours.keys() == theirs.keys() and all(
+        _same_file(path, theirs[name]) for name, path in ours.items()
+    )
+
+
+# -- making it last -------------------------------------------------------------------
+
+
+def _make_newest(model: Path) -> None:
+    """Make `training_config.yaml` the newest file: SLEAP lists the newest YAML."""
+    newest = model / NEWEST_FILE
+    if not newest.is_file():
+        return
+    now = time.time()
+    for path in _tree(model).values():
+        if path != newest and path.stat().st_mtime > now - NEWEST_MARGIN_S:
+            os.utime(path, (now - NEWEST_MARGIN_S, now - NEWEST_MARGIN_S))
+    os.utime(newest, (now, now))
+
+
+def _sync_tree(folder: Path) -> None:
+    """Put a folder's files and names on the disk before its name says it is whole."""
+    folders = [path for path in folder.rglob("*") if path.is_dir()]
+    for path in itertools.chain(_tree(folder).values(), reversed(folders), [folder]):
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    if os.name != "posix":
+        return  # Windows opens no folder, and syncs a file only while writing it
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network disks cannot
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
