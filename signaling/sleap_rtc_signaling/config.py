@@ -107,4 +107,4 @@ def load(path: Path) -> SignalingConfig:
 def _decode_path(kind: type[Any], value: Any) -> Any:
     if kind is Path and isinstance(value, str):
         return Path(value).expanduser()
-    raise NotImplementedError
+    raise ValueError("Expected `str`")

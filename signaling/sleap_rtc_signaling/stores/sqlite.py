@@ -49,6 +49,7 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: sqlite3.Connection | None = None
+        self._is_closed = False
         self._executor = ThreadPoolExecutor(
             max_workers=1, thread_name_prefix="signaling-store"
         )
@@ -146,11 +147,11 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Close the file and end the thread."""
-        connection = self._connection
-        self._connection = None
-        if connection is not None:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._executor, connection.close)
+        if self._is_closed:
+            return
+        self._is_closed = True
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._executor, self._disconnect)
         self._executor.shutdown()
 
     # -- on the store's thread ----------------------------------------------------
@@ -180,6 +181,11 @@ class SqliteStore:
             raise
         self._connection = connection
 
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
     async def _write(self, change: Callable[[sqlite3.Connection], T]) -> T:
         def transact() -> T:
             connection = self._opened()
@@ -205,6 +211,8 @@ class SqliteStore:
         return await self._run(fetch)
 
     async def _run(self, work: Callable[[], T]) -> T:
+        if self._is_closed:
+            raise StorageFailed(place=str(self._path), reason="it is closed")
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._executor, work)
@@ -213,7 +221,7 @@ class SqliteStore:
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
-            raise sqlite3.ProgrammingError("the store is closed")
+            raise sqlite3.ProgrammingError("it is not open")
         return self._connection
 
 

@@ -1,0 +1,141 @@
+import asyncio
+import sqlite3
+import stat
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sleap_rtc_plugin.protocol.errors import StorageFailed, TooMany
+from sleap_rtc_plugin.protocol.limits import MAX_ROOMS_PER_ACCOUNT
+
+from sleap_rtc_signaling.stores import Room
+from sleap_rtc_signaling.stores import sqlite as sqlite_module
+from sleap_rtc_signaling.stores.sqlite import SqliteStore
+
+
+def room(name: str = "room-1", owner: str = "ann", until: float = 100.0) -> Room:
+    return Room(room_id=name, owner=owner, created_at=0.0, expires_at=until)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    opened = await SqliteStore.open(tmp_path / "db")
+    yield opened
+    await opened.close()
+
+
+async def test_accounts_exist_until_they_expire(store: SqliteStore) -> None:
+    await store.add_account("ann", 0.0, 100.0)
+    assert await store.has_account("ann", 99.0)
+    assert not await store.has_account("ann", 100.0)
+    assert not await store.has_account("bob", 0.0)
+
+
+async def test_accounts_are_bounded(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_module, "MAX_ACCOUNTS", 2)
+    await store.add_account("ann", 0.0, 100.0)
+    await store.add_account("bob", 0.0, 100.0)
+    with pytest.raises(TooMany):
+        await store.add_account("eve", 0.0, 100.0)
+
+
+async def test_a_room_is_found_until_it_expires(store: SqliteStore) -> None:
+    await store.add_room(room())
+    assert await store.find_room("room-1", 99.0) == room()
+    assert await store.find_room("room-1", 100.0) is None
+    assert await store.find_room("room-2", 0.0) is None
+
+
+async def test_a_room_is_renewed_and_never_shortened(store: SqliteStore) -> None:
+    await store.add_room(room())
+    assert await store.renew_room("room-1", 200.0)
+    assert await store.renew_room("room-1", 150.0)
+    found = await store.find_room("room-1", 199.0)
+    assert found is not None
+    assert found.expires_at == 200.0
+    assert not await store.renew_room("room-2", 200.0)
+
+
+async def test_only_the_owner_deletes(store: SqliteStore) -> None:
+    await store.add_room(room())
+    assert not await store.delete_room("room-1", "eve")
+    assert await store.find_room("room-1", 0.0) is not None
+    assert await store.delete_room("room-1", "ann")
+    assert not await store.delete_room("room-1", "ann")
+    assert await store.find_room("room-1", 0.0) is None
+
+
+async def test_rooms_of_an_account_are_bounded_also_at_once(tmp_path: Path) -> None:
+    stores = [await SqliteStore.open(tmp_path / "db") for _ in range(2)]
+    results = await asyncio.gather(
+        *(
+            stores[n % 2].add_room(room(f"room-{n}"))
+            for n in range(MAX_ROOMS_PER_ACCOUNT + 10)
+        ),
+        return_exceptions=True,
+    )
+    refused = [result for result in results if isinstance(result, TooMany)]
+    assert len(refused) == 10
+    assert [r for r in results if r is not None and r not in refused] == []
+    await stores[0].add_room(room("room-of-bob", owner="bob"))
+    for store in stores:
+        await store.close()
+
+
+async def test_expired_rooms_do_not_count(store: SqliteStore) -> None:
+    for n in range(MAX_ROOMS_PER_ACCOUNT):
+        await store.add_room(room(f"room-{n}"))
+    later = Room(room_id="later", owner="ann", created_at=100.0, expires_at=200.0)
+    await store.add_room(later)
+
+
+async def test_purging_removes_what_expired(store: SqliteStore) -> None:
+    await store.add_account("ann", 0.0, 50.0)
+    await store.add_room(room())
+    await store.add_room(room("room-2", until=500.0))
+    await store.purge(100.0)
+    assert not await store.has_account("ann", 0.0)
+    assert await store.find_room("room-1", 0.0) is None
+    assert await store.find_room("room-2", 0.0) is not None
+
+
+async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
+    first = await SqliteStore.open(tmp_path / "db")
+    await first.add_room(room())
+    await first.close()
+    second = await SqliteStore.open(tmp_path / "db")
+    assert await second.find_room("room-1", 0.0) == room()
+    await second.close()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no mode bits")
+async def test_the_file_is_private(store: SqliteStore, tmp_path: Path) -> None:
+    await store.add_room(room())
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert modes == {0o600}
+
+
+async def test_what_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "db").write_bytes(b"something else" * 100)
+    with pytest.raises(StorageFailed, match="db"):
+        await SqliteStore.open(tmp_path / "db")
+
+
+async def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "db")
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(StorageFailed, match="newer"):
+        await SqliteStore.open(tmp_path / "db")
+
+
+async def test_a_closed_store_says_so(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "db")
+    await store.check()
+    await store.close()
+    await store.close()
+    with pytest.raises(StorageFailed, match="closed"):
+        await store.check()
