@@ -73,7 +73,8 @@ def trainer_command(python: str, *, is_module: bool = True) -> list[str]:
     find their way back; the console script beside the interpreter is the fallback.
     """
     if is_module:
-        return [python, "-m", "sleap_nn.cli"]
+        # -P: nothing is imported from the folder that it is started in.
+        return [python, "-P", "-m", "sleap_nn.cli"]
     script = "sleap-nn.exe" if python.lower().endswith(".exe") else "sleap-nn"
     return [str(PurePath(python).with_name(script))]
 

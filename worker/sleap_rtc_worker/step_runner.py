@@ -1,8 +1,9 @@
 """The process that owns sleap-nn for one step.
 
-Started as `python -m sleap_rtc_worker.step_runner STEP_DIR`. It lives beside the GPU, in a session of its own, and talks through files in its
-step's folder only, so the worker may end, restart and find it again. A thin driver:
-the decisions are the step machine's, and one loop carries them out.
+Started as `python -m sleap_rtc_worker.step_runner STEP_DIR`. It lives beside the GPU,
+in a session of its own, and talks through files in its step's folder only, so the
+worker may end, restart and find it again. A thin driver: the decisions are the step
+machine's, and one loop carries them out.
 """
 
 import contextlib

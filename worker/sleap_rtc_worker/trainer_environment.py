@@ -22,6 +22,11 @@ _WANDB: Final = re.compile(r"WANDB_.*", re.IGNORECASE)
 # Would run or load something before sleap-nn does.
 _HOOKS: Final = frozenset({"PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONBREAKPOINT"})
 _ALWAYS: Final = {
+    # sleap-nn runs in a client's folder. Without this, `python -m` would import a
+    # `torch.py` that lies there in place of torch.
+    "PYTHONSAFEPATH": "1",
+    # A `matplotlibrc` there must not choose the drawing module either.
+    "MPLBACKEND": "Agg",
     "PYTHONUNBUFFERED": "1",
     "PYTHONIOENCODING": "utf-8:replace",
     "NO_COLOR": "1",

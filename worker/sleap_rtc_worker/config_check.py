@@ -1,0 +1,180 @@
+"""Lets sleap-nn itself say whether it accepts a configuration and its weights.
+
+The program `python -m sleap_rtc_worker.config_check [--weights FILE]... CONFIG...`
+imports sleap-nn and torch and prints one line of JSON; the worker runs it as a child
+with a timeout, since those imports are heavy and what they read is a stranger's.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from sleap_rtc_plugin.protocol.errors import ConfigRefused, RtcError, TrainerMissing
+from sleap_rtc_plugin.protocol.ids import clean_text
+from sleap_rtc_worker.limits import CONFIG_CHECK_TIMEOUT_S, MAX_CHECK_OUTPUT_BYTES
+from sleap_rtc_worker.trainer_environment import trainer_environment
+
+__all__ = ["check_configs", "main", "read_verdict"]
+
+_MODULE: Final = "sleap_rtc_worker.config_check"
+_MISSING: Final = "sleap-nn is not installed"
+_REASON_CHARS: Final = 400
+
+
+async def check_configs(
+    paths: Sequence[Path],
+    *,
+    weights: Sequence[Path] = (),
+    python: str = sys.executable,
+    timeout_s: float = CONFIG_CHECK_TIMEOUT_S,
+    worker: str = "",
+) -> None:
+    """Have a child process verify guarded configurations and brought weights.
+
+    Args:
+        paths: configurations, already guarded by `training_config`.
+        weights: checkpoints that sleap-nn would unpickle.
+        python: the interpreter that has sleap-nn.
+        timeout_s: for all of them together.
+        worker: this worker's name, for the error's sentence.
+
+    Raises:
+        ConfigRefused: sleap-nn refuses one, or the check took too long.
+        TrainerMissing: there is no sleap-nn.
+    """
+    if not paths and not weights:
+        return
+    argv = [python, "-P", "-m", _MODULE]
+    for path in weights:
+        argv += ["--weights", str(path)]
+    argv += ["--", *(str(path) for path in paths)]
+    environment = trainer_environment(
+        os.environ, {}, allow_wandb=False, allow_downloads=False
+    )
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=environment,
+        )
+    except OSError:
+        raise TrainerMissing(worker=worker or "on this machine") from None
+    try:
+        async with asyncio.timeout(timeout_s):
+            output = await _read(child)
+            await child.wait()
+    except TimeoutError:
+        raise _took_too_long(paths, weights, timeout_s) from None
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+    error = read_verdict(output, worker)
+    if error is not None:
+        raise error
+
+
+async def _read(child: asyncio.subprocess.Process) -> bytes:
+    if child.stdout is None:
+        return b""
+    output = b""
+    while block := await child.stdout.read(MAX_CHECK_OUTPUT_BYTES):
+        output = (output + block)[-MAX_CHECK_OUTPUT_BYTES:]
+    return output
+
+
+def _took_too_long(
+    paths: Sequence[Path], weights: Sequence[Path], timeout_s: float
+) -> ConfigRefused:
+    name = [*paths, *weights][0].name
+    return ConfigRefused(name, f"checking it took longer than {timeout_s:.0f} s")
+
+
+def read_verdict(output: bytes, worker: str = "") -> RtcError | None:
+    """Read the child's last line; anything but a clear yes is an error."""
+    lines = output.strip().splitlines()
+    try:
+        verdict: Any = json.loads(lines[-1]) if lines else None
+    except ValueError:
+        verdict = None
+    if not isinstance(verdict, dict):
+        return ConfigRefused("package", "sleap-nn crashed while checking it")
+    if verdict.get("ok") is True:
+        return None
+    if verdict.get("missing") is True:
+        return TrainerMissing(worker=worker or "on this machine")
+    return ConfigRefused(
+        config=clean_text(str(verdict.get("config") or "package")),
+        reason=clean_text(str(verdict.get("error") or "no reason"), _REASON_CHARS),
+    )
+
+
+# -- the child ---------------------------------------------------------------------
+
+
+def _verify_config(path: Path) -> None:
+    from omegaconf import OmegaConf
+    from sleap_nn.config.training_job_config import verify_training_cfg
+
+    verify_training_cfg(OmegaConf.load(path))
+
+
+def _verify_weights(path: Path) -> None:
+    """Load weights as weights only.
+
+    sleap-nn unpickles them, which runs whatever code they name; what passes here
+    names nothing but tensors and plain values.
+    """
+    import torch
+
+    if path.suffix.lower() == ".h5":
+        return
+    torch.load(path, map_location="cpu", weights_only=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check the files on the command line and print the verdict."""
+    parser = argparse.ArgumentParser(prog=_MODULE)
+    parser.add_argument("--weights", type=Path, action="append", default=[])
+    parser.add_argument("configs", type=Path, nargs="*")
+    words = parser.parse_args(argv)
+    verdict: dict[str, Any] = {"ok": True, "error": None}
+    # What sleap-nn prints must not be taken for the verdict.
+    real_stdout, sys.stdout = sys.stdout, sys.stderr
+    try:
+        for check, paths in (
+            (_verify_config, words.configs),
+            (_verify_weights, words.weights),
+        ):
+            for path in paths:
+                try:
+                    check(path)
+                except ImportError:
+                    verdict = {"ok": False, "error": _MISSING, "missing": True}
+                except Exception as error:
+                    reason = str(error).strip().partition("\n")[0]
+                    verdict = {
+                        "ok": False,
+                        "config": path.name,
+                        "error": reason[:_REASON_CHARS] or type(error).__name__,
+                    }
+                if not verdict["ok"]:
+                    return 1
+        return 0
+    finally:
+        sys.stdout = real_stdout
+        sys.stdout.write(json.dumps(verdict) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
