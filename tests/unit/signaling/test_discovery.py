@@ -1,4 +1,5 @@
 import pytest
+
 from sleap_rtc_plugin.protocol.errors import BadRequest
 from sleap_rtc_plugin.protocol.limits import (
     MAX_FILTER_TERMS,
@@ -6,7 +7,6 @@ from sleap_rtc_plugin.protocol.limits import (
     MAX_METADATA_KEYS,
 )
 from sleap_rtc_plugin.protocol.signaling_messages import DiscoverPeers, PeerMetadata
-
 from sleap_rtc_signaling.discovery import check_metadata, compile_filter, is_equal
 from sleap_rtc_signaling.limits import MAX_IN_OPERANDS
 

@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-from sleap_rtc_plugin.protocol.signaling_messages import IceServer
 
+from sleap_rtc_plugin.protocol.signaling_messages import IceServer
 from sleap_rtc_signaling.config import ConfigError, SignalingConfig, load
 
 

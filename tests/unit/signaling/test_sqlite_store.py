@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from sleap_rtc_plugin.protocol.errors import StorageFailed, TooMany
 from sleap_rtc_plugin.protocol.limits import MAX_ROOMS_PER_ACCOUNT
-
 from sleap_rtc_signaling.stores import Room
 from sleap_rtc_signaling.stores import sqlite as sqlite_module
 from sleap_rtc_signaling.stores.sqlite import SqliteStore

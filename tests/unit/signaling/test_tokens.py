@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_pri
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
-from sleap_rtc_plugin.protocol.errors import StorageFailed, TokenRefused
 
+from sleap_rtc_plugin.protocol.errors import StorageFailed, TokenRefused
 from sleap_rtc_signaling.tokens import KEY_FILE, Tokens, load_or_make_key
 
 KEY = Ed25519PrivateKey.generate()
