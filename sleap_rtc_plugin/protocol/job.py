@@ -262,7 +262,28 @@ class Job(Machine[JobState, Event, Instruction]):
         self.step: int | None = None
         self.error: RtcError | None = None
         self.finished_steps: list[int] = []
-        self._stop_scope: StopScope | None = None
+        self.stop_scope: StopScope | None = None
+
+    @classmethod
+    def restore(
+        cls,
+        job_id: str,
+        spec: JobSpec,
+        *,
+        state: JobState,
+        step: int | None,
+        error: RtcError | None,
+        finished_steps: list[int],
+        stop_scope: StopScope | None,
+    ) -> "Job":
+        """Take a job up again as a journal remembers it."""
+        job = cls(job_id, spec)
+        job.state = state
+        job.step = step
+        job.error = error
+        job.finished_steps = list(finished_steps)
+        job.stop_scope = stop_scope
+        return job
 
     @property
     def has_ended(self) -> bool:
@@ -291,12 +312,12 @@ class Job(Machine[JobState, Event, Instruction]):
         return self._to(JobState.RUNNING)
 
     def _stop(self, event: StopRequested, now: float) -> list[Instruction]:
-        self._stop_scope = event.scope
+        self.stop_scope = event.scope
         return [*self._to(JobState.STOPPING), StopStep(self._current_step())]
 
     def _widen_stop(self, event: StopRequested, now: float) -> list[Instruction]:
         if event.scope == "job":
-            self._stop_scope = "job"
+            self.stop_scope = "job"
         return []
 
     def _cancel(self, event: Event, now: float) -> list[Instruction]:
@@ -314,12 +335,12 @@ class Job(Machine[JobState, Event, Instruction]):
         if event.error is not None and not stopped_inference:
             self.error = event.error
             return self._collect()
-        if event.error is None:
+        if event.error is None and not stopped_inference:
             self.finished_steps.append(step)
         is_last = step + 1 == len(self.spec.steps)
-        if is_last or self._stop_scope == "job":
+        if is_last or self.stop_scope == "job":
             return self._collect()
-        self._stop_scope = None
+        self.stop_scope = None
         return self._begin_step(step + 1)
 
     def _lost(self, event: RunnerLost, now: float) -> list[Instruction]:

@@ -44,6 +44,7 @@ class FileSource:
         root: Path,
         paths: Sequence[str],
         on_progress: Callable[[int], None] = lambda size_bytes: None,
+        chunk_bytes: int = CHUNK_BYTES,
     ) -> "FileSource":
         """Read every file once and make the manifest.
 
@@ -51,13 +52,14 @@ class FileSource:
             root: the folder.
             paths: the files' paths below it, with `/`.
             on_progress: told how many more bytes were read.
+            chunk_bytes: how large a chunk is, at most `MAX_CHUNK_BYTES`.
 
         Raises:
             UnsafeMember: a path that may not cross the wire.
             StorageFailed: a file cannot be read.
         """
         check_paths(paths)
-        entries = [_scan_file(root, path, on_progress) for path in paths]
+        entries = [_scan_file(root, path, on_progress, chunk_bytes) for path in paths]
         return cls(root, Manifest(entries))
 
     def read_chunk(self, chunk: ChunkInfo) -> bytes:
@@ -81,13 +83,15 @@ class FileSource:
         return data
 
 
-def _scan_file(root: Path, path: str, on_progress: Callable[[int], None]) -> FileEntry:
+def _scan_file(
+    root: Path, path: str, on_progress: Callable[[int], None], chunk_bytes: int
+) -> FileEntry:
     whole = blake3()
     sizes: list[int] = []
     digests: list[bytes] = []
     try:
         with (root / path).open("rb") as file:
-            while data := file.read(CHUNK_BYTES):
+            while data := file.read(chunk_bytes):
                 whole.update(data)
                 sizes.append(len(data))
                 digests.append(digest_of(data))

@@ -1,0 +1,302 @@
+"""The worker as one object: builds its parts, wires them, runs, and closes them.
+
+`RTCWorkerClient` keeps the surface that users of earlier workers know. It decides
+nothing: jobs are the coordinator's, files the file manager's, links their services'.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from sleap_rtc_plugin.protocol.codec import decode_peer_payload, encode_peer_payload
+from sleap_rtc_plugin.protocol.errors import RemoteProtocolError, RtcError
+from sleap_rtc_plugin.protocol.ids import clean_text, new_command_id, new_peer_id
+from sleap_rtc_plugin.protocol.limits import CHUNK_BYTES, MAX_LINKS_PER_WORKER
+from sleap_rtc_plugin.protocol.session_string import Session
+from sleap_rtc_plugin.protocol.signaling_messages import (
+    IceServer,
+    JobComplete,
+    JobRequest,
+    JobResponse,
+    PeerMessage,
+    PeerMetadata,
+    PeerPayload,
+    RegistryQuery,
+    RegistryResponse,
+    RelayedMessage,
+    RelayedOffer,
+    RelayedPeerMessage,
+)
+from sleap_rtc_plugin.transport.account import AccountClient
+from sleap_rtc_plugin.transport.peer import accept_offer
+from sleap_rtc_plugin.transport.signaling_client import SignalingClient
+from sleap_rtc_worker.capabilities import WorkerCapabilities, detect
+from sleap_rtc_worker.file_manager import FileManager
+from sleap_rtc_worker.job_coordinator import JobCoordinator
+from sleap_rtc_worker.job_executor import JobExecutor
+from sleap_rtc_worker.job_run import JobRun, StepTools
+from sleap_rtc_worker.journal import Journal
+from sleap_rtc_worker.link_service import LinkService
+from sleap_rtc_worker.sleap_nn_command import trainer_command
+from sleap_rtc_worker.state_manager import StateManager, WorkerStatus
+
+__all__ = ["RTCWorkerClient"]
+
+logger = logging.getLogger(__name__)
+
+
+class RTCWorkerClient:
+    """A worker that serves one room.
+
+    Attributes:
+        status: how the worker is, as the room sees it.
+        gpu_memory_mb: the GPU's memory in MiB, or None without a GPU.
+        gpu_model: the GPU's name, or None.
+        cuda_version: the driver's CUDA version, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        name: str = "",
+        chunk_size: int = CHUNK_BYTES,
+        gpu_id: int | None = None,
+        shared_storage_root: Path | None = None,
+        capabilities: WorkerCapabilities | None = None,
+        trainer: list[str] | None = None,
+    ) -> None:
+        """Build a worker; nothing is contacted before `run_worker`.
+
+        Args:
+            data_dir: where its jobs live; one worker at a time.
+            name: what users call it; the host's name where empty.
+            chunk_size: bytes per chunk of what is sent home.
+            gpu_id: the GPU to use, or None for all.
+            shared_storage_root: a mount shared with clients.
+            capabilities: what this machine has, where it is known already.
+            trainer: the words that start sleap-nn, for tests.
+
+        Raises:
+            StorageFailed: the data folder is in use or cannot be used.
+        """
+        self.name = clean_text(name or socket.gethostname())
+        self.capabilities = capabilities if capabilities is not None else detect(gpu_id)
+        self._journal = Journal(data_dir)
+        self._files = FileManager(
+            data_dir, chunk_size=chunk_size, shared_storage_root=shared_storage_root
+        )
+        self._state = StateManager(
+            name=self.name,
+            capabilities=self.capabilities.to_properties(),
+            tags=["sleap-nn"] if self.capabilities.sleap_nn_version else [],
+            on_change=self._announce,
+        )
+        self._coordinator = JobCoordinator(
+            tools=StepTools(
+                journal=self._journal,
+                files=self._files,
+                executor=JobExecutor(gpu_id),
+                trainer=trainer or trainer_command(sys.executable),
+            ),
+            state=self._state,
+            can_train=trainer is not None or bool(self.capabilities.sleap_nn_version),
+            on_ended=self._job_ended,
+        )
+        self._signaling: SignalingClient | None = None
+        self._session: Session | None = None
+        self._ice_servers: list[IceServer] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._links = 0
+        self._changed = asyncio.Event()
+        self._stopping = asyncio.Event()
+
+    # -- what users of earlier workers read ------------------------------------------
+
+    @property
+    def status(self) -> str:
+        """How the worker is."""
+        return self._state.status.value
+
+    @property
+    def gpu_memory_mb(self) -> int | None:
+        """The GPU's memory, in MiB."""
+        return self.capabilities.gpu_memory_mb
+
+    @property
+    def gpu_model(self) -> str | None:
+        """The GPU's name."""
+        return self.capabilities.gpu_model
+
+    @property
+    def cuda_version(self) -> str | None:
+        """The CUDA version of the driver."""
+        return self.capabilities.cuda_version
+
+    # -- running ---------------------------------------------------------------------
+
+    async def run_worker(
+        self,
+        session: Session,
+        *,
+        peer_id: str | None = None,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Serve the room of `session` until `stop` is called.
+
+        Args:
+            session: the room and its secret.
+            peer_id: our id in the room; a new one where None.
+            on_ready: called once the room can see us.
+
+        Raises:
+            RtcError: the room cannot be entered, or is gone for good.
+        """
+        self._session = session
+        async with AccountClient(session.url) as account:
+            self._ice_servers = await account.ice_servers(session.token)
+        signaling = SignalingClient(
+            server=session.url,
+            room_id=session.room_id,
+            token=session.token,
+            peer_id=peer_id or new_peer_id("worker", self.name),
+            role="worker",
+            metadata=self._state.metadata(),
+            on_relayed=self._on_relayed,
+            keep_trying=False,
+        )
+        try:
+            async with signaling:
+                self._signaling = signaling
+                self._state.set_status(WorkerStatus.AVAILABLE)
+                await self._coordinator.resume()
+                self._spawn(self._publish())
+                on_ready()
+                await self._until_stopped(signaling)
+        finally:
+            self._signaling = None
+            await self._close()
+
+    def stop(self) -> None:
+        """End `run_worker`; running steps go on and are adopted by the next worker."""
+        self._state.set_status(WorkerStatus.CLOSING)
+        self._stopping.set()
+
+    async def _until_stopped(self, signaling: SignalingClient) -> None:
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        ends: set[asyncio.Future[object]] = {stopping}  # type: ignore[arg-type]
+        if signaling.gave_up is not None:
+            ends.add(signaling.gave_up)  # type: ignore[arg-type]
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        if signaling.gave_up is not None and signaling.gave_up.done():
+            raise signaling.gave_up.result()
+
+    async def _close(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._coordinator.close()
+        self._journal.close()
+
+    # -- the room --------------------------------------------------------------------
+
+    def _announce(self, metadata: PeerMetadata) -> None:
+        self._changed.set()
+
+    async def _publish(self) -> None:
+        """Keep the room's picture of us true; only the newest state is sent."""
+        while self._signaling is not None:
+            await self._changed.wait()
+            self._changed.clear()
+            with contextlib.suppress(RtcError):
+                await self._signaling.update_metadata(self._state.metadata())
+
+    def _on_relayed(self, message: RelayedMessage) -> None:
+        match message:
+            case RelayedOffer():
+                self._spawn(self._serve(message))
+            case RelayedPeerMessage():
+                try:
+                    self._answer(message.from_, decode_peer_payload(message.payload))
+                except RemoteProtocolError as error:
+                    logger.info("A message of %s: %s", message.from_, error.detail)
+            case _:
+                logger.info("An unexpected message of %s", message.from_)
+
+    def _answer(self, sender: str, payload: PeerPayload) -> None:
+        match payload:
+            case JobRequest(request_id=request_id):
+                refusal = self._coordinator.refusal()
+                self._tell(
+                    sender,
+                    JobResponse(
+                        request_id=request_id,
+                        accepts=refusal is None,
+                        queue_length=self._coordinator.queue_length,
+                        code=refusal.code if refusal else "",
+                        message=str(refusal) if refusal else "",
+                    ),
+                )
+            case RegistryQuery(request_id=request_id):
+                self._tell(sender, RegistryResponse(request_id=request_id, held=False))
+
+    def _job_ended(self, run: JobRun) -> None:
+        complete = JobComplete(job_id=run.job_id, state=run.state.value)
+        self._tell(run.record.submitter, complete)
+
+    def _tell(self, peer_id: str, payload: PeerPayload) -> None:
+        self._spawn(self._send(peer_id, payload))
+
+    async def _send(self, peer_id: str, payload: PeerPayload) -> None:
+        if self._signaling is None:
+            return
+        message = PeerMessage(
+            id=new_command_id(), to=peer_id, payload=encode_peer_payload(payload)
+        )
+        # Whoever is not there learns it from the journal when it comes back.
+        with contextlib.suppress(RtcError):
+            await self._signaling.ask(message)
+
+    # -- links -----------------------------------------------------------------------
+
+    async def _serve(self, offer: RelayedOffer) -> None:
+        """Answer one client's offer and serve its link until it closes."""
+        if self._links >= MAX_LINKS_PER_WORKER:
+            logger.warning("An offer of %s was refused: too many links", offer.from_)
+            return
+        if self._signaling is None or self._session is None:
+            return
+        self._links += 1
+        try:
+            connection, link = await accept_offer(
+                self._signaling,
+                offer,
+                secret=self._session.secret,
+                ice_servers=self._ice_servers,
+            )
+            service = LinkService(
+                link, coordinator=self._coordinator, journal=self._journal
+            )
+            logger.info("Linked with %s (%s)", link.peer_id, link.software)
+            try:
+                await service.run()
+            finally:
+                await connection.close()
+        except RtcError as error:
+            logger.warning("No link with %s: %s", offer.from_, error)
+        finally:
+            self._links -= 1
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

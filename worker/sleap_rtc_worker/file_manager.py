@@ -1,0 +1,177 @@
+"""Every file of every job on this worker: where it lies, who may go there.
+
+One private folder per job below the data folder; packages arrive in it, steps run in
+it, results leave from it. Blocking calls, made in threads by the job coordinator.
+
+    jobs/<job id>/package/files/   the verified package; steps run here
+    jobs/<job id>/configs/<n>/     the guarded configuration of step n
+    jobs/<job id>/steps/<n>/       the step runner's folder
+"""
+
+import shutil
+from pathlib import Path
+from typing import Final
+
+from sleap_rtc_plugin.protocol.errors import (
+    ConfigRefused,
+    LocalProtocolError,
+    ResultsIncomplete,
+    UnsafeMember,
+)
+from sleap_rtc_plugin.protocol.ids import is_job_id
+from sleap_rtc_plugin.protocol.limits import (
+    CHUNK_BYTES,
+    MAX_CHUNK_BYTES,
+    MAX_CONFIG_BYTES,
+)
+from sleap_rtc_plugin.protocol.messages import JobSpec, PredictStep, Step, TrainStep
+from sleap_rtc_plugin.protocol.paths import path_fault
+from sleap_rtc_plugin.transport.effects import storage_error
+from sleap_rtc_plugin.transport.file_source import FileSource
+from sleap_rtc_plugin.transport.staging_area import StagingArea
+
+__all__ = ["FileManager"]
+
+MODELS: Final = "models"
+
+
+class FileManager:
+    """The files below one worker's data folder."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        chunk_size: int = CHUNK_BYTES,
+        shared_storage_root: Path | None = None,
+    ) -> None:
+        """Use `data_dir`, which is made when needed, for this user only.
+
+        Args:
+            data_dir: the worker's folder.
+            chunk_size: bytes per chunk of what is sent home.
+            shared_storage_root: a mount that clients may share with this worker.
+        """
+        self.data_dir = data_dir
+        self.shared_storage_root = shared_storage_root
+        self._chunk_bytes = min(max(chunk_size, 1), MAX_CHUNK_BYTES)
+        self._jobs = data_dir / "jobs"
+        self._jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    # -- places --------------------------------------------------------------------
+
+    def job_dir(self, job_id: str) -> Path:
+        """Return a job's own folder."""
+        if not is_job_id(job_id):
+            raise LocalProtocolError(detail="a job id that was not checked")
+        return self._jobs / job_id
+
+    def staging_area(self, job_id: str) -> StagingArea:
+        """Return where a job's package arrives."""
+        return StagingArea(self.job_dir(job_id) / "package")
+
+    def package_dir(self, job_id: str) -> Path:
+        """Return the verified package, where the steps run."""
+        return self.staging_area(job_id).files
+
+    def config_dir(self, job_id: str, step: int) -> Path:
+        """Return the folder of a step's guarded configuration."""
+        return self.job_dir(job_id) / "configs" / str(step)
+
+    def step_dir(self, job_id: str, step: int) -> Path:
+        """Return the step runner's folder, made when needed."""
+        folder = self.job_dir(job_id) / "steps" / str(step)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
+    # -- the package -----------------------------------------------------------------
+
+    def members(self, job_id: str) -> frozenset[str]:
+        """Return the package's files, as relative paths with `/`."""
+        root = self.package_dir(job_id)
+        return frozenset(
+            path.relative_to(root).as_posix()
+            for path in root.rglob("*")
+            if path.is_file() and not path.is_symlink()
+        )
+
+    def read_config(self, job_id: str, member: str) -> str:
+        """Return the text of a configuration in the package.
+
+        Raises:
+            ConfigRefused: it is missing, too large or not text.
+        """
+        path = self.package_dir(job_id) / member
+        try:
+            data = path.read_bytes() if path.stat().st_size <= MAX_CONFIG_BYTES else b""
+            text = data.decode()
+        except FileNotFoundError:
+            raise ConfigRefused(
+                config=member, reason="the package does not hold it"
+            ) from None
+        except (OSError, UnicodeDecodeError):
+            raise ConfigRefused(config=member, reason="it cannot be read") from None
+        if not text.strip():
+            raise ConfigRefused(config=member, reason="it is empty or too large")
+        return text
+
+    @staticmethod
+    def config_name(step: Step) -> str:
+        """Return the file name of a step's guarded configuration."""
+        if isinstance(step, TrainStep):
+            return step.config.rpartition("/")[2]
+        return "config.yaml"
+
+    def write_config(self, job_id: str, index: int, step: Step, text: str) -> Path:
+        """Write the guarded configuration that a step runs with."""
+        folder = self.config_dir(job_id, index)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = folder / self.config_name(step)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    # -- results -----------------------------------------------------------------------
+
+    def results(self, job_id: str, spec: JobSpec, steps: list[int]) -> FileSource:
+        """Read what the steps that ended well left behind, ready to be sent.
+
+        Raises:
+            ResultsIncomplete: a file that was there is gone.
+            StorageFailed: the disk failed.
+        """
+        root = self.package_dir(job_id)
+        paths: list[str] = []
+        for index in steps:
+            step = spec.steps[index]
+            match step:
+                case TrainStep():
+                    paths += self._model_files(root, step)
+                case PredictStep():
+                    paths.append(step.output)
+        try:
+            return FileSource.scan(root, paths, chunk_bytes=self._chunk_bytes)
+        except UnsafeMember as error:
+            raise ResultsIncomplete(step=spec.name, missing=error.member) from None
+
+    def _model_files(self, root: Path, step: TrainStep) -> list[str]:
+        folder = root / MODELS / step.run_name
+        found = sorted(
+            path.relative_to(root).as_posix()
+            for path in folder.rglob("*")
+            if path.is_file() and not path.is_symlink()
+        )
+        # What sleap-nn may write and no system can store is not worth a lost model.
+        return [path for path in found if path_fault(path) is None]
+
+    def discard(self, job_id: str) -> None:
+        """Delete everything of a job.
+
+        Raises:
+            StorageFailed: some of it could not be deleted.
+        """
+        folder = self.job_dir(job_id)
+        try:
+            if folder.exists():
+                shutil.rmtree(folder)
+        except OSError as error:
+            raise storage_error(error, folder) from None

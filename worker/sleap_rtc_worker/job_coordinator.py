@@ -1,0 +1,325 @@
+"""Which jobs this worker has, which runs next, and whether a new one is taken.
+
+First come first served over a number of slots. Called by each client's link service
+and by the worker's root; the jobs themselves are `JobRun`.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sleap_rtc_plugin.protocol.errors import (
+    BadRequest,
+    ConfigRefused,
+    JobConflict,
+    JobUnknown,
+    RemoteProtocolError,
+    RtcError,
+    TrainerMissing,
+    WorkerBusy,
+)
+from sleap_rtc_plugin.protocol.inference_options import check_options
+from sleap_rtc_plugin.protocol.job import JobState
+from sleap_rtc_plugin.protocol.limits import MAX_JOBS_QUEUED, STAGING_IDLE_TIMEOUT_S
+from sleap_rtc_plugin.protocol.messages import (
+    FileMeta,
+    JobSpec,
+    JobSubmit,
+    PredictStep,
+    TrainStep,
+)
+from sleap_rtc_plugin.protocol.paths import check_component, check_path
+from sleap_rtc_plugin.transport.effects import in_thread
+from sleap_rtc_plugin.transport.transfer_pump import TransferPump
+from sleap_rtc_worker.config_check import check_configs
+from sleap_rtc_worker.job_run import JobRun, StepTools
+from sleap_rtc_worker.journal import JobRecord
+from sleap_rtc_worker.state_manager import StateManager
+from sleap_rtc_worker.training_config import guard_model_config, guard_training_config
+
+__all__ = ["JobCoordinator"]
+
+logger = logging.getLogger(__name__)
+
+_WAITING = (JobState.SUBMITTED, JobState.STAGING, JobState.QUEUED)
+
+
+class JobCoordinator:
+    """Every job of one worker."""
+
+    def __init__(
+        self,
+        *,
+        tools: StepTools,
+        state: StateManager,
+        can_train: bool,
+        slots: int = 1,
+        on_ended: Callable[[JobRun], None] = lambda run: None,
+    ) -> None:
+        """Take up the journal's jobs; nothing runs before `resume`.
+
+        Args:
+            tools: what jobs are run with.
+            state: told how much there is to do.
+            can_train: whether sleap-nn is there at all.
+            slots: how many jobs run at once.
+            on_ended: told of every job that reaches an end.
+        """
+        self._tools = tools
+        self._state = state
+        self._can_train = can_train
+        self._slots = slots
+        self._on_ended = on_ended
+        self._jobs: dict[str, JobRun] = {}
+        self._staging: dict[str, asyncio.Task[None]] = {}
+        self._granting = False
+        for record in tools.journal.jobs():
+            self._jobs[record.job_id] = JobRun(record, tools, self._changed)
+
+    async def resume(self) -> None:
+        """Go on with what a worker before us left behind."""
+        for run in list(self._jobs.values()):
+            if not run.has_ended:
+                await run.resume()
+        self._grant_slots()
+
+    async def close(self) -> None:
+        """Let go of every job; runners go on and can be adopted later."""
+        for task in list(self._staging.values()):
+            task.cancel()
+        await asyncio.gather(*self._staging.values(), return_exceptions=True)
+        for run in self._jobs.values():
+            await run.close()
+
+    # -- looking up ------------------------------------------------------------------
+
+    def find(self, job_id: str) -> JobRun:
+        """Return a job.
+
+        Raises:
+            JobUnknown: there is none of that id.
+        """
+        run = self._jobs.get(job_id)
+        if run is None:
+            raise JobUnknown(job_id=job_id)
+        return run
+
+    @property
+    def queue_length(self) -> int:
+        """How many jobs wait for a slot."""
+        return sum(run.state is JobState.QUEUED for run in self._jobs.values())
+
+    def refusal(self) -> RtcError | None:
+        """Say why a new job would not be taken now, or None where it would."""
+        if not self._can_train:
+            return TrainerMissing(worker=self._state.name)
+        if not self._state.takes_jobs:
+            return WorkerBusy(worker=self._state.name, reason="it is closing")
+        if sum(run.state in _WAITING for run in self._jobs.values()) >= MAX_JOBS_QUEUED:
+            return WorkerBusy(worker=self._state.name, reason="its queue is full")
+        return None
+
+    # -- submitting ------------------------------------------------------------------
+
+    def submit(self, message: JobSubmit, submitter: str) -> JobRun:
+        """Take a job, or return it where it is known already.
+
+        Raises:
+            JobConflict: the id is known with other contents.
+            RtcError: the job is not acceptable, or none is taken now.
+        """
+        known = self._jobs.get(message.job_id)
+        if known is not None:
+            same = (
+                known.record.package_digest == message.package_digest
+                and known.record.spec == message.spec
+            )
+            if not same:
+                raise JobConflict(job_id=message.job_id)
+            return known
+        self._expire_abandoned()
+        refusal = self.refusal()
+        if refusal is not None:
+            raise refusal
+        check_spec(message.spec)
+        record = JobRecord(
+            job_id=message.job_id,
+            spec=message.spec,
+            package_digest=message.package_digest,
+            package_bytes=message.package_bytes,
+            submitter=submitter,
+            created_at=time.time(),
+        )
+        run = JobRun(record, self._tools, self._changed)
+        self._jobs[message.job_id] = run
+        run.begin_staging()
+        return run
+
+    async def stage(self, meta: FileMeta, pump: TransferPump) -> None:
+        """Receive a job's package over a link, check it, and queue the job.
+
+        A newer link takes over from an older one: the client that was cut off came
+        back before we noticed that it was gone.
+
+        Raises:
+            RtcError: the package did not arrive or is not acceptable.
+            LinkClosed: the link ended; what arrived is kept for a resume.
+        """
+        run = self.find(meta.job_id)
+        if meta.purpose != "package" or run.state is not JobState.STAGING:
+            raise RemoteProtocolError(detail="files that no job waits for")
+        if meta.manifest_digest != run.record.package_digest:
+            raise JobConflict(job_id=meta.job_id)
+        older = self._staging.pop(meta.job_id, None)
+        if older is not None:
+            older.cancel()
+            await asyncio.gather(older, return_exceptions=True)
+        task = asyncio.get_running_loop().create_task(self._stage(run, meta, pump))
+        self._staging[meta.job_id] = task
+        try:
+            await task
+        finally:
+            if self._staging.get(meta.job_id) is task:
+                del self._staging[meta.job_id]
+
+    async def _stage(self, run: JobRun, meta: FileMeta, pump: TransferPump) -> None:
+        area = self._tools.files.staging_area(run.job_id)
+        await pump.receive(meta, area)
+        if run.state is not JobState.STAGING:
+            return
+        try:
+            await self._check_package(run)
+        except RtcError as error:
+            run.package_refused(error)
+        else:
+            if run.state is JobState.STAGING:
+                run.package_staged()
+
+    async def _check_package(self, run: JobRun) -> None:
+        """Guard every configuration, then let sleap-nn look at the result.
+
+        Raises:
+            RtcError: the package is not acceptable.
+        """
+        files, spec = self._tools.files, run.record.spec
+        members = await in_thread(None, files.members, run.job_id)
+        configs: list[Path] = []
+        weights: set[str] = set()
+        made: set[str] = set()
+        for index, step in enumerate(spec.steps):
+            match step:
+                case TrainStep():
+                    text = files.read_config(run.job_id, step.config)
+                    guarded = guard_training_config(
+                        text, step, members, allow_wandb=spec.allow_wandb
+                    )
+                    configs.append(
+                        files.write_config(run.job_id, index, step, guarded.text)
+                    )
+                    weights.update(guarded.weights)
+                    made.add(f"models/{step.run_name}")
+                case PredictStep():
+                    for model in brought_models(step, members, made):
+                        name = f"{model}/training_config.yaml"
+                        text = files.read_config(run.job_id, name)
+                        guard_model_config(text, name)
+                        weights.update(checkpoints_in(model, members))
+        root = files.package_dir(run.job_id)
+        await check_configs(
+            configs,
+            weights=[root / member for member in sorted(weights)],
+            worker=self._state.name,
+        )
+
+    def _expire_abandoned(self) -> None:
+        """Drop jobs whose package never came."""
+        oldest = time.time() - STAGING_IDLE_TIMEOUT_S
+        for run in list(self._jobs.values()):
+            idle = run.job_id not in self._staging and run.record.created_at < oldest
+            if run.state is JobState.STAGING and idle:
+                run.cancel()
+
+    # -- running -----------------------------------------------------------------------
+
+    def _changed(self, run: JobRun) -> None:
+        if run.has_ended:
+            self._on_ended(run)
+        # A state may change while slots are being granted; the loop there sees it.
+        asyncio.get_running_loop().call_soon(self._grant_slots)
+
+    def _grant_slots(self) -> None:
+        runs = list(self._jobs.values())
+        running = sum(not r.has_ended and r.state not in _WAITING for r in runs)
+        for run in runs:
+            if running < self._slots and run.state is JobState.QUEUED:
+                run.grant_slot()
+                running += 1
+        self._state.set_load(running_jobs=running, queue_length=self.queue_length)
+
+
+def check_spec(spec: JobSpec) -> None:
+    """Check every name and option of a job before its package is asked for.
+
+    Raises:
+        RtcError: one of them is not acceptable.
+    """
+    run_names: set[str] = set()
+    for step in spec.steps:
+        match step:
+            case TrainStep():
+                check_path(step.config)
+                check_path(step.labels)
+                name = check_component(step.run_name).casefold()
+                if name in run_names:
+                    raise BadRequest(reason=f"two models are named {step.run_name}")
+                run_names.add(name)
+            case PredictStep():
+                check_path(step.data)
+                check_component(step.output)
+                for model in step.models:
+                    check_path(model)
+                check_options(step.options)
+
+
+def brought_models(
+    step: PredictStep, members: frozenset[str], made: set[str]
+) -> list[str]:
+    """Check that an inference step finds its data and models.
+
+    Args:
+        step: the inference.
+        members: the package's files.
+        made: model folders that earlier steps of the job make.
+
+    Returns:
+        The model folders that came with the package.
+
+    Raises:
+        ConfigRefused: something is missing.
+    """
+    brought: list[str] = []
+    if step.data not in members:
+        raise ConfigRefused(
+            config="of the inference", reason=f"the package does not hold {step.data}"
+        )
+    for model in step.models:
+        if model in made:
+            continue
+        if f"{model}/training_config.yaml" not in members:
+            raise ConfigRefused(
+                config="of the inference", reason=f"there is no model {model}"
+            )
+        brought.append(model)
+    return brought
+
+
+def checkpoints_in(model: str, members: frozenset[str]) -> list[str]:
+    """Return the weight files of a model folder in the package."""
+    return [
+        member
+        for member in members
+        if member.startswith(f"{model}/")
+        and member.lower().endswith((".ckpt", ".pt", ".pth", ".h5"))
+    ]

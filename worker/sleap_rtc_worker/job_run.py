@@ -1,0 +1,327 @@
+"""One job at work: its machine, its journal entry, the tasks that carry it out.
+
+The machine decides, this class performs: it writes every change to the journal, then
+wakes whoever watches. Made and asked by the job coordinator; knows no link.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+
+from sleap_rtc_plugin.protocol import job as machine
+from sleap_rtc_plugin.protocol.errors import (
+    JobLost,
+    RtcError,
+    StepFailed,
+    from_wire,
+)
+from sleap_rtc_plugin.protocol.job import Job, JobState
+from sleap_rtc_plugin.protocol.messages import JobEvent, StepEvent, StopScope
+from sleap_rtc_plugin.transport.effects import in_thread, monotonic
+from sleap_rtc_plugin.transport.file_source import FileSource
+from sleap_rtc_worker.file_manager import FileManager
+from sleap_rtc_worker.job_executor import Executor, RunningStep
+from sleap_rtc_worker.journal import JobRecord, Journal
+from sleap_rtc_worker.progress_reporter import ProgressReporter, UnnumberedEvent
+from sleap_rtc_worker.sleap_nn_command import judge, order_for, step_name
+from sleap_rtc_worker.step_records import StepProgress
+
+__all__ = ["JobRun", "StepTools"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StepTools:
+    """What every job of a worker uses."""
+
+    journal: Journal
+    files: FileManager
+    executor: Executor
+    trainer: list[str]
+
+
+class _Watcher(Protocol):
+    def __call__(self) -> None:
+        """There is something new in the journal."""
+
+
+class JobRun:
+    """A job from its submission, or from the journal after a restart, to its end."""
+
+    def __init__(
+        self,
+        record: JobRecord,
+        tools: StepTools,
+        on_change: Callable[["JobRun"], None],
+    ) -> None:
+        """Take up the job of `record`; `on_change` hears of every new state."""
+        self.record = record
+        self._tools = tools
+        self._on_change = on_change
+        self._machine = Job.restore(
+            record.job_id,
+            record.spec,
+            state=record.state,
+            step=record.step,
+            error=from_wire(record.error) if record.error else None,
+            finished_steps=record.finished_steps,
+            stop_scope=record.stop_scope,
+        )
+        self._seq = tools.journal.last_seq(record.job_id)
+        self._watchers: set[_Watcher] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: RunningStep | None = None
+        self._read_to = record.events_offset
+        self._results: FileSource | None = None
+
+    # -- what others read ------------------------------------------------------------
+
+    @property
+    def job_id(self) -> str:
+        """The job's id."""
+        return self.record.job_id
+
+    @property
+    def state(self) -> JobState:
+        """Where the job stands."""
+        return self._machine.state
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it reached one of its ends."""
+        return self._machine.has_ended
+
+    @property
+    def error(self) -> RtcError | None:
+        """Why it did not end well."""
+        return self._machine.error
+
+    @property
+    def last_seq(self) -> int:
+        """The number of its newest event."""
+        return self._seq
+
+    def watch(self, watcher: _Watcher) -> None:
+        """Call `watcher` after each addition to the journal."""
+        self._watchers.add(watcher)
+
+    def unwatch(self, watcher: _Watcher) -> None:
+        """Stop calling `watcher`."""
+        self._watchers.discard(watcher)
+
+    # -- what may be asked of a job ------------------------------------------------
+
+    def begin_staging(self) -> None:
+        """The package may arrive."""
+        self.feed(machine.StagingBegan())
+
+    def package_staged(self) -> None:
+        """The package is here and acceptable."""
+        self.feed(machine.PackageStaged())
+
+    def package_refused(self, error: RtcError) -> None:
+        """The package is not acceptable."""
+        self.feed(machine.PackageRefused(error))
+
+    def grant_slot(self) -> None:
+        """There is room to run."""
+        self.feed(machine.SlotGranted())
+
+    def stop(self, scope: StopScope) -> None:
+        """End the training soon and keep the model."""
+        self.feed(machine.StopRequested(scope))
+
+    def cancel(self) -> None:
+        """End the job now and discard it."""
+        self.feed(machine.CancelRequested())
+
+    async def results(self) -> FileSource:
+        """Return what the job left behind, ready to be sent.
+
+        Raises:
+            RtcError: it cannot be read.
+        """
+        if self._results is None:
+            self._results = await in_thread(
+                None,
+                self._tools.files.results,
+                self.job_id,
+                self.record.spec,
+                self._machine.finished_steps,
+            )
+        return self._results
+
+    async def resume(self) -> None:
+        """Go on after a restart of the worker."""
+        step = self._machine.step
+        if self.state is JobState.COLLECTING:
+            self._spawn(self._collect())
+        elif (
+            step is not None
+            and not self.has_ended
+            and self.state
+            not in (
+                JobState.QUEUED,
+                JobState.STAGING,
+            )
+        ):
+            folder = self._tools.files.step_dir(self.job_id, step)
+            adopted = await self._tools.executor.adopt(folder)
+            if adopted is None:
+                reason = "the worker was restarted and the trainer was gone"
+                error = JobLost(job_id=self.job_id, reason=reason)
+                self.feed(machine.RunnerLost(error))
+            else:
+                self._running = adopted
+                self._spawn(self._follow(step, adopted))
+                self._repeat_request()
+
+    async def close(self) -> None:
+        """Let go of the job; its runner goes on and can be adopted later."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- the driver --------------------------------------------------------------------
+
+    def feed(self, event: machine.Event) -> None:
+        """Take an event and perform what the machine decides."""
+        for instruction in self._machine.handle(event, monotonic()):
+            self._perform(instruction)
+
+    def _perform(self, instruction: machine.Instruction) -> None:
+        match instruction:
+            case machine.Record(state, step, error):
+                self._record(state, step, error)
+            case machine.StartStep(step):
+                self._spawn(self._run(step))
+            case machine.StopStep():
+                if self._running is not None:
+                    self._running.stop()
+            case machine.CancelStep():
+                if self._running is not None:
+                    self._running.cancel()
+            case machine.CollectResults():
+                self._spawn(self._collect())
+            case machine.Discard():
+                self._spawn(self._discard())
+
+    def _record(
+        self, state: JobState, step: int | None, error: RtcError | None
+    ) -> None:
+        wire = error.to_wire() if error is not None else None
+        event = JobEvent(
+            job_id=self.job_id,
+            seq=self._seq + 1,
+            at=time.time(),
+            state=state.value,
+            step=step,
+            error=wire,
+        )
+        new_step = step != self.record.step
+        record = msgspec.structs.replace(
+            self.record,
+            state=state,
+            step=step,
+            error=wire,
+            finished_steps=list(self._machine.finished_steps),
+            stop_scope=self._machine.stop_scope,
+            events_offset=0 if new_step else self.record.events_offset,
+        )
+        self._write(record, [event])
+        self._on_change(self)
+
+    def _write(self, record: JobRecord, events: list[StepEvent]) -> None:
+        self._tools.journal.write(record, events)
+        self.record = record
+        self._seq += len(events)
+        for watcher in list(self._watchers):
+            watcher()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # -- steps -------------------------------------------------------------------------
+
+    async def _run(self, step: int) -> None:
+        """Start a step and follow it to its end."""
+        files, spec = self._tools.files, self.record.spec
+        try:
+            wanted = spec.steps[step]
+            order = order_for(
+                wanted,
+                trainer=self._tools.trainer,
+                package_dir=str(files.package_dir(self.job_id)),
+                config_dir=str(files.config_dir(self.job_id, step)),
+                config_name=files.config_name(wanted),
+                allow_wandb=spec.allow_wandb,
+            )
+            folder = files.step_dir(self.job_id, step)
+            running = await self._tools.executor.start(order, folder)
+        except RtcError as error:
+            self.feed(machine.StepEnded(error))
+            return
+        except OSError as error:
+            reason = f"the worker could not start it ({error.strerror})"
+            name = step_name(spec.steps[step])
+            failed = StepFailed(step=name, reason=reason, last_lines="")
+            self.feed(machine.StepEnded(failed))
+            return
+        self._running = running
+        self._repeat_request()
+        await self._follow(step, running)
+
+    def _repeat_request(self) -> None:
+        """Pass on what the user asked for while nothing was running yet."""
+        if self._running is None:
+            return
+        if self.state is JobState.STOPPING:
+            self._running.stop()
+        elif self.state is JobState.CANCELLING:
+            self._running.cancel()
+
+    async def _follow(self, step: int, running: RunningStep) -> None:
+        """Journal a step's events as they come, then judge its outcome."""
+        reporter = ProgressReporter(step, self._publish)
+        async for offset, event in running.events(self.record.events_offset):
+            self._read_to = offset
+            reporter.report(event)
+            if isinstance(event, StepProgress) and self.state is JobState.STARTING:
+                self.feed(machine.StepRunning())
+        outcome = await running.outcome()
+        self._running = None
+        if outcome.lost:
+            reason = "its runner disappeared"
+            lost = JobLost(job_id=self.job_id, reason=reason)
+            self.feed(machine.RunnerLost(lost))
+        else:
+            self.feed(machine.StepEnded(judge(self.record.spec.steps[step], outcome)))
+
+    def _publish(self, event: UnnumberedEvent) -> None:
+        record = msgspec.structs.replace(self.record, events_offset=self._read_to)
+        self._write(record, [event.numbered(self.job_id, self._seq + 1)])
+
+    # -- the end -------------------------------------------------------------------
+
+    async def _collect(self) -> None:
+        try:
+            await self.results()
+        except RtcError as error:
+            self.feed(machine.CollectingFailed(error))
+        else:
+            self.feed(machine.ResultsCollected())
+
+    async def _discard(self) -> None:
+        try:
+            await in_thread(None, self._tools.files.discard, self.job_id)
+        except RtcError as error:
+            logger.warning("%s", error)

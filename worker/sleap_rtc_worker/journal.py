@@ -1,0 +1,171 @@
+"""What the worker must not forget: its jobs and their numbered events (SQLite, WAL).
+
+Every change is written here before anyone hears of it. One worker holds a journal at
+a time; a second on the same folder is refused. Called by the job coordinator only.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from sleap_rtc_plugin.protocol.codec import decode_control, encode_control
+from sleap_rtc_plugin.protocol.errors import (
+    ErrorInfo,
+    RemoteProtocolError,
+    StorageFailed,
+)
+from sleap_rtc_plugin.protocol.job import ENDED, JobState
+from sleap_rtc_plugin.protocol.messages import (
+    JobEvent,
+    JobSpec,
+    ProgressReport,
+    StepEvent,
+    StopScope,
+    TrainLog,
+)
+
+__all__ = ["JobRecord", "Journal"]
+
+JOURNAL_VERSION: Final = 1
+EVENTS_PAGE: Final = 500
+_FILE: Final = "journal.sqlite3"
+_TABLES: Final = """
+CREATE TABLE IF NOT EXISTS jobs (
+    job_id TEXT PRIMARY KEY,
+    record BLOB NOT NULL,
+    created_at REAL NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS events (
+    job_id TEXT NOT NULL,
+    seq INTEGER NOT NULL,
+    frame TEXT NOT NULL,
+    PRIMARY KEY (job_id, seq)
+) STRICT, WITHOUT ROWID;
+"""
+
+
+class JobRecord(Struct, frozen=True, kw_only=True):
+    """A job as the journal keeps it.
+
+    Attributes:
+        submitter: the peer id that submitted it, to be told of its end.
+        events_offset: how many bytes of the current step's event file are journaled.
+    """
+
+    job_id: str
+    spec: JobSpec
+    package_digest: str
+    package_bytes: int
+    submitter: str
+    created_at: float
+    state: JobState = JobState.SUBMITTED
+    step: int | None = None
+    error: ErrorInfo | None = None
+    finished_steps: list[int] = []
+    stop_scope: StopScope | None = None
+    events_offset: int = 0
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the job reached one of its ends."""
+        return self.state in ENDED
+
+
+class Journal:
+    """The jobs and events of one worker's data folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open or make the journal in `folder`.
+
+        Raises:
+            StorageFailed: another worker holds it, a newer version wrote it, or the
+                disk failed.
+        """
+        self._path = folder / _FILE
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self._db = sqlite3.connect(self._path, timeout=0.5, isolation_level=None)
+            self._open()
+        except sqlite3.Error as error:
+            locked = "locked" in str(error)
+            reason = "another worker uses this folder" if locked else str(error)
+            raise StorageFailed(place=str(self._path), reason=reason) from None
+
+    def _open(self) -> None:
+        # The exclusive lock is what refuses a second worker on the same folder.
+        self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > JOURNAL_VERSION:
+            raise StorageFailed(
+                place=str(self._path),
+                reason=f"a newer version wrote it (journal version {version})",
+            )
+        self._db.execute("BEGIN IMMEDIATE")
+        for statement in _TABLES.split(";"):
+            self._db.execute(statement)
+        self._db.execute(f"PRAGMA user_version={JOURNAL_VERSION}")
+        self._db.execute("COMMIT")
+        self._db.execute("BEGIN EXCLUSIVE")
+        self._db.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._db.close()
+
+    # -- jobs ----------------------------------------------------------------------
+
+    def jobs(self) -> list[JobRecord]:
+        """Return every job, oldest first."""
+        rows = self._db.execute("SELECT record FROM jobs ORDER BY created_at, job_id")
+        return [msgspec.json.decode(row, type=JobRecord) for (row,) in rows]
+
+    def write(self, record: JobRecord, events: Sequence[StepEvent] = ()) -> None:
+        """Write a job and its new events, both or neither.
+
+        Raises:
+            StorageFailed: the disk failed; nothing was written.
+        """
+        frames = [(record.job_id, e.seq, encode_control(e)) for e in events]
+        try:
+            with self._db:
+                self._db.execute("BEGIN")
+                self._db.execute(
+                    "INSERT INTO jobs VALUES (?, ?, ?) "
+                    "ON CONFLICT (job_id) DO UPDATE SET record = excluded.record",
+                    (record.job_id, msgspec.json.encode(record), record.created_at),
+                )
+                self._db.executemany("INSERT INTO events VALUES (?, ?, ?)", frames)
+        except sqlite3.Error as error:
+            raise StorageFailed(place=str(self._path), reason=str(error)) from None
+
+    # -- events --------------------------------------------------------------------
+
+    def last_seq(self, job_id: str) -> int:
+        """Return the number of a job's newest event, 0 without any."""
+        row = self._db.execute(
+            "SELECT max(seq) FROM events WHERE job_id = ?", (job_id,)
+        ).fetchone()
+        return int(row[0] or 0)
+
+    def events(
+        self, job_id: str, since: int, limit: int = EVENTS_PAGE
+    ) -> list[StepEvent]:
+        """Return a job's events after number `since`, at most `limit`, in order."""
+        rows = self._db.execute(
+            "SELECT frame FROM events WHERE job_id = ? AND seq > ? "
+            "ORDER BY seq LIMIT ?",
+            (job_id, since, limit),
+        )
+        events: list[StepEvent] = []
+        for (frame,) in rows:
+            event = decode_control(frame)
+            if not isinstance(event, JobEvent | ProgressReport | TrainLog):
+                raise RemoteProtocolError(detail="a journal entry that is no event")
+            events.append(event)
+        return events

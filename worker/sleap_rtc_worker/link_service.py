@@ -1,0 +1,201 @@
+"""One client's link on the worker: its commands, its transfers, what it watches.
+
+Every command gets one answer; a command that breaks the protocol ends the link. Made
+by the worker's root for each authenticated link; jobs outlive it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from sleap_rtc_plugin.protocol.errors import (
+    BadRequest,
+    RemoteProtocolError,
+    RtcError,
+)
+from sleap_rtc_plugin.protocol.messages import (
+    Acknowledged,
+    CommandFailed,
+    ControlMessage,
+    FileDone,
+    FileMeta,
+    FileNeed,
+    JobAccepted,
+    JobAttach,
+    JobCancel,
+    JobFetch,
+    JobRejected,
+    JobSubmit,
+    ZmqCtrl,
+)
+from sleap_rtc_plugin.transport.link import Link, LinkClosed
+from sleap_rtc_plugin.transport.transfer_pump import TransferPump
+from sleap_rtc_worker.job_coordinator import JobCoordinator
+from sleap_rtc_worker.job_run import JobRun
+from sleap_rtc_worker.journal import Journal
+
+__all__ = ["LinkService"]
+
+logger = logging.getLogger(__name__)
+
+
+class LinkService:
+    """Serves one link until it closes."""
+
+    def __init__(
+        self, link: Link, *, coordinator: JobCoordinator, journal: Journal
+    ) -> None:
+        """Listen on `link`; call `run` at once."""
+        self._link = link
+        self._coordinator = coordinator
+        self._journal = journal
+        self._pump = TransferPump(link)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watches: dict[str, asyncio.Task[None]] = {}
+        link.on_control = self._on_control
+
+    async def run(self) -> None:
+        """Serve until the link closes, then let go of everything but the jobs."""
+        try:
+            await self._link.closed.wait()
+        finally:
+            tasks = [*self._tasks, *self._watches.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # -- commands ------------------------------------------------------------------
+
+    def _on_control(self, message: ControlMessage) -> None:
+        match message:
+            case JobSubmit():
+                self._submit(message)
+            case JobAttach() | ZmqCtrl() | JobCancel():
+                self._answer(message)
+            case JobFetch():
+                self._spawn(self._send_results(message))
+            case FileMeta():
+                self._spawn(self._receive_package(message))
+            case FileNeed() | FileDone():
+                self._pump.handle(message)
+            case _:
+                raise RemoteProtocolError(detail=f"a {message.NAME} frame to a worker")
+
+    def _submit(self, message: JobSubmit) -> None:
+        try:
+            run = self._coordinator.submit(message, self._link.peer_id)
+        except RtcError as error:
+            self._link.send(
+                JobRejected(
+                    command_id=message.command_id,
+                    job_id=message.job_id,
+                    error=error.to_wire(),
+                )
+            )
+            return
+        self._link.send(
+            JobAccepted(
+                command_id=message.command_id,
+                job_id=message.job_id,
+                state=run.state.value,
+                last_seq=run.last_seq,
+            )
+        )
+
+    def _answer(self, message: JobAttach | ZmqCtrl | JobCancel) -> None:
+        try:
+            run = self._coordinator.find(message.job_id)
+            match message:
+                case JobAttach():
+                    self._watch(run, message.since)
+                case ZmqCtrl():
+                    run.stop(message.scope)
+                case JobCancel():
+                    run.cancel()
+        except RtcError as error:
+            self._refuse(message.command_id, error)
+            return
+        self._link.send(
+            Acknowledged(command_id=message.command_id, last_seq=run.last_seq)
+        )
+
+    def _refuse(self, command_id: str, error: RtcError) -> None:
+        self._link.send(CommandFailed(command_id=command_id, error=error.to_wire()))
+
+    # -- watching --------------------------------------------------------------------
+
+    def _watch(self, run: JobRun, since: int) -> None:
+        """Send a job's events from the journal, as fast as this client takes them."""
+        older = self._watches.pop(run.job_id, None)
+        if older is not None:
+            older.cancel()
+        task = asyncio.get_running_loop().create_task(self._send_events(run, since))
+        self._watches[run.job_id] = task
+
+    async def _send_events(self, run: JobRun, since: int) -> None:
+        news = asyncio.Event()
+        run.watch(news.set)
+        try:
+            while True:
+                news.clear()
+                page = self._journal.events(run.job_id, since)
+                for event in page:
+                    await self._link.send_paced(event)
+                    since = event.seq
+                if not page:
+                    await news.wait()
+        except LinkClosed:
+            return
+        finally:
+            run.unwatch(news.set)
+
+    # -- files -------------------------------------------------------------------------
+
+    async def _receive_package(self, meta: FileMeta) -> None:
+        try:
+            await self._coordinator.stage(meta, self._pump)
+        except LinkClosed:
+            logger.info("The package of %s did not arrive in full", meta.job_id)
+        except RtcError as error:
+            logger.warning("The package of %s: %s", meta.job_id, error)
+            self._link.send(
+                FileDone(transfer_id=meta.transfer_id, error=error.to_wire())
+            )
+
+    async def _send_results(self, message: JobFetch) -> None:
+        try:
+            run = self._coordinator.find(message.job_id)
+            if not run.has_ended:
+                raise BadRequest(reason=f"the job {message.job_id} has not ended yet")
+            source = await run.results()
+        except RtcError as error:
+            self._refuse(message.command_id, error)
+            return
+        self._link.send(
+            Acknowledged(command_id=message.command_id, last_seq=run.last_seq)
+        )
+        try:
+            await self._pump.send(source, job_id=run.job_id, purpose="results")
+        except LinkClosed:
+            logger.info("The results of %s did not go out in full", run.job_id)
+        except RtcError as error:
+            logger.warning("The results of %s: %s", run.job_id, error)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._finish)
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, RemoteProtocolError):
+            self._link.close(error.detail)
+        elif error is not None:
+            logger.error(
+                "A task of the link to %s failed", self._link.peer_id, exc_info=error
+            )
+            self._link.close("an internal error")

@@ -1,0 +1,84 @@
+"""What the room sees of this worker: capabilities, status, queue.
+
+Holds the truth in one place and tells one listener when it changed; it knows neither
+signaling nor jobs. Called by the job coordinator and the worker's root.
+"""
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Any
+
+from sleap_rtc_plugin.protocol.signaling_messages import PeerMetadata
+
+__all__ = ["StateManager", "WorkerStatus"]
+
+
+class WorkerStatus(StrEnum):
+    """How the worker is; the values are shown to users."""
+
+    STARTING = "starting"
+    AVAILABLE = "available"
+    BUSY = "busy"
+    CLOSING = "closing"
+
+
+class StateManager:
+    """The worker's public state."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        capabilities: Mapping[str, Any],
+        tags: list[str],
+        on_change: Callable[[PeerMetadata], None],
+    ) -> None:
+        """Begin in STARTING.
+
+        Args:
+            name: what users call this worker.
+            capabilities: properties that do not change, such as the GPU.
+            tags: labels for discovery.
+            on_change: told the new metadata after every change.
+        """
+        self.name = name
+        self._capabilities = dict(capabilities)
+        self._tags = tags
+        self._on_change = on_change
+        self.status = WorkerStatus.STARTING
+        self.queue_length = 0
+        self.running_jobs = 0
+
+    def set_status(self, status: WorkerStatus) -> None:
+        """Set the status; CLOSING is final."""
+        if self.status not in (status, WorkerStatus.CLOSING):
+            self.status = status
+            self._on_change(self.metadata())
+
+    def set_load(self, *, running_jobs: int, queue_length: int) -> None:
+        """Set how much there is to do."""
+        if (running_jobs, queue_length) == (self.running_jobs, self.queue_length):
+            return
+        self.running_jobs, self.queue_length = running_jobs, queue_length
+        if self.status in (WorkerStatus.AVAILABLE, WorkerStatus.BUSY):
+            busy = running_jobs > 0
+            self.status = WorkerStatus.BUSY if busy else WorkerStatus.AVAILABLE
+        self._on_change(self.metadata())
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether new jobs are accepted."""
+        return self.status in (WorkerStatus.AVAILABLE, WorkerStatus.BUSY)
+
+    def metadata(self) -> PeerMetadata:
+        """Return what the room sees."""
+        return PeerMetadata(
+            tags=self._tags,
+            properties={
+                **self._capabilities,
+                "name": self.name,
+                "status": self.status.value,
+                "queue_length": self.queue_length,
+                "running_jobs": self.running_jobs,
+            },
+        )
