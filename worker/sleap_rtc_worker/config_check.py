@@ -11,7 +11,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,9 +28,9 @@ _REASON_CHARS: Final = 400
 
 
 async def check_configs(
-    paths: Sequence[Path],
+    configs: Mapping[str, Path],
     *,
-    weights: Sequence[Path] = (),
+    weights: Mapping[str, Path] | None = None,
     python: str = sys.executable,
     timeout_s: float = CONFIG_CHECK_TIMEOUT_S,
     worker: str = "",
@@ -38,8 +38,9 @@ async def check_configs(
     """Have a child process verify guarded configurations and brought weights.
 
     Args:
-        paths: configurations, already guarded by `training_config`.
-        weights: checkpoints that sleap-nn would unpickle.
+        configs: configurations, already guarded by `training_config`, by the names
+            that the client knows them by.
+        weights: checkpoints that sleap-nn would unpickle, the same.
         python: the interpreter that has sleap-nn.
         timeout_s: for all of them together.
         worker: this worker's name, for the error's sentence.
@@ -48,12 +49,13 @@ async def check_configs(
         ConfigRefused: sleap-nn refuses one, or the check took too long.
         TrainerMissing: there is no sleap-nn.
     """
-    if not paths and not weights:
+    files = {**configs, **(weights or {})}
+    if not files:
         return
     argv = [python, "-P", "-m", _MODULE]
-    for path in weights:
+    for path in (weights or {}).values():
         argv += ["--weights", str(path)]
-    argv += ["--", *(str(path) for path in paths)]
+    argv += ["--", *(str(path) for path in configs.values())]
     environment = trainer_environment(
         os.environ, {}, allow_wandb=False, allow_downloads=False
     )
@@ -72,13 +74,16 @@ async def check_configs(
             output = await _read(child)
             await child.wait()
     except TimeoutError:
-        raise _took_too_long(paths, weights, timeout_s) from None
+        raise ConfigRefused(
+            next(iter(files)), f"checking it took longer than {timeout_s:.0f} s"
+        ) from None
     finally:
         if child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
             await child.wait()
-    error = read_verdict(output, worker)
+    names = {str(path): name for name, path in files.items()}
+    error = read_verdict(output, names, worker)
     if error is not None:
         raise error
 
@@ -92,15 +97,16 @@ async def _read(child: asyncio.subprocess.Process) -> bytes:
     return output
 
 
-def _took_too_long(
-    paths: Sequence[Path], weights: Sequence[Path], timeout_s: float
-) -> ConfigRefused:
-    name = [*paths, *weights][0].name
-    return ConfigRefused(name, f"checking it took longer than {timeout_s:.0f} s")
+def read_verdict(
+    output: bytes, names: Mapping[str, str], worker: str = ""
+) -> RtcError | None:
+    """Read the child's last line; anything but a clear yes is an error.
 
-
-def read_verdict(output: bytes, worker: str = "") -> RtcError | None:
-    """Read the child's last line; anything but a clear yes is an error."""
+    Args:
+        output: what the child printed.
+        names: the client's names of the files by the paths that were checked.
+        worker: this worker's name.
+    """
     lines = output.strip().splitlines()
     try:
         verdict: Any = json.loads(lines[-1]) if lines else None
@@ -113,7 +119,7 @@ def read_verdict(output: bytes, worker: str = "") -> RtcError | None:
     if verdict.get("missing") is True:
         return TrainerMissing(worker=worker or "on this machine")
     return ConfigRefused(
-        config=clean_text(str(verdict.get("config") or "package")),
+        config=clean_text(names.get(str(verdict.get("config")), "package")),
         reason=clean_text(str(verdict.get("error") or "no reason"), _REASON_CHARS),
     )
 
@@ -164,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     reason = str(error).strip().partition("\n")[0]
                     verdict = {
                         "ok": False,
-                        "config": path.name,
+                        "config": str(path),
                         "error": reason[:_REASON_CHARS] or type(error).__name__,
                     }
                 if not verdict["ok"]:
