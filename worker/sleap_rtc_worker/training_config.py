@@ -21,7 +21,7 @@ from sleap_rtc_worker.config_yaml import YamlFault, dump_config, load_config
 from sleap_rtc_worker.limits import MAX_DATA_WORKERS, MAX_TEST_FILES
 from sleap_rtc_worker.sleap_nn_command import MODELS_FOLDER
 
-__all__ = ["GuardedConfig", "guard_model_config", "guard_config"]
+__all__ = ["GuardedConfig", "guard_model_config", "guard_training_config"]
 
 _SECTIONS: Final = ("data_config", "model_config", "trainer_config")
 # Texts about the configuration itself, which sleap-nn stores and never opens.
@@ -69,7 +69,7 @@ class GuardedConfig:
     changes: tuple[str, ...] = ()
 
 
-def guard_config(
+def guard_training_config(
     text: str,
     step: TrainStep,
     members: Set[str],
