@@ -8,6 +8,7 @@ the opcodes only, with neither torch nor numpy, and lets through what
 import ast
 import io
 import pickletools
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -201,7 +202,14 @@ def scan_result(path: Path, name: str) -> None:
     except _Unsafe as unsafe:
         reason = clean_text(str(unsafe), MAX_ERROR_TEXT_CHARS)
         raise UnsafeCheckpoint(path=name, reason=reason) from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError):
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        RuntimeError,
+        ValueError,
+    ):
         raise UnsafeCheckpoint(path=name, reason="it is damaged") from None
     except OSError as error:
         raise StorageFailed(

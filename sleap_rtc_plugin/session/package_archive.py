@@ -10,6 +10,7 @@ import errno
 import os
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
 import zlib
@@ -59,6 +60,15 @@ _METHODS: Final = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 _FLAG_ENCRYPTED: Final = 0x1
 _FLAG_PATCHED: Final = 0x20
 _FLAG_HIDDEN_NAMES: Final = 0x2000
+# What `zipfile` raises over bytes that are not as they should be.
+_BAD_ZIP: Final = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    RuntimeError,
+    ValueError,
+)
 _CLUTTER: Final = frozenset({".ds_store", "thumbs.db", "desktop.ini"})
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -280,7 +290,7 @@ def _open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         _refuse_large_directory(file, path)
         try:
             archive = zipfile.ZipFile(file)
-        except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        except (*_BAD_ZIP, OSError) as error:
             raise NotAPackage(path=str(path), reason="its zip is damaged") from error
         with archive:
             yield archive
@@ -317,14 +327,7 @@ def _zip_errors(path: Path, info: zipfile.ZipInfo) -> Iterator[None]:
     """Turn whatever `zipfile` raises over bad bytes into an error with words."""
     try:
         yield
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-    ) as error:
+    except (*_BAD_ZIP, OSError) as error:
         raise NotAPackage(
             path=str(path),
             reason=f"its member {clean_text(info.orig_filename)} is damaged",

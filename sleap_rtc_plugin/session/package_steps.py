@@ -38,6 +38,7 @@ class PackageContents:
         jobs: `jobs.yaml`, parsed, or None where there is none.
         train_script: the text of `train-script.sh`, or None.
         inference_script: the text of `inference-script.sh`, or None.
+        labels: the paths of the `.slp` files outside `models/`, sorted.
     """
 
     source: str

@@ -152,7 +152,7 @@ def _open_members(
     if source.is_dir():
         sent = [member for member in sent if _is_needed(member.path, steps, contents)]
     if not keep_wandb_key:
-        edits = _edits_without_key(texts)
+        edits = _edits_without_key(root, sent, str(source))
         sent = [m for m in sent if not _holds_key(m.path, texts)]
         if edits:
             root = _with_edits(source, root, sent, workdir, edits)
@@ -260,13 +260,18 @@ def _job_name(source: Path) -> str:
 # -- a Weights & Biases key ---------------------------------------------------------
 
 
-def _edits_without_key(texts: dict[str, bytes]) -> dict[str, bytes]:
+def _edits_without_key(
+    root: Path, members: Iterable[Member], source: str
+) -> dict[str, bytes]:
+    """Return the new bytes of every configuration with a key, in models too."""
     edits: dict[str, bytes] = {}
-    for name, data in texts.items():
-        if name.endswith((".yaml", ".yml")):
-            edited = without_wandb_key(data, name)
-            if edited is not None:
-                edits[name] = edited
+    for member in members:
+        if member.path.lower().endswith((".yaml", ".yml")):
+            data = _read_small(root, member, source)
+            if b"api_key" in data.lower():
+                edited = without_wandb_key(data, member.path)
+                if edited is not None:
+                    edits[member.path] = edited
     return edits
 
 
@@ -287,7 +292,7 @@ def _with_edits(
         root = stage_folder(root, members, workdir, copied=frozenset(edits))
     for name, data in edits.items():
         try:
-            (root / name).write_bytes(data)
+            root.joinpath(*name.split("/")).write_bytes(data)
         except OSError as error:
             raise StorageFailed(
                 place=str(root / name), reason=error.strerror or "cannot be written"
