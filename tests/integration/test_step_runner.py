@@ -1,0 +1,469 @@
+"""The step runner and its executor against a real child process and real ZMQ."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sleap_rtc_plugin.protocol.errors import LocalProtocolError, StorageFailed
+from sleap_rtc_worker.job_executor import JobExecutor, RunningStep
+from sleap_rtc_worker.process import is_same_process
+from sleap_rtc_worker.step_records import (
+    EVENTS_FILE,
+    ORDER_FILE,
+    RunnerEvent,
+    StepLog,
+    StepOrder,
+    StepProgress,
+    StepSignal,
+    encode_record,
+)
+
+TRAINER = Path(__file__).parents[1] / "support" / "scripted_trainer.py"
+WAIT_S = 60.0
+MakeOrder = Callable[..., StepOrder]
+
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="the scripted trainer uses POSIX signals"
+)
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    folder = tmp_path / "package"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def step_dir(tmp_path: Path) -> Path:
+    return tmp_path / "step"
+
+
+@pytest.fixture
+def make_order(package: Path) -> MakeOrder:
+    def make(behaviour: str, *words: str, **fields: object) -> StepOrder:
+        argv = [
+            sys.executable,
+            str(TRAINER),
+            behaviour,
+            "publish=@PUBLISH_PORT@",
+            "controller=@CONTROLLER_PORT@",
+            *words,
+        ]
+        settings = {"kind": "train", "argv": argv, "cwd": str(package)} | fields
+        return StepOrder(**settings)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+async def no_process_is_left() -> AsyncIterator[None]:
+    before = set(psutil.Process().children(recursive=True))
+    yield
+    left = set(psutil.Process().children(recursive=True)) - before
+    for process in left:
+        process.kill()
+    assert not left
+
+
+async def follow(step: RunningStep, since: int = 0) -> list[RunnerEvent]:
+    async with asyncio.timeout(WAIT_S):
+        return [event async for _, event in step.events(since)]
+
+
+async def until(step: RunningStep, kind: str) -> None:
+    """Wait for the trainer to have said something: the gate before a command."""
+    async with asyncio.timeout(WAIT_S):
+        async for _, event in step.events():
+            if isinstance(event, StepProgress) and event.event == kind:
+                return
+    pytest.fail(f"the step ended before {kind}")
+
+
+def said(events: list[RunnerEvent]) -> list[str]:
+    return [event.event for event in events if isinstance(event, StepProgress)]
+
+
+def lines(events: list[RunnerEvent]) -> list[str]:
+    return [line for e in events if isinstance(e, StepLog) for line in e.lines]
+
+
+def signals(events: list[RunnerEvent]) -> list[str]:
+    return [event.how for event in events if isinstance(event, StepSignal)]
+
+
+async def test_a_training_runs_to_its_end(
+    make_order: MakeOrder, step_dir: Path, package: Path
+) -> None:
+    files = ["models/a/best.ckpt", "models/a/training_log.csv"]
+    order = make_order("train", f"files={','.join(files)}", expected=files)
+    step = await JobExecutor().start(order, step_dir)
+    events = await follow(step)
+    outcome = await step.outcome()
+    assert said(events) == [
+        "train_begin",
+        "epoch_begin",
+        "batch_end",
+        "epoch_end",
+        "train_end",
+    ]
+    assert lines(events) == ["100%", "starting now"]
+    assert (outcome.exit_code, outcome.train_end, outcome.epochs) == (0, True, 1)
+    assert outcome.missing == []
+    assert outcome.began <= outcome.ended
+    assert all(event.at > 0 for event in events)
+
+
+async def test_a_missing_file_is_named(make_order: MakeOrder, step_dir: Path) -> None:
+    order = make_order("train", "files=a.txt", expected=["a.txt", "b.txt"])
+    step = await JobExecutor().start(order, step_dir)
+    assert (await step.outcome()).missing == ["b.txt"]
+
+
+async def test_stop_reaches_the_trainer_through_its_controller(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    step = await JobExecutor().start(make_order("until_stopped"), step_dir)
+    await until(step, "epoch_begin")
+    step.stop()
+    step.stop()
+    events = await follow(step)
+    outcome = await step.outcome()
+    assert (outcome.exit_code, outcome.train_end) == (0, True)
+    assert (outcome.stopped, outcome.cancelled, outcome.forced) == (True, False, None)
+    assert signals(events) == ["stop"]
+
+
+async def test_a_stop_that_is_not_heard_ends_in_an_interrupt(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    order = make_order("obedient", stop_grace_s=0.3)
+    step = await JobExecutor().start(order, step_dir)
+    await until(step, "epoch_begin")
+    step.stop()
+    outcome = await step.outcome()
+    assert (outcome.stopped, outcome.forced) == (True, "interrupt")
+    assert outcome.exit_code == 1
+
+
+async def test_cancel_kills_a_trainer_that_ignores_int_and_term(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    order = make_order("deaf", interrupt_grace_s=0.2, terminate_grace_s=0.2)
+    step = await JobExecutor().start(order, step_dir)
+    await until(step, "epoch_begin")
+    step.cancel()
+    step.stop()
+    events = await follow(step)
+    outcome = await step.outcome()
+    assert signals(events) == ["interrupt", "terminate", "kill"]
+    assert (outcome.signal, outcome.exit_code) == (signal.SIGKILL, None)
+    assert (outcome.cancelled, outcome.stopped) == (True, False)
+
+
+async def test_cancel_of_an_obedient_trainer_needs_one_interrupt(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    step = await JobExecutor().start(make_order("obedient"), step_dir)
+    await until(step, "epoch_begin")
+    step.cancel()
+    outcome = await step.outcome()
+    assert (outcome.exit_code, outcome.forced) == (1, "interrupt")
+    assert outcome.cancelled
+
+
+async def test_a_crash_keeps_its_last_lines(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    step = await JobExecutor().start(make_order("crash"), step_dir)
+    outcome = await step.outcome()
+    assert outcome.exit_code == 3
+    assert outcome.last_lines[-1] == "RuntimeError: CUDA out of memory"
+    assert outcome.train_begin
+    assert not outcome.train_end
+
+
+async def test_exit_0_without_train_end_is_told_apart(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    step = await JobExecutor().start(make_order("no_end"), step_dir)
+    outcome = await step.outcome()
+    assert (outcome.exit_code, outcome.train_end) == (0, False)
+
+
+async def test_a_flood_is_thinned_and_loses_no_epoch(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    step = await JobExecutor().start(make_order("flood"), step_dir)
+    events = await follow(step)
+    outcome = await step.outcome()
+    counts = {kind: said(events).count(kind) for kind in set(said(events))}
+    assert counts["epoch_end"] == 100
+    assert counts["train_end"] == 1
+    assert counts["batch_end"] + outcome.batches_thinned == 10_000
+    seconds = outcome.ended - outcome.began
+    assert counts["batch_end"] <= 20 * (seconds + 1)
+    dropped = sum(event.dropped for event in events if isinstance(event, StepLog))
+    assert dropped > 0
+    assert dropped + len(lines(events)) == 5_000
+    assert outcome.last_lines[-1] == "line 4999"
+
+
+async def test_hostile_messages_are_dropped_and_run_nothing(
+    make_order: MakeOrder, step_dir: Path, tmp_path: Path
+) -> None:
+    marker = tmp_path / "owned"
+    step = await JobExecutor().start(
+        make_order("hostile", f"marker={marker}"), step_dir
+    )
+    events = await follow(step)
+    outcome = await step.outcome()
+    assert not marker.exists()
+    assert outcome.train_end
+    assert outcome.messages_dropped == 8
+    ends = [e for e in events if isinstance(e, StepProgress) and e.event == "epoch_end"]
+    assert [(e.epoch, e.losses) for e in ends] == [(0, {}), (1, {}), (None, {})]
+
+
+async def test_the_trainer_sees_no_secrets_and_one_gpu(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    inherited = {
+        **os.environ,
+        "SLEAP_SESSION": "sleap-session:abc",
+        "MY_SECRET_THING": "1",
+        "GITHUB_TOKEN": "1",
+        "AWS_ACCESS_KEY_ID": "1",
+        "WANDB_API_KEY": "1",
+        "KEPT": "yes",
+    }
+    executor = JobExecutor(3, environment=inherited)
+    step = await executor.start(make_order("environment"), step_dir)
+    found = dict(line.split("=", 1) for line in lines(await follow(step)))
+    await step.outcome()
+    assert found["KEPT"] == "yes"
+    assert found["CUDA_VISIBLE_DEVICES"] == "3"
+    assert found["WANDB_MODE"] == "disabled"
+    assert found["PYTHONUNBUFFERED"] == "1"
+    assert not {"SLEAP_SESSION", "MY_SECRET_THING", "GITHUB_TOKEN"} & set(found)
+    assert not {"AWS_ACCESS_KEY_ID", "WANDB_API_KEY"} & set(found)
+
+
+async def test_nothing_is_imported_from_the_package_folder(
+    make_order: MakeOrder, step_dir: Path, package: Path
+) -> None:
+    # `python -m` would put the client's folder first on the import path.
+    package.joinpath("platform.py").write_text("open('owned', 'w').close()\n")
+    order = make_order("train", argv=[sys.executable, "-m", "platform"])
+    step = await JobExecutor().start(order, step_dir)
+    assert (await step.outcome()).exit_code == 0
+    assert not package.joinpath("owned").exists()
+
+
+async def test_what_the_trainer_left_behind_is_killed(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    step = await JobExecutor().start(make_order("children"), step_dir)
+    events = await follow(step)
+    await step.outcome()
+    (pid,) = (int(line.split()[1]) for line in lines(events) if "child" in line)
+    with pytest.raises(psutil.NoSuchProcess):
+        psutil.Process(pid).wait(WAIT_S)
+        psutil.Process(pid)
+
+
+async def test_predictions_report_frames_and_not_lines(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    order = make_order("predict", "files=out.slp", kind="predict", expected=["out.slp"])
+    step = await JobExecutor().start(order, step_dir)
+    events = await follow(step)
+    outcome = await step.outcome()
+    reports = [event for event in events if isinstance(event, StepProgress)]
+    assert (reports[-1].done, reports[-1].total, reports[-1].rate) == (40, 40, 8.5)
+    assert len(reports) < 40
+    assert lines(events) == ["Predictions saved"]
+    assert (outcome.exit_code, outcome.missing) == (0, [])
+
+
+async def test_a_failed_prediction_says_why(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    step = await JobExecutor().start(
+        make_order("predict_fails", kind="predict"), step_dir
+    )
+    outcome = await step.outcome()
+    assert (outcome.exit_code, outcome.error) == (1, "ValueError: no such model")
+
+
+async def test_a_stopped_prediction_is_reported_as_stopped(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    step = await JobExecutor().start(
+        make_order("predict_waits", kind="predict"), step_dir
+    )
+    await until(step, "predict")
+    step.stop()
+    outcome = await step.outcome()
+    assert (outcome.stopped, outcome.cancelled) == (True, False)
+
+
+async def test_a_command_that_does_not_exist(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    order = make_order("train", argv=[str(step_dir / "no-such-program")])
+    step = await JobExecutor().start(order, step_dir)
+    outcome = await step.outcome()
+    assert outcome.not_started
+    assert outcome.error
+
+
+SHORT_LIVED_WORKER = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from sleap_rtc_worker.job_executor import JobExecutor
+from sleap_rtc_worker.step_records import decode_order
+folder = Path(sys.argv[1])
+order = decode_order((folder / "step.json").read_bytes())
+asyncio.run(JobExecutor().start(order, folder))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def start_and_die(order: StepOrder, step_dir: Path) -> int:
+    """Be a worker that starts a runner and is killed at once; return its code."""
+    step_dir.mkdir()
+    (step_dir / ORDER_FILE).write_bytes(encode_record(order))
+    argv = [sys.executable, "-c", SHORT_LIVED_WORKER, str(step_dir)]
+    return subprocess.run(argv, check=False, timeout=WAIT_S).returncode
+
+
+async def test_the_runner_survives_its_parent_and_is_adopted(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    code = await asyncio.to_thread(start_and_die, make_order("until_stopped"), step_dir)
+    assert code == -signal.SIGKILL
+    step = await JobExecutor().adopt(step_dir)
+    assert step is not None
+    state = step.state()
+    assert state is not None
+    assert is_same_process(state.pid, state.started)
+    await until(step, "epoch_begin")
+    step.stop()
+    events = await follow(step)
+    outcome = await step.outcome()
+    assert outcome.train_end
+    assert outcome.stopped
+    assert said(events)[-1] == "train_end"
+    await asyncio.to_thread(_wait_gone, state.pid)
+
+
+def _wait_gone(pid: int) -> None:
+    try:
+        psutil.Process(pid).wait(WAIT_S)
+    except psutil.NoSuchProcess:
+        return
+
+
+async def test_events_go_on_from_an_offset(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    step = await JobExecutor().start(make_order("train"), step_dir)
+    await step.outcome()
+    everything = [pair async for pair in step.events()]
+    middle = everything[2][0]
+    rest = [pair async for pair in step.events(middle)]
+    assert rest == everything[3:]
+    adopted = await JobExecutor().adopt(step_dir)
+    assert adopted is not None
+    assert [pair async for pair in adopted.events()] == everything
+
+
+async def test_a_torn_last_line_is_left_out(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    step = await JobExecutor().start(make_order("train"), step_dir)
+    await step.outcome()
+    whole = await follow(step)
+    with (step_dir / EVENTS_FILE).open("ab") as file:
+        file.write(b'{"kind":"log","li')
+    assert await follow(step) == whole
+
+
+async def test_a_runner_that_dies_is_lost_and_leaves_no_trainer(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    step = await JobExecutor().start(make_order("deaf"), step_dir)
+    await until(step, "epoch_begin")
+    state = step.state()
+    assert state is not None
+    assert state.trainer_pid is not None
+    os.kill(state.pid, signal.SIGKILL)
+    outcome = await step.outcome()
+    assert outcome.lost
+    assert await follow(step)
+    await asyncio.to_thread(_wait_gone, state.trainer_pid)
+    assert not is_same_process(state.trainer_pid, state.trainer_started)
+
+
+async def test_a_terminated_runner_cancels_and_writes_its_outcome(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    step = await JobExecutor().start(make_order("obedient"), step_dir)
+    await until(step, "epoch_begin")
+    state = step.state()
+    assert state is not None
+    os.kill(state.pid, signal.SIGHUP)
+    os.kill(state.pid, signal.SIGTERM)
+    outcome = await step.outcome()
+    assert (outcome.lost, outcome.cancelled) == (False, True)
+
+
+async def test_a_folder_is_used_once(make_order: MakeOrder, step_dir: Path) -> None:
+    step = await JobExecutor().start(make_order("train"), step_dir)
+    with pytest.raises(LocalProtocolError):
+        await JobExecutor().start(make_order("train"), step_dir)
+    await step.outcome()
+
+
+async def test_nothing_is_adopted_where_nothing_was_started(tmp_path: Path) -> None:
+    assert await JobExecutor().adopt(tmp_path) is None
+
+
+async def test_a_runner_that_cannot_start_says_so(
+    make_order: MakeOrder, tmp_path: Path
+) -> None:
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho no python here >&2\nexit 1\n")
+    broken.chmod(0o755)
+    executor = JobExecutor(python=str(broken))
+    with pytest.raises(StorageFailed, match="no python here"):
+        await executor.start(make_order("train"), tmp_path / "step")
+
+
+async def test_two_steps_have_ports_of_their_own(
+    make_order: MakeOrder, tmp_path: Path
+) -> None:
+    executor = JobExecutor()
+    began = time.time()
+    steps = [
+        await executor.start(make_order("until_stopped"), tmp_path / name)
+        for name in ("one", "two")
+    ]
+    for step in steps:
+        await until(step, "epoch_begin")
+    steps[0].stop()
+    assert (await steps[0].outcome()).train_end
+    assert steps[1].is_running()
+    steps[1].stop()
+    outcome = await steps[1].outcome()
+    assert outcome.train_end
+    assert outcome.began >= began
