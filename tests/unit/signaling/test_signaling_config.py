@@ -17,7 +17,7 @@ def test_a_file_sets_what_it_names(tmp_path: Path) -> None:
     path = tmp_path / "signaling.toml"
     path.write_text(
         """
-        host = "0.0.0.0"
+        host = "127.0.0.2"
         rest_port = "none"
         data_dir = "/srv/signaling"
         room_lifetime_s = 600
@@ -28,7 +28,7 @@ def test_a_file_sets_what_it_names(tmp_path: Path) -> None:
         """
     )
     config = load(path)
-    assert config.host == "0.0.0.0"
+    assert config.host == "127.0.0.2"
     assert config.port == 8080
     assert config.rest_port is None
     assert config.data_dir == Path("/srv/signaling")

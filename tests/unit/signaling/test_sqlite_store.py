@@ -111,11 +111,14 @@ async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     await second.close()
 
 
+def modes_in(folder: Path) -> set[int]:
+    return {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no mode bits")
 async def test_the_file_is_private(store: SqliteStore, tmp_path: Path) -> None:
     await store.add_room(room())
-    modes = {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
-    assert modes == {0o600}
+    assert modes_in(tmp_path) == {0o600}
 
 
 async def test_what_is_no_database_is_a_clear_error(tmp_path: Path) -> None:
