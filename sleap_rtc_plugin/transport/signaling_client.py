@@ -65,8 +65,12 @@ class SignalingClient:
         metadata: PeerMetadata | None = None,
         on_relayed: Callable[[RelayedMessage], None] = lambda message: None,
         keep_trying: bool = False,
+        resume_key: str | None = None,
     ) -> None:
-        """Prepare a session with the server at `server` (`http(s)://host[:port]`)."""
+        """Prepare a session with the server at `server` (`http(s)://host[:port]`).
+
+        `resume_key` is what an earlier program registered this `peer_id` with.
+        """
         self.peer_id = peer_id
         self._server = server
         self._url = "ws" + server.removeprefix("http") + "/ws"
@@ -78,7 +82,7 @@ class SignalingClient:
                 token=token,
                 peer_id=peer_id,
                 role=role,
-                resume_key=secrets.token_urlsafe(32),
+                resume_key=resume_key or secrets.token_urlsafe(32),
                 metadata=metadata or PeerMetadata(),
             ),
             server=server,

@@ -15,7 +15,7 @@ from typing import Any
 
 from sleap_rtc_plugin.protocol.codec import decode_peer_payload, encode_peer_payload
 from sleap_rtc_plugin.protocol.errors import RemoteProtocolError, RtcError
-from sleap_rtc_plugin.protocol.ids import clean_text, new_command_id, new_peer_id
+from sleap_rtc_plugin.protocol.ids import clean_text, new_command_id
 from sleap_rtc_plugin.protocol.limits import CHUNK_BYTES, MAX_LINKS_PER_WORKER
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.protocol.signaling_messages import (
@@ -37,6 +37,7 @@ from sleap_rtc_plugin.transport.peer import accept_offer
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
 from sleap_rtc_worker.capabilities import WorkerCapabilities, detect
 from sleap_rtc_worker.file_manager import FileManager
+from sleap_rtc_worker.identity import load_or_make_identity
 from sleap_rtc_worker.job_coordinator import JobCoordinator
 from sleap_rtc_worker.job_executor import JobExecutor
 from sleap_rtc_worker.job_run import JobRun, StepTools
@@ -88,6 +89,7 @@ class RTCWorkerClient:
         self.name = clean_text(name or socket.gethostname())
         self.capabilities = capabilities if capabilities is not None else detect(gpu_id)
         self._journal = Journal(data_dir)
+        self.identity = load_or_make_identity(data_dir, self.name)
         self._files = FileManager(
             data_dir, chunk_size=chunk_size, shared_storage_root=shared_storage_root
         )
@@ -144,14 +146,12 @@ class RTCWorkerClient:
         self,
         session: Session,
         *,
-        peer_id: str | None = None,
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         """Serve the room of `session` until `stop` is called.
 
         Args:
             session: the room and its secret.
-            peer_id: our id in the room; a new one where None.
             on_ready: called once the room can see us.
 
         Raises:
@@ -164,7 +164,8 @@ class RTCWorkerClient:
             server=session.url,
             room_id=session.room_id,
             token=session.token,
-            peer_id=peer_id or new_peer_id("worker", self.name),
+            peer_id=self.identity.peer_id,
+            resume_key=self.identity.resume_key,
             role="worker",
             metadata=self._state.metadata(),
             on_relayed=self._on_relayed,
@@ -187,6 +188,10 @@ class RTCWorkerClient:
         self._state.set_status(WorkerStatus.CLOSING)
         self._stopping.set()
 
+    def close(self) -> None:
+        """Let go of the data folder; after `run_worker`, or instead of it."""
+        self._journal.close()
+
     async def _until_stopped(self, signaling: SignalingClient) -> None:
         stopping = asyncio.ensure_future(self._stopping.wait())
         ends: set[asyncio.Future[object]] = {stopping}  # type: ignore[arg-type]
@@ -205,7 +210,6 @@ class RTCWorkerClient:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._coordinator.close()
-        self._journal.close()
 
     # -- the room --------------------------------------------------------------------
 

@@ -205,7 +205,7 @@ class JobCoordinator:
         """
         files, spec = self._tools.files, run.record.spec
         members = await in_thread(None, files.members, run.job_id)
-        configs: list[Path] = []
+        configs: dict[str, Path] = {}
         weights: set[str] = set()
         made: set[str] = set()
         for index, step in enumerate(spec.steps):
@@ -215,8 +215,8 @@ class JobCoordinator:
                     guarded = guard_training_config(
                         text, step, members, allow_wandb=spec.allow_wandb
                     )
-                    configs.append(
-                        files.write_config(run.job_id, index, step, guarded.text)
+                    configs[step.config] = files.write_config(
+                        run.job_id, index, step, guarded.text
                     )
                     weights.update(guarded.weights)
                     made.add(f"models/{step.run_name}")
@@ -229,7 +229,7 @@ class JobCoordinator:
         root = files.package_dir(run.job_id)
         await check_configs(
             configs,
-            weights=[root / member for member in sorted(weights)],
+            weights={member: root / member for member in sorted(weights)},
             worker=self._state.name,
         )
 

@@ -1,0 +1,62 @@
+"""The command `sleap-remote`: finds the subcommand and imports only that one.
+
+`sleap-remote --help` must come at once, on a laptop without torch too, so each
+subcommand lives in a module that is imported when it is named.
+"""
+
+import importlib
+import sys
+
+import click
+
+from sleap_rtc_plugin import __version__
+from sleap_rtc_plugin.protocol.errors import EXIT_CANCELLED
+
+__all__ = ["main"]
+
+# Command -> its module and its help line, so that `--help` imports none of them.
+_COMMANDS = {
+    "train": ("train", "Train a package on a worker and bring the models home."),
+    "workers": ("workers", "List the workers of a session."),
+    "demo": ("demo", "Try everything on this machine, with a made-up project."),
+    "worker": ("worker", "Run a worker on this machine."),
+    "signaling": ("signaling", "Run a signaling server."),
+    "bench": ("bench", "Measure this machine."),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        module_name, _ = _COMMANDS[name]
+        module = importlib.import_module(f"sleap_rtc_plugin.cli.{module_name}")
+        command: click.Command = getattr(module, module_name)
+        return command
+
+    def format_commands(
+        self, context: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, help_) for name, (_, help_) in _COMMANDS.items()]
+            )
+
+
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sleap-remote")
+def group() -> None:
+    """Train SLEAP models on another machine's GPU."""
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        group(prog_name="sleap-remote")
+    except KeyboardInterrupt:
+        sys.exit(EXIT_CANCELLED)

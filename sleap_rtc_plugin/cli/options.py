@@ -1,0 +1,93 @@
+"""Options and habits that the commands share.
+
+How a session is given, how an error ends a command, how asyncio is started. Imports
+nothing heavy.
+"""
+
+import asyncio
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+import click
+
+from sleap_rtc_plugin.protocol.errors import EXIT_USAGE, RtcError
+from sleap_rtc_plugin.protocol.session_string import Session
+
+__all__ = [
+    "fail",
+    "run_async",
+    "session_option",
+    "set_up_logging",
+    "verbose_option",
+]
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def session_option(function: F) -> F:
+    """Add `--session`, for which the variable SLEAP_SESSION stands in."""
+    return click.option(
+        "--session",
+        envvar="SLEAP_SESSION",
+        metavar="STRING",
+        help="The session string that the worker printed.  [env: SLEAP_SESSION]",
+    )(function)
+
+
+def verbose_option(function: F) -> F:
+    """Add `--verbose`."""
+    return click.option(
+        "--verbose", "-v", is_flag=True, help="Log more, and show tracebacks."
+    )(function)
+
+
+def parse_session(text: str | None) -> Session:
+    """Read the session string.
+
+    Raises:
+        click.UsageError: there is none.
+        SessionError: it cannot be used.
+    """
+    if not text:
+        raise click.UsageError(
+            "No session is given; paste the worker's session string after --session "
+            "or into the variable SLEAP_SESSION."
+        )
+    return Session.parse(text)
+
+
+def set_up_logging(verbose: bool) -> None:
+    """Log to stderr: warnings, or everything of ours."""
+    logging.basicConfig(
+        level=logging.WARNING,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    level = logging.DEBUG if verbose else logging.WARNING
+    for name in ("sleap_rtc_plugin", "sleap_rtc_worker", "sleap_rtc_signaling"):
+        logging.getLogger(name).setLevel(level)
+
+
+def run_async(main: Coroutine[Any, Any, T], *, verbose: bool = False) -> T:
+    """Run a coroutine; an expected error ends the command with its exit code."""
+    try:
+        return asyncio.run(main)
+    except RtcError as error:
+        fail(error, verbose=verbose)
+    except FileNotFoundError as error:
+        click.echo(
+            f"The file {error.filename} does not exist; check its path.", err=True
+        )
+        sys.exit(EXIT_USAGE)
+
+
+def fail(error: RtcError, *, verbose: bool = False) -> Any:
+    """End the command: one sentence on stderr, the error's exit code."""
+    if verbose:
+        traceback.print_exception(error)
+    click.echo(str(error), err=True)
+    sys.exit(error.exit_code)

@@ -1,0 +1,271 @@
+"""What a training looks like in a terminal: bars, epochs, losses; or JSON lines.
+
+Draws on stderr with rich, plain lines where that is no terminal. Knows nothing of how
+the work is done; told by `session.submission`.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, Self
+
+import click
+import msgspec
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
+
+from sleap_rtc_plugin.cli.interruption import Interruption
+from sleap_rtc_plugin.protocol.ids import clean_text
+from sleap_rtc_plugin.protocol.job import JobState
+from sleap_rtc_plugin.protocol.job_mirror import JobMirror, StepMirror
+from sleap_rtc_plugin.protocol.messages import (
+    JobEvent,
+    ProgressReport,
+    Step,
+    StepEvent,
+    TrainLog,
+    TrainStep,
+)
+from sleap_rtc_plugin.session.remote_job import RemoteJob
+from sleap_rtc_plugin.session.report import Report
+from sleap_rtc_plugin.session.worker_info import WorkerInfo
+from sleap_rtc_plugin.transport.transfer_pump import TransferTotals
+
+__all__ = ["TerminalObserver"]
+
+MIN_JSON_INTERVAL_S = 0.5
+_STATE_WORDS = {
+    JobState.STAGING: "Checking the package",
+    JobState.QUEUED: "Waiting in the worker's queue",
+    JobState.STARTING: "Starting sleap-nn",
+    JobState.STOPPING: "Stopping after this batch, keeping the model",
+    JobState.CANCELLING: "Cancelling",
+    JobState.COLLECTING: "Gathering the results",
+}
+_PURPOSE_WORDS = {
+    "package": "Sending the package",
+    "results": "Bringing the results home",
+}
+
+
+class TerminalObserver:
+    """Shows a submission on stderr, and on stdout as JSON lines where asked.
+
+    Use as a context manager around the submission; `finish` prints what came of it.
+    """
+
+    def __init__(
+        self,
+        *,
+        as_json: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Show progress; `as_json` prints a line per event on stdout as well."""
+        self._as_json = as_json
+        self._clock = clock
+        self.interruption = Interruption(self)
+        self._console = Console(stderr=True, highlight=False)
+        self._is_live = self._console.is_terminal
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[detail]}", markup=False),
+            TimeElapsedColumn(),
+            console=self._console,
+            disable=not self._is_live,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._began: dict[str, float] = {}
+        self._json_at: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        """Begin to draw."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the last state on the screen."""
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """Print a line on stderr."""
+        self._console.print(Text(text), soft_wrap=True)
+
+    def pause(self) -> None:
+        """Stop drawing, for a question."""
+        self._progress.stop()
+
+    def go_on(self) -> None:
+        """Draw again."""
+        self._progress.start()
+
+    # -- what the submission tells ---------------------------------------------------
+
+    def reading(self, done_bytes: int, total_bytes: int) -> None:
+        """The package is being read."""
+        detail = f"{decimal(done_bytes)} of {decimal(total_bytes)}"
+        self._draw("reading", "Reading the package", done_bytes, total_bytes, detail)
+
+    def chosen(self, worker: WorkerInfo, job_id: str, *, resumed: bool) -> None:
+        """A worker was chosen."""
+        where = worker.gpu_model or f"no GPU, {worker.device}"
+        verb = "Going on with" if resumed else "Submitting"
+        self.say(f"{verb} {job_id} on {worker.name} ({where}).")
+        self._emit({"event": "worker", "worker": worker.name, "job_id": job_id})
+
+    def transferring(self, purpose: str, totals: TransferTotals) -> None:
+        """Bytes are moving."""
+        done = totals.reused_bytes + totals.moved_bytes
+        began = self._began.setdefault(purpose, self._clock())
+        elapsed = max(self._clock() - began, 1e-6)
+        rate = totals.moved_bytes / elapsed
+        left = (totals.total_bytes - done) / rate if rate else 0.0
+        is_done = done >= totals.total_bytes
+        detail = f"{decimal(done)} of {decimal(totals.total_bytes)}"
+        if totals.reused_bytes:
+            detail += f", {decimal(totals.reused_bytes)} were there already"
+        detail += f", {decimal(int(rate))}/s"
+        if not is_done:
+            detail += f", {left:.0f} s left"
+        self._draw(purpose, _PURPOSE_WORDS[purpose], done, totals.total_bytes, detail)
+        self._emit(
+            {
+                "event": "transfer",
+                "purpose": purpose,
+                "bytes_total": totals.total_bytes,
+                "bytes_sent": totals.moved_bytes,
+                "bytes_reused": totals.reused_bytes,
+                "bytes_per_s": round(rate),
+            },
+            thin=None if is_done else "transfer",
+        )
+
+    def event(self, event: StepEvent, mirror: JobMirror) -> None:
+        """Something happened to the job."""
+        match event:
+            case JobEvent():
+                self._show_state(event, mirror)
+            case ProgressReport():
+                self._show_progress(event, mirror)
+            case TrainLog():
+                lines = [clean_text(line, 500) for line in event.lines]
+                self._emit({"event": "log", "step": event.step, "lines": lines})
+
+    def interruptions(self, job: RemoteJob) -> AbstractContextManager[None]:
+        """Let Ctrl-C reach this job."""
+        return self.interruption.of_job(job)
+
+    # -- drawing ---------------------------------------------------------------------
+
+    def _show_state(self, event: JobEvent, mirror: JobMirror) -> None:
+        line: dict[str, Any] = {"event": "state", "state": mirror.state.value}
+        if mirror.step is not None:
+            line["step"] = mirror.step
+        if mirror.error is not None:
+            line["error"] = {"code": mirror.error.code, "message": str(mirror.error)}
+        self._emit(line)
+        words = _STATE_WORDS.get(mirror.state)
+        if words is None:
+            return
+        if mirror.state is JobState.STARTING and mirror.step is not None:
+            words += f": {_name(mirror.spec.steps[mirror.step])}"
+        self.say(f"{words}.")
+
+    def _show_progress(self, event: ProgressReport, mirror: JobMirror) -> None:
+        step, seen = mirror.spec.steps[event.step], mirror.steps[event.step]
+        line = {"event": "progress", "step": event.step, "kind": event.kind}
+        for name in ("epoch", "batch", "done", "total", "rate"):
+            value = getattr(event, name)
+            if value is not None:
+                line[name] = value
+        if event.losses:
+            line["losses"] = event.losses
+        self._emit(line, thin=event.kind if event.kind in _FREQUENT else None)
+        key = f"step-{event.step}"
+        if event.kind == "predict":
+            detail = f"{seen.done} of {seen.total} frames, {seen.rate:.1f} frames/s"
+            self._draw(key, _name(step), seen.done, seen.total or 1, detail)
+            return
+        self._draw(key, _name(step), None, None, _losses(seen))
+        if event.kind == "epoch_end" and not self._is_live:
+            self.say(f"{_name(step)}: {_losses(seen)}")
+        if event.kind == "train_end":
+            self._draw(key, _name(step), 1, 1, _losses(seen))
+
+    def _draw(
+        self,
+        key: str,
+        description: str,
+        done: int | None,
+        total: int | None,
+        detail: str,
+    ) -> None:
+        task = self._tasks.get(key)
+        if task is None:
+            task = self._progress.add_task(description, total=total, detail=detail)
+            self._tasks[key] = task
+        self._progress.update(task, completed=done, total=total, detail=detail)
+
+    # -- JSON lines --------------------------------------------------------------------
+
+    def _emit(self, line: dict[str, Any], *, thin: str | None = None) -> None:
+        if not self._as_json:
+            return
+        if thin is not None:
+            if self._clock() - self._json_at.get(thin, -1e9) < MIN_JSON_INTERVAL_S:
+                return
+            self._json_at[thin] = self._clock()
+        click.echo(json.dumps(line))
+
+    def finish(self, report: Report) -> None:
+        """Print what came of the submission."""
+        if self._as_json:
+            click.echo(msgspec.json.encode(report).decode())
+            return
+        for path in (*report.models, *report.predictions):
+            click.echo(path)
+        if report.state == JobState.SUCCEEDED.value and report.error is None:
+            seconds = report.seconds
+            self.say(
+                f"Done: {len(report.models)} models and {len(report.predictions)} "
+                f"predictions came home; the training took {seconds.run:.0f} s, "
+                f"the transfer {seconds.transfer:.1f} s."
+            )
+
+
+_FREQUENT = ("batch_end", "predict")
+
+
+def _name(step: Step) -> str:
+    if isinstance(step, TrainStep):
+        return f"Training {step.head.replace('_', ' ')}"
+    return "Predicting"
+
+
+def _losses(seen: StepMirror) -> str:
+    parts = [] if seen.epoch is None else [f"epoch {seen.epoch + 1}"]
+    for name, words in (
+        ("loss", "batch loss"),
+        ("train/loss", "train loss"),
+        ("val/loss", "val loss"),
+    ):
+        if name in seen.losses:
+            parts.append(f"{words} {seen.losses[name]:.3g}")
+    return ", ".join(parts)

@@ -1,0 +1,204 @@
+"""`sleap-remote worker`: serve a room, or open one here and print its session string.
+
+The worker itself is in `sleap_rtc_worker`; it is imported when the command runs.
+Standard output carries exactly one line, the session string; all else is on stderr.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from sleap_rtc_plugin.cli.options import run_async, set_up_logging, verbose_option
+from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
+from sleap_rtc_plugin.protocol.limits import SECRET_BYTES
+from sleap_rtc_plugin.protocol.session_string import Session, is_signaling_url
+
+if TYPE_CHECKING:
+    from sleap_rtc_worker.client import RTCWorkerClient
+
+__all__ = ["worker"]
+
+_MISSING = (
+    "The worker is not installed; install it with "
+    "`pip install 'sleap-rtc-plugin[worker,signaling]'`."
+)
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@click.command()
+@click.option(
+    "--session",
+    envvar="SLEAP_SESSION",
+    metavar="STRING",
+    help="Join this session instead of opening a new one.  [env: SLEAP_SESSION]",
+)
+@click.option(
+    "--signaling", metavar="URL", help="Open a session at this signaling server."
+)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address that the signaling server opened here listens on.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port of the signaling server opened here; 0 picks a free one.",
+)
+@click.option("--name", default="", help="What users call this worker.")
+@click.option("--gpu-id", type=click.IntRange(0), help="Use this GPU only.")
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the jobs; one worker at a time.",
+)
+@click.option(
+    "--shared-storage-root",
+    envvar="SHARED_STORAGE_ROOT",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A mount shared with clients.",
+)
+@verbose_option
+def worker(
+    session: str | None,
+    signaling: str | None,
+    host: str,
+    port: int,
+    name: str,
+    gpu_id: int | None,
+    data: Path | None,
+    shared_storage_root: Path | None,
+    verbose: bool,
+) -> None:
+    """Run a worker on this machine.
+
+    With no session it opens one: it starts a signaling server here and prints the
+    session string for the lab.
+    """
+    set_up_logging(verbose)
+    try:
+        from sleap_rtc_worker.client import RTCWorkerClient
+    except ImportError as error:
+        if (error.name or "").partition(".")[0].startswith("sleap_rtc"):
+            raise
+        click.echo(_MISSING, err=True)
+        sys.exit(EXIT_USAGE)
+    if signaling is not None and not is_signaling_url(signaling):
+        raise click.BadParameter(
+            f"{signaling} is not a web address", param_hint="--signaling"
+        )
+    folder = data or _default_data_dir()
+
+    async def run() -> None:
+        client = RTCWorkerClient(
+            data_dir=folder,
+            name=name,
+            gpu_id=gpu_id,
+            shared_storage_root=shared_storage_root,
+        )
+        try:
+            where = _session(client, session, signaling, host, port, folder)
+            async with where as found:
+                await _serve(client, found, prints_session=session is None)
+        finally:
+            client.close()
+
+    run_async(run(), verbose=verbose)
+
+
+def _default_data_dir() -> Path:
+    import platformdirs
+
+    return platformdirs.user_data_path("sleap-remote") / "worker"
+
+
+@contextlib.asynccontextmanager
+async def _session(
+    client: "RTCWorkerClient",
+    text: str | None,
+    signaling: str | None,
+    host: str,
+    port: int,
+    folder: Path,
+) -> AsyncIterator[Session]:
+    """Join a session, or open one at a server that is there or is started here."""
+    if text is not None:
+        yield Session.parse(text)
+    elif signaling is not None:
+        yield await _open_session(client, signaling.rstrip("/"))
+    else:
+        from sleap_rtc_signaling.config import SignalingConfig
+        from sleap_rtc_signaling.server import SignalingServer
+
+        config = SignalingConfig(
+            host=host, port=port, rest_port=None, data_dir=folder / "signaling"
+        )
+        async with SignalingServer(config) as server:
+            if host in _LOOPBACK:
+                click.echo(
+                    "Only this machine can reach this worker; to let the lab in, "
+                    "start it with `--host 0.0.0.0`.",
+                    err=True,
+                )
+            url = f"http://{_reachable(host)}:{server.port}"
+            yield await _open_session(client, url)
+
+
+async def _open_session(client: "RTCWorkerClient", url: str) -> Session:
+    from sleap_rtc_plugin.transport.account import AccountClient
+
+    async with AccountClient(url) as account:
+        signed_in = await account.sign_in_anonymously()
+        room = await account.create_room(signed_in.token)
+    return Session(
+        url=url,
+        room_id=room.room_id,
+        token=room.token,
+        peer_id=client.identity.peer_id,
+        secret=secrets.token_bytes(SECRET_BYTES),
+    )
+
+
+def _reachable(host: str) -> str:
+    """Return the name under which other machines reach a server on `host`."""
+    if host not in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
+        return f"[{host}]" if ":" in host else host
+    return socket.getfqdn() or socket.gethostname()
+
+
+async def _serve(
+    client: "RTCWorkerClient", session: Session, *, prints_session: bool
+) -> None:
+    _on_interrupt(client.stop)
+
+    def ready() -> None:
+        if prints_session:
+            click.echo(session.encode())
+        capabilities = client.capabilities
+        where = capabilities.gpu_model or f"no GPU ({capabilities.device})"
+        click.echo(f"Worker {client.name} is ready: {where}.", err=True)
+        for warning in capabilities.warnings:
+            click.echo(warning, err=True)
+
+    await client.run_worker(session, on_ready=ready)
+    click.echo("The worker has stopped; running steps go on.", err=True)
+
+
+def _on_interrupt(stop: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:  # on Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))

@@ -1,0 +1,72 @@
+"""Which submissions are not home yet, so that the same command goes on with them.
+
+One small file per submission in the user's state folder, written before the job is
+submitted and removed when its results are home. Holds no secret.
+"""
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+import platformdirs
+from msgspec import Struct
+
+from sleap_rtc_plugin.protocol.ids import is_id, is_job_id
+
+__all__ = ["PendingJob", "PendingJobs"]
+
+MAX_RECORD_BYTES = 4096
+
+
+class PendingJob(Struct, frozen=True):
+    """A submission that is under way."""
+
+    job_id: str
+    worker_id: str
+
+
+class PendingJobs:
+    """The user's submissions under way."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Keep them in `folder`, or in the user's own state folder."""
+        base = folder or platformdirs.user_state_path("sleap-remote")
+        self._folder = base / "pending"
+
+    def find(self, key: str) -> PendingJob | None:
+        """Return the submission of this key, or None."""
+        try:
+            data = self._path(key).read_bytes()[:MAX_RECORD_BYTES]
+            record = msgspec.json.decode(data, type=PendingJob)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        sound = is_job_id(record.job_id) and is_id(record.worker_id)
+        return record if sound else None
+
+    def remember(self, key: str, job: PendingJob) -> None:
+        """Write a submission down; it replaces one of the same key."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._path(key)
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_bytes(msgspec.json.encode(job))
+        temporary.replace(path)
+
+    def forget(self, key: str) -> None:
+        """The submission has ended."""
+        with contextlib.suppress(OSError):
+            self._path(key).unlink()
+
+    def _path(self, key: str) -> Path:
+        return self._folder / f"{key}.json"
+
+
+def submission_key(
+    *, room_id: str, package_digest: bytes, spec: bytes, output: Path
+) -> str:
+    """Return what makes two commands the same submission, as a file name."""
+    whole = hashlib.sha256()
+    for part in (room_id.encode(), package_digest, spec, str(output).encode()):
+        whole.update(hashlib.sha256(part).digest())
+    return whole.hexdigest()[:40]

@@ -1,0 +1,172 @@
+"""A session with a lab: sign in to the room, see its workers, reach one of them.
+
+The client's way in, for every command and later for SLEAP's window. Owns the
+signaling client and every link made through it.
+"""
+
+import asyncio
+import contextlib
+import logging
+from types import TracebackType
+from typing import Self
+
+from sleap_rtc_plugin.protocol.codec import decode_peer_payload, encode_peer_payload
+from sleap_rtc_plugin.protocol.errors import (
+    NoReply,
+    RemoteProtocolError,
+    WorkerBusy,
+)
+from sleap_rtc_plugin.protocol.ids import clean_text, new_command_id, new_peer_id
+from sleap_rtc_plugin.protocol.limits import SIGNALING_REPLY_TIMEOUT_S
+from sleap_rtc_plugin.protocol.session_string import Session
+from sleap_rtc_plugin.protocol.signaling_messages import (
+    IceServer,
+    JobRequest,
+    JobResponse,
+    PeerMessage,
+    PeerMetadata,
+    RelayedAnswer,
+    RelayedMessage,
+    RelayedPeerMessage,
+)
+from sleap_rtc_plugin.session.worker_info import (
+    WorkerInfo,
+    choose_worker,
+    read_worker,
+)
+from sleap_rtc_plugin.session.worker_link import WorkerLink
+from sleap_rtc_plugin.transport.account import AccountClient
+from sleap_rtc_plugin.transport.peer import PeerConnection, connect_to_worker
+from sleap_rtc_plugin.transport.signaling_client import SignalingClient
+
+__all__ = ["RemoteSession"]
+
+logger = logging.getLogger(__name__)
+
+
+class RemoteSession:
+    """One client in one room. Use as an async context manager."""
+
+    def __init__(self, session: Session, *, owner: str = "") -> None:
+        """Prepare to enter the room of `session`; `owner` is shown to the room."""
+        self.session = session
+        self._answers: asyncio.Queue[RelayedAnswer] = asyncio.Queue()
+        self._responses: dict[str, asyncio.Future[JobResponse]] = {}
+        self._connections: list[PeerConnection] = []
+        self._ice_servers: list[IceServer] = []
+        self._signaling = SignalingClient(
+            server=session.url,
+            room_id=session.room_id,
+            token=session.token,
+            peer_id=new_peer_id("client"),
+            role="client",
+            metadata=PeerMetadata(properties={"name": owner} if owner else {}),
+            on_relayed=self._on_relayed,
+        )
+
+    async def __aenter__(self) -> Self:
+        """Enter the room; raises the `RtcError` that says why it cannot be."""
+        async with AccountClient(self.session.url) as account:
+            self._ice_servers = await account.ice_servers(self.session.token)
+        await self._signaling.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close every link and leave the room."""
+        for connection in self._connections:
+            await connection.close()
+        await self._signaling.close()
+
+    async def workers(self) -> list[WorkerInfo]:
+        """List the room's workers."""
+        return [read_worker(p) for p in await self._signaling.discover("worker")]
+
+    async def choose(self, wanted: str | None = None) -> WorkerInfo:
+        """Pick a worker by name, or the one with the shortest queue.
+
+        Raises:
+            NoWorker: nobody is online.
+            WorkerNotFound: nobody of that name is online.
+        """
+        return choose_worker(
+            await self.workers(),
+            wanted=wanted,
+            preferred=self.session.peer_id,
+            server=self.session.url,
+        )
+
+    async def check_acceptance(
+        self, worker: WorkerInfo, *, package_bytes: int, steps: int
+    ) -> JobResponse:
+        """Ask, before connecting, whether a worker would take a job.
+
+        Raises:
+            WorkerBusy: it would not, with its reason.
+            RtcError: it could not be asked.
+        """
+        request_id = new_command_id()
+        response: asyncio.Future[JobResponse] = (
+            asyncio.get_running_loop().create_future()
+        )
+        self._responses[request_id] = response
+        request = JobRequest(
+            request_id=request_id, package_bytes=package_bytes, steps=steps
+        )
+        try:
+            await self._signaling.ask(
+                PeerMessage(
+                    id=new_command_id(),
+                    to=worker.peer_id,
+                    payload=encode_peer_payload(request),
+                )
+            )
+            async with asyncio.timeout(SIGNALING_REPLY_TIMEOUT_S):
+                answer = await response
+        except TimeoutError:
+            raise NoReply(
+                peer=f"the worker {worker.name}", command="job_request"
+            ) from None
+        finally:
+            del self._responses[request_id]
+        if not answer.accepts:
+            reason = clean_text(answer.message, 300).rstrip(".")
+            raise WorkerBusy(worker=worker.name, reason=reason or answer.code)
+        return answer
+
+    async def connect(self, worker: WorkerInfo) -> WorkerLink:
+        """Connect to a worker and prove each other's membership.
+
+        Raises:
+            RtcError: no connection came about, or the proof failed.
+        """
+        connection, link = await connect_to_worker(
+            self._signaling,
+            worker_id=worker.peer_id,
+            secret=self.session.secret,
+            answers=self._answers,
+            ice_servers=self._ice_servers,
+        )
+        self._connections.append(connection)
+        return WorkerLink(link, worker.name)
+
+    def _on_relayed(self, message: RelayedMessage) -> None:
+        match message:
+            case RelayedAnswer():
+                self._answers.put_nowait(message)
+            case RelayedPeerMessage():
+                with contextlib.suppress(RemoteProtocolError):
+                    payload = decode_peer_payload(message.payload)
+                    if isinstance(payload, JobResponse):
+                        self._settle(payload)
+            case _:
+                logger.info("An unexpected message of %s", message.from_)
+
+    def _settle(self, response: JobResponse) -> None:
+        future = self._responses.get(response.request_id)
+        if future is not None and not future.done():
+            future.set_result(response)

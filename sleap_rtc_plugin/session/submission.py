@@ -1,0 +1,284 @@
+"""The whole way of a training: open, choose, send, follow, bring home, report.
+
+The use case behind `sleap-remote train`; what is shown of it, and how the user steps
+in, is the observer's business.
+"""
+
+import dataclasses
+import getpass
+import shutil
+import tempfile
+import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import platformdirs
+
+from sleap_rtc_plugin.protocol.errors import (
+    JobLost,
+    RtcError,
+    WorkerNotFound,
+)
+from sleap_rtc_plugin.protocol.ids import clean_text, new_job_id
+from sleap_rtc_plugin.protocol.job import ENDED, JobState
+from sleap_rtc_plugin.protocol.job_mirror import JobMirror
+from sleap_rtc_plugin.protocol.messages import StepEvent
+from sleap_rtc_plugin.protocol.session_string import Session
+from sleap_rtc_plugin.session.pending_jobs import (
+    PendingJob,
+    PendingJobs,
+    submission_key,
+)
+from sleap_rtc_plugin.session.remote_job import RemoteJob
+from sleap_rtc_plugin.session.remote_session import RemoteSession
+from sleap_rtc_plugin.session.report import Report, Stopwatch
+from sleap_rtc_plugin.session.training_package import TrainingPackage, open_package
+from sleap_rtc_plugin.session.worker_info import WorkerInfo
+from sleap_rtc_plugin.session.worker_link import WorkerLink
+from sleap_rtc_plugin.transport.effects import in_thread
+from sleap_rtc_plugin.transport.file_source import FileSource
+from sleap_rtc_plugin.transport.transfer_pump import TransferTotals
+
+__all__ = ["Detached", "Observer", "Submission", "SubmissionPlan"]
+
+ABANDONED_AFTER_S = 24 * 3600.0
+_BEFORE_START = (JobState.SUBMITTED, JobState.STAGING, JobState.QUEUED)
+_WITH_RESULTS = (JobState.SUCCEEDED, JobState.FAILED, JobState.LOST)
+
+
+@dataclass(frozen=True)
+class SubmissionPlan:
+    """What the user asked for.
+
+    Attributes:
+        session: the room.
+        package: a training package, zip or folder.
+        output: where the results go.
+        worker: a worker's name, or None for the one with the shortest queue.
+        detach: leave once the job is queued.
+        keep_wandb_key: send the Weights & Biases key that the package holds.
+    """
+
+    session: Session
+    package: Path
+    output: Path
+    worker: str | None = None
+    detach: bool = False
+    keep_wandb_key: bool = False
+
+
+class Observer(Protocol):
+    """Who is told how a submission goes, and lets the user step in."""
+
+    def reading(self, done_bytes: int, total_bytes: int) -> None:
+        """The package is being read."""
+
+    def chosen(self, worker: WorkerInfo, job_id: str, *, resumed: bool) -> None:
+        """A worker was chosen; `resumed` where the job is known already."""
+
+    def transferring(self, purpose: str, totals: TransferTotals) -> None:
+        """Bytes are moving: the `package` to the worker, or the `results` home."""
+
+    def event(self, event: StepEvent, mirror: JobMirror) -> None:
+        """Something happened to the job."""
+
+    def interruptions(self, job: RemoteJob) -> AbstractContextManager[None]:
+        """Return the context in which the user may stop, cancel or leave."""
+        ...
+
+
+class Detached(Exception):
+    """The user leaves; the job goes on."""
+
+
+class Submission:
+    """One submission, from the package on the disk to the results beside it."""
+
+    def __init__(
+        self,
+        plan: SubmissionPlan,
+        observer: Observer,
+        report: Report,
+        pending: PendingJobs | None = None,
+    ) -> None:
+        """Prepare; `report` is filled as things happen."""
+        self._plan = plan
+        self._observer = observer
+        self._report = report
+        self._pending = pending or PendingJobs()
+        self._watch = Stopwatch(report.seconds)
+        self._key = ""
+
+    async def run(self) -> None:
+        """Carry it through.
+
+        Raises:
+            RtcError: why it did not end well.
+            FileNotFoundError: the package does not exist.
+            Detached: the user left; the job goes on.
+        """
+        workdir = await in_thread(None, _make_workdir)
+        try:
+            self._watch.start("package")
+            package = await in_thread(None, self._open, workdir)
+            source = await in_thread(None, self._scan, package)
+            self._watch.stop("package")
+            self._report.bytes_total = source.manifest.total_bytes
+            self._key = submission_key(
+                room_id=self._plan.session.room_id,
+                package_digest=source.manifest_digest,
+                spec=msgspec.json.encode(package.spec),
+                output=self._plan.output.resolve(),
+            )
+            async with RemoteSession(
+                self._plan.session, owner=package.spec.owner
+            ) as session:
+                await self._submit(session, package, source)
+        finally:
+            await in_thread(None, shutil.rmtree, workdir, ignore_errors=True)
+
+    # -- the package -----------------------------------------------------------------
+
+    def _open(self, workdir: Path) -> TrainingPackage:
+        package = open_package(
+            self._plan.package, workdir, keep_wandb_key=self._plan.keep_wandb_key
+        )
+        spec = msgspec.structs.replace(
+            package.spec, owner=_owner(), allow_wandb=self._plan.keep_wandb_key
+        )
+        return dataclasses.replace(package, spec=spec)
+
+    def _scan(self, package: TrainingPackage) -> FileSource:
+        done = 0
+
+        def on_progress(size_bytes: int) -> None:
+            nonlocal done
+            done += size_bytes
+            self._observer.reading(done, package.total_bytes)
+
+        return FileSource.scan(package.root, package.members, on_progress)
+
+    # -- the job ---------------------------------------------------------------------
+
+    async def _submit(
+        self, session: RemoteSession, package: TrainingPackage, source: FileSource
+    ) -> None:
+        known = self._pending.find(self._key)
+        worker = await self._choose(session, known)
+        if known is not None and known.worker_id != worker.peer_id:
+            known = None
+        job_id = known.job_id if known else new_job_id()
+        self._report.job_id, self._report.worker = job_id, worker.name
+        if known is None:
+            await session.check_acceptance(
+                worker,
+                package_bytes=source.manifest.total_bytes,
+                steps=len(package.spec.steps),
+            )
+        link = await session.connect(worker)
+        self._report.link.kind = link.link.kind
+        self._report.link.engine = link.link.engine
+        self._observer.chosen(worker, job_id, resumed=known is not None)
+        # Written before the job exists, so that no crash can make two of it.
+        self._pending.remember(self._key, PendingJob(job_id, worker.peer_id))
+        await self._carry_out(RemoteJob(link, job_id, package.spec), link, source)
+
+    async def _choose(
+        self, session: RemoteSession, known: PendingJob | None
+    ) -> WorkerInfo:
+        """Go on with the worker that has the job, unless the user names another."""
+        if known is None or self._plan.worker is not None:
+            return await session.choose(self._plan.worker)
+        try:
+            return await session.choose(known.worker_id)
+        except WorkerNotFound:
+            return await session.choose()
+
+    async def _carry_out(
+        self, job: RemoteJob, link: WorkerLink, source: FileSource
+    ) -> None:
+        state = await job.submit(source)
+        self._report.state = state.value
+        self._watch.start("queue")
+        await job.attach(self._take)
+        with self._observer.interruptions(job):
+            if state in (JobState.SUBMITTED, JobState.STAGING):
+                await self._send(job, source)
+            if self._plan.detach:
+                await job.wait_until(lambda m: m.state not in _BEFORE_START[:2])
+                if not job.mirror.has_ended:
+                    raise Detached
+            await job.wait_until(lambda mirror: mirror.has_ended)
+        self._watch.stop("run")
+        await self._bring_home(job)
+        self._pending.forget(self._key)
+        if job.mirror.error is not None:
+            raise job.mirror.error
+        if job.mirror.state is not JobState.SUCCEEDED:
+            raise JobLost(job_id=job.job_id, reason="it ended without a reason")
+
+    async def _send(self, job: RemoteJob, source: FileSource) -> None:
+        def on_progress(totals: TransferTotals) -> None:
+            self._report.bytes_sent = totals.moved_bytes
+            self._report.bytes_reused = totals.reused_bytes
+            self._observer.transferring("package", totals)
+
+        self._watch.stop("queue")
+        self._watch.start("transfer")
+        try:
+            on_progress(await job.send_package(source, on_progress))
+        except RtcError:
+            # A package that was refused ends the job, which says it better.
+            if job.mirror.state is JobState.REJECTED and job.mirror.error is not None:
+                self._pending.forget(self._key)
+                raise job.mirror.error from None
+            raise
+        finally:
+            self._watch.stop("transfer")
+            self._watch.start("queue")
+
+    async def _bring_home(self, job: RemoteJob) -> None:
+        if job.mirror.state not in _WITH_RESULTS:
+            return
+        self._watch.start("results")
+        try:
+            imported, _ = await job.fetch(
+                self._plan.output,
+                lambda totals: self._observer.transferring("results", totals),
+            )
+        finally:
+            self._watch.stop("results")
+        self._report.models = [str(path.resolve()) for path in imported.models]
+        self._report.predictions = [
+            str(path.resolve()) for path in imported.predictions
+        ]
+
+    def _take(self, event: StepEvent, mirror: JobMirror) -> None:
+        self._report.state = mirror.state.value
+        if mirror.state not in _BEFORE_START:
+            self._watch.stop("queue")
+            if mirror.state not in ENDED:
+                self._watch.start("run")
+        self._observer.event(event, mirror)
+
+
+def _owner() -> str:
+    """Return the name that others in the room see beside the job."""
+    try:
+        return clean_text(getpass.getuser())
+    except (KeyError, OSError, ImportError):
+        return ""
+
+
+def _make_workdir() -> Path:
+    """Make a private folder for the package; clear those that crashes left behind."""
+    base = platformdirs.user_cache_path("sleap-remote") / "packages"
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    oldest = time.time() - ABANDONED_AFTER_S
+    for folder in base.iterdir():
+        if folder.stat().st_mtime < oldest:
+            shutil.rmtree(folder, ignore_errors=True)
+    return Path(tempfile.mkdtemp(dir=base))
