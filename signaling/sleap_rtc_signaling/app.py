@@ -33,6 +33,7 @@ from sleap_rtc_plugin.protocol.ids import new_account_id, new_room_id
 from sleap_rtc_signaling.config import SignalingConfig
 from sleap_rtc_signaling.limits import (
     MAX_BODY_BYTES,
+    MAX_DISCARDED_BYTES,
     REQUEST_DEADLINE_S,
     REST_RATE,
     SIGN_IN_RATE,
@@ -257,16 +258,23 @@ class Routes:
 async def _read_body(request: Request) -> bytes:
     """Read a body that is bounded in size and in time."""
     body = bytearray()
+    size = 0
     try:
         async with asyncio.timeout(REQUEST_DEADLINE_S):
             async for part in request.stream():
-                body += part
-                if len(body) > MAX_BODY_BYTES:
-                    raise _BodyTooLarge
+                size += len(part)
+                # What is too much is not kept, but read on for a while: closing on
+                # unread bytes resets the connection, and the answer would be lost.
+                if size > MAX_DISCARDED_BYTES:
+                    break
+                if size <= MAX_BODY_BYTES:
+                    body += part
     except TimeoutError:
         raise BadRequest(reason="the body did not come in time") from None
     except ClientDisconnect:
         raise BadRequest(reason="the body did not come whole") from None
+    if size > MAX_BODY_BYTES:
+        raise _BodyTooLarge
     return bytes(body)
 
 

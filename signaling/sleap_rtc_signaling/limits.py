@@ -7,7 +7,7 @@ meet them, a loop without a pause does.
 
 from typing import Final, NamedTuple
 
-from sleap_rtc_plugin.protocol.limits import KIB
+from sleap_rtc_plugin.protocol.limits import KIB, MIB
 
 
 class Rate(NamedTuple):
@@ -37,6 +37,7 @@ PEER_LIST_ENVELOPE_BYTES: Final = 256
 
 # -- HTTP ---------------------------------------------------------------------
 MAX_BODY_BYTES: Final = 8 * KIB
+MAX_DISCARDED_BYTES: Final = 1 * MIB
 MAX_REQUEST_HEAD_BYTES: Final = 16 * KIB
 KEEP_ALIVE_S: Final = 5
 STOP_GRACE_S: Final = 1
