@@ -1,0 +1,57 @@
+# What a contributor runs. `make demo` and `make test` set everything up first;
+# setup itself is in resources/ci/setup and runs again when pyproject.toml changes.
+#
+#   make test                      make demo ARGS='--json'
+#   make setup PYTHON=python3.13   make unit VENV=/tmp/other-venv
+
+VENV   ?= .venv
+TOOLS  ?= .tools
+PYTHON ?=
+ARGS   ?=
+
+SHELL  := bash
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+PYTEST := $(BIN)/python -m pytest
+
+# What a shell may hold that would lead these commands elsewhere.
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTEST_ADDOPTS SLEAP_SESSION
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test lint unit integration e2e clean
+
+help: ## list the targets
+	@sed -nE 's/^([a-z0-9]+):[^#]*## /  make \1	/p' Makefile | expand -t 20
+
+setup: $(READY) ## make the environment in .venv (does nothing when up to date)
+
+$(READY): pyproject.toml resources/ci/setup
+	@PYTHON='$(PYTHON)' VENV='$(VENV)' TOOLS='$(TOOLS)' resources/ci/setup
+	@touch $@
+
+demo: setup ## train a small generated project on this machine, start to end
+	$(BIN)/sleap-remote demo --headless $(ARGS)
+
+test: lint unit integration e2e ## everything below, in this order; stops at the first failure
+
+lint: setup ## ruff, mypy and the import contracts
+	@TIMEFORMAT='lint took %0lR'; time { \
+	  $(BIN)/ruff check . && \
+	  $(BIN)/ruff format --check . && \
+	  $(BIN)/mypy && \
+	  $(BIN)/lint-imports --no-logo; }
+
+unit: setup ## unit and property tests: seconds, no socket
+	$(PYTEST) tests/unit tests/property $(ARGS)
+
+integration: setup ## real sockets, processes and aiortc peers
+	$(PYTEST) tests/integration $(ARGS)
+
+e2e: setup ## the real programs with real sleap-nn
+	$(PYTEST) tests/e2e $(ARGS)
+
+clean: ## remove what tests and tools left; keeps the environment
+	rm -rf build dist demo-output .coverage .coverage.* \
+	  .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find sleap_rtc_plugin worker signaling tests -name __pycache__ -prune -exec rm -rf {} +
