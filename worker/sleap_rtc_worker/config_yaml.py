@@ -32,6 +32,8 @@ _FLOAT: Final = re.compile(
     |\.(?:nan|NaN|NAN))$""",
     re.VERBOSE,
 )
+# YAML folds Unicode's own line breaks, so they would not be read back as written.
+_UNPRINTABLE: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
 _TIMESTAMP: Final = "tag:yaml.org,2002:timestamp"
 _LARGEST_INTEGER: Final = 2**63
 _WIDTH: Final = 10**6
@@ -100,7 +102,12 @@ def load_config(text: str) -> dict[str, Any]:
 
 
 def dump_config(config: dict[str, Any]) -> str:
-    """Write a configuration so that OmegaConf reads the same values back."""
+    """Write a configuration so that OmegaConf reads the same values back.
+
+    Raises:
+        YamlFault: it holds what `load_config` would refuse.
+    """
+    _check_values(config)
     text = yaml.dump(
         config,
         Dumper=_Dumper,
@@ -142,18 +149,23 @@ def _check_shape(text: str) -> None:
 def _check_values(value: Any) -> None:
     if isinstance(value, dict):
         for key, inner in value.items():
-            if not isinstance(key, str) or len(key) > MAX_CONFIG_STRING_CHARS:
+            if not isinstance(key, str):
                 raise YamlFault("has a setting whose name is not text")
+            _check_text(key)
             _check_values(inner)
     elif isinstance(value, list):
         for inner in value:
             _check_values(inner)
     elif isinstance(value, str):
-        if len(value) > MAX_CONFIG_STRING_CHARS:
-            raise YamlFault(
-                f"has a text longer than {MAX_CONFIG_STRING_CHARS} characters"
-            )
+        _check_text(value)
     elif isinstance(value, bool | float) or value is None:
         return
     elif not isinstance(value, int) or abs(value) >= _LARGEST_INTEGER:
         raise YamlFault("holds a value that is neither text, number nor list")
+
+
+def _check_text(text: str) -> None:
+    if len(text) > MAX_CONFIG_STRING_CHARS:
+        raise YamlFault(f"has a text longer than {MAX_CONFIG_STRING_CHARS} characters")
+    if _UNPRINTABLE.search(text):
+        raise YamlFault("has a text with control characters")

@@ -349,11 +349,11 @@ class StepMachine:
             self._window_began, self._window_lines = now, 0
         if self._window_lines >= MAX_LOG_LINES_PER_S or self._is_full():
             self._lines_dropped += 1
+            self._flush_soon(now)
             return []
         self._window_lines += 1
         self._lines.append(line)
-        if self._flush_at is None:
-            self._flush_at = now + LOG_FLUSH_INTERVAL_S
+        self._flush_soon(now)
         return self._flush() if len(self._lines) >= MAX_LOG_LINES_PER_EVENT else []
 
     def _on_predicted(self, event: StepProgress, now: float) -> list[Instruction]:
@@ -364,6 +364,11 @@ class StepMachine:
             return []
         self._last_report = now
         return self._emit(event)
+
+    def _flush_soon(self, now: float) -> None:
+        # A full step writes no more lines; they only count for the outcome.
+        if self._flush_at is None and not self._is_full():
+            self._flush_at = now + LOG_FLUSH_INTERVAL_S
 
     def _flush(self) -> list[Instruction]:
         self._flush_at = None

@@ -234,9 +234,11 @@ def decode_state(data: bytes) -> RunnerState | None:
 def decode_outcome(data: bytes) -> StepOutcome | None:
     """Read `outcome.json`, or None where it is not one."""
     try:
-        return _OUTCOME.decode(data)
+        outcome = _OUTCOME.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
+    # The one thing that every outcome says.
+    return outcome if outcome.ended > 0 else None
 
 
 def decode_event(line: bytes) -> RunnerEvent | None:

@@ -143,13 +143,15 @@ class _Guard:
             for dotted, rule in _RULES.items():
                 self._apply(dotted, rule)
             _walk(self.config, "", self._refuse_places)
+            checked = dump_config(self.config)
+            # sleap-nn must read the very values that were judged here.
+            if repr(load_config(checked)) != repr(self.config):
+                raise _Fault("it holds a text that cannot be written as YAML")
         except YamlFault as fault:
             raise _refused(self.step.config, f"it {fault}") from None
         except _Fault as fault:
             raise _refused(self.step.config, str(fault)) from None
-        return GuardedConfig(
-            dump_config(self.config), tuple(self.weights), tuple(self.changes)
-        )
+        return GuardedConfig(checked, tuple(self.weights), tuple(self.changes))
 
     def _check_sections(self) -> None:
         for name in self.config:
