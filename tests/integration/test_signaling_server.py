@@ -349,7 +349,7 @@ async def test_a_fault_of_the_server_is_json_too(
     assert "ZeroDivisionError" in caplog.text
 
 
-# -- the WebSocket ------------------------------------------------------------------
+# -- the WebSocket --------------------
 
 
 async def test_two_peers_find_and_reach_each_other(lab: Lab) -> None:
@@ -503,7 +503,7 @@ async def test_deleting_a_room_sends_its_peers_out(lab: Lab) -> None:
     assert refusal.code == "room_gone"
 
 
-# -- misbehaviour -------------------------------------------------------------------
+# -- misbehaviour --------------------
 
 
 async def test_malformed_messages_are_answered_then_closed(lab: Lab) -> None:
@@ -663,7 +663,7 @@ async def test_a_connection_that_never_asks_is_cut_off(
             await writer.wait_closed()
 
 
-# -- starting and stopping ----------------------------------------------------------
+# -- starting and stopping --------------------
 
 
 @pytest.mark.parametrize(
@@ -755,7 +755,7 @@ async def test_two_servers_on_the_same_data(tmp_path: Path) -> None:
         await server.stop()
 
 
-# -- the command --------------------------------------------------------------------
+# -- the command --------------------
 
 
 def command(*arguments: str) -> list[str]:

@@ -123,7 +123,7 @@ def refusal(instructions: list[Any], code: str) -> ServerError:
     return message
 
 
-# -- registering ----------------------------------------------------------------
+# -- registering --------------------
 
 
 def test_registering_enters_the_room(world: World) -> None:
@@ -224,7 +224,7 @@ def test_reserved_ids_are_bounded_and_never_pushed_out(
     assert world.join("worker-1", "worker")
 
 
-# -- peer ids ---------------------------------------------------------------------
+# -- peer ids --------------------
 
 
 def test_nobody_else_takes_a_peer_id(world: World) -> None:
@@ -272,7 +272,7 @@ def test_ids_are_scoped_by_room(world: World) -> None:
     assert world.listed(one) == world.listed(two) == ["worker-1"]
 
 
-# -- relaying -----------------------------------------------------------------------
+# -- relaying --------------------
 
 
 def test_what_is_relayed_carries_the_senders_registered_id(world: World) -> None:
@@ -337,7 +337,7 @@ def test_what_grows_past_the_bound_by_its_stamp_is_refused(world: World) -> None
     refusal(world.say(client, message), "bad_request")
 
 
-# -- discovery ------------------------------------------------------------------------
+# -- discovery --------------------
 
 
 def test_discovery_filters_and_shows_the_newest_connection_last(world: World) -> None:
@@ -392,7 +392,7 @@ def test_a_full_list_fits_one_message_and_leaves_nobody_out(world: World) -> Non
     assert listed.peers[-1].metadata == PeerMetadata()
 
 
-# -- rooms ----------------------------------------------------------------------------
+# -- rooms --------------------
 
 
 def test_a_room_without_a_worker_ends(world: World) -> None:
@@ -449,7 +449,7 @@ def test_counts(world: World) -> None:
     )
 
 
-# -- misbehaviour ---------------------------------------------------------------------
+# -- misbehaviour --------------------
 
 
 def test_a_few_malformed_messages_close_a_peer(world: World) -> None:
