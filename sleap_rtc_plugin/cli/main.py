@@ -43,9 +43,8 @@ class _LazyGroup(click.Group):
         self, context: click.Context, formatter: click.HelpFormatter
     ) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(
-                [(name, help_) for name, (_, help_) in _COMMANDS.items()]
-            )
+            rows = [(name, line) for name, (_, line) in _COMMANDS.items()]
+            formatter.write_dl(rows)
 
 
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

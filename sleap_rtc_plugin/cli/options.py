@@ -9,11 +9,11 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
-from sleap_rtc_plugin.protocol.errors import EXIT_USAGE, RtcError
+from sleap_rtc_plugin.protocol.errors import RtcError
 from sleap_rtc_plugin.protocol.session_string import Session
 
 __all__ = [
@@ -78,14 +78,9 @@ def run_async(main: Coroutine[Any, Any, T], *, verbose: bool = False) -> T:
         return asyncio.run(main)
     except RtcError as error:
         fail(error, verbose=verbose)
-    except FileNotFoundError as error:
-        click.echo(
-            f"The file {error.filename} does not exist; check its path.", err=True
-        )
-        sys.exit(EXIT_USAGE)
 
 
-def fail(error: RtcError, *, verbose: bool = False) -> Any:
+def fail(error: RtcError, *, verbose: bool = False) -> NoReturn:
     """End the command: one sentence on stderr, the error's exit code."""
     if verbose:
         traceback.print_exception(error)

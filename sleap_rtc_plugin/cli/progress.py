@@ -89,6 +89,7 @@ class TerminalObserver:
         self._tasks: dict[str, TaskID] = {}
         self._began: dict[str, float] = {}
         self._json_at: dict[str, float] = {}
+        self._finals: set[str] = set()
 
     def __enter__(self) -> Self:
         """Begin to draw."""
@@ -155,6 +156,7 @@ class TerminalObserver:
                 "bytes_per_s": round(rate),
             },
             thin=None if is_done else "transfer",
+            final=is_done,
         )
 
     def event(self, event: StepEvent, mirror: JobMirror) -> None:
@@ -225,9 +227,16 @@ class TerminalObserver:
 
     # -- JSON lines --------------------------------------------------------------------
 
-    def _emit(self, line: dict[str, Any], *, thin: str | None = None) -> None:
+    def _emit(
+        self, line: dict[str, Any], *, thin: str | None = None, final: bool = False
+    ) -> None:
         if not self._as_json:
             return
+        if final:
+            # The last file's checks report the same totals again and again.
+            if line.get("purpose") in self._finals:
+                return
+            self._finals.add(str(line.get("purpose")))
         if thin is not None:
             if self._clock() - self._json_at.get(thin, -1e9) < MIN_JSON_INTERVAL_S:
                 return

@@ -10,6 +10,8 @@ import errno
 import filecmp
 import itertools
 import os
+import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -102,9 +104,11 @@ def import_results(received: Path, output: Path) -> ImportedResults:
         scan_result(received.joinpath(*member.path.split("/")), member.path)
     with disk_errors(output, sum(member.size for member in members)):
         (output / MODELS_FOLDER).mkdir(parents=True, exist_ok=True)
+        file_mode, folder_mode = _usual_modes(output)
         models = []
         for run_name in plan.models:
             source = received / MODELS_FOLDER / run_name
+            _set_modes(source, file_mode, folder_mode)
             _make_newest(source)
             _sync_tree(source)
             target = output / MODELS_FOLDER / run_name
@@ -112,11 +116,43 @@ def import_results(received: Path, output: Path) -> ImportedResults:
         predictions = []
         for name in plan.predictions:
             source = received / name
+            source.chmod(file_mode)
             _sync(source)
             predictions.append(_place(source, output / name, _same_file, _publish_file))
         _sync(output / MODELS_FOLDER)
         _sync(output)
     return ImportedResults(models=models, predictions=predictions)
+
+
+# -- permissions -------------------------------------------------------------------
+
+
+def _usual_modes(output: Path) -> tuple[int, int]:
+    """Return the permissions that new files and folders get here.
+
+    What arrives is private until it is verified; at home it is as readable as what
+    the user's other programs write, so that a lab can share its project folder.
+    """
+    folder = Path(tempfile.mkdtemp(dir=output, prefix=".permissions."))
+    try:
+        inner, file = folder / "folder", folder / "file"
+        inner.mkdir()
+        file.touch()
+        modes = (
+            stat.S_IMODE(file.stat().st_mode),
+            stat.S_IMODE(inner.stat().st_mode),
+        )
+        file.unlink()
+        inner.rmdir()
+    finally:
+        folder.rmdir()
+    return modes
+
+
+def _set_modes(folder: Path, file_mode: int, folder_mode: int) -> None:
+    folder.chmod(folder_mode)
+    for path in folder.rglob("*"):
+        path.chmod(folder_mode if path.is_dir() else file_mode)
 
 
 # -- choosing a name ---------------------------------------------------------------

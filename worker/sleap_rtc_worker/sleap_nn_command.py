@@ -103,11 +103,11 @@ def train_argv(
         config_name,
         "--config-dir",
         config_dir,
-        f'trainer_config.ckpt_dir="{MODELS_FOLDER}"',
-        f"trainer_config.run_name={run_name}",
-        f"trainer_config.zmq.publish_port={PUBLISH_TOKEN}",
-        f"trainer_config.zmq.controller_port={CONTROLLER_TOKEN}",
-        f"trainer_config.zmq.controller_polling_timeout={_POLLING_TIMEOUT_MS}",
+        f'++trainer_config.ckpt_dir="{MODELS_FOLDER}"',
+        f"++trainer_config.run_name={run_name}",
+        f"++trainer_config.zmq.publish_port={PUBLISH_TOKEN}",
+        f"++trainer_config.zmq.controller_port={CONTROLLER_TOKEN}",
+        f"++trainer_config.zmq.controller_polling_timeout={_POLLING_TIMEOUT_MS}",
     ]
 
 

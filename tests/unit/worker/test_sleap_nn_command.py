@@ -62,23 +62,23 @@ def test_the_training_command() -> None:
         "config.yaml",
         "--config-dir",
         "/jobs/1",
-        'trainer_config.ckpt_dir="models"',
-        'trainer_config.run_name="261122_074257.centroid.n=24"',
-        "trainer_config.zmq.publish_port=@PUBLISH_PORT@",
-        "trainer_config.zmq.controller_port=@CONTROLLER_PORT@",
-        "trainer_config.zmq.controller_polling_timeout=1",
+        '++trainer_config.ckpt_dir="models"',
+        '++trainer_config.run_name="261122_074257.centroid.n=24"',
+        "++trainer_config.zmq.publish_port=@PUBLISH_PORT@",
+        "++trainer_config.zmq.controller_port=@CONTROLLER_PORT@",
+        "++trainer_config.zmq.controller_polling_timeout=1",
     ]
     placed = with_ports(argv, publish=1234, controller=5678)
     assert placed[-3:-1] == [
-        "trainer_config.zmq.publish_port=1234",
-        "trainer_config.zmq.controller_port=5678",
+        "++trainer_config.zmq.publish_port=1234",
+        "++trainer_config.zmq.controller_port=5678",
     ]
 
 
 def test_a_run_name_cannot_ask_for_a_port() -> None:
     step = TrainStep(config="c", labels="l", run_name="a=@PUBLISH_PORT@", head="h")
     argv = train_argv(TRAINER, step, config_dir="d", config_name="c")
-    assert 'trainer_config.run_name="a=@PUBLISH_PORT@"' in with_ports(
+    assert '++trainer_config.run_name="a=@PUBLISH_PORT@"' in with_ports(
         argv, publish=1, controller=2
     )
 
