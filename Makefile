@@ -25,6 +25,7 @@ help: ## list the targets
 	@sed -nE 's/^([a-z0-9]+):[^#]*## /  make \1	/p' Makefile | expand -t 20
 
 setup: $(READY) ## make the environment in .venv (does nothing when up to date)
+	@:
 
 $(READY): pyproject.toml resources/ci/setup
 	@PYTHON='$(PYTHON)' VENV='$(VENV)' TOOLS='$(TOOLS)' resources/ci/setup
