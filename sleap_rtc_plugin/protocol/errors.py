@@ -662,5 +662,11 @@ def from_wire(info: ErrorInfo) -> RtcError:
 
 
 def _clean_lines(text: str) -> str:
-    lines = text[:MAX_ERROR_TEXT_CHARS].split("\n")
-    return "\n".join(clean_text(line, MAX_ERROR_TEXT_CHARS) for line in lines)
+    return "\n".join(map(_clean_line, text[:MAX_ERROR_TEXT_CHARS].split("\n")))
+
+
+def _clean_line(line: str) -> str:
+    """Clean one line and keep its indentation, which a traceback is read by."""
+    body = line.lstrip(" ")
+    indentation = " " * (len(line) - len(body))
+    return (indentation + clean_text(body, MAX_ERROR_TEXT_CHARS)).rstrip()

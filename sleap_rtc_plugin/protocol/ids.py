@@ -26,7 +26,8 @@ __all__ = [
 _ID: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
 _PREFIXED: Final = re.compile(r"(job|transfer)-[0-9a-f]{20}\Z")
 _CONTROL_CHARACTERS: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]+"
+    "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069"
+    "\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]+"
 )
 
 
@@ -79,8 +80,9 @@ def new_peer_id(role: str, name: str = "") -> str:
 def clean_text(text: str, limit: int = MAX_DISPLAY_NAME_LENGTH) -> str:
     """Make a peer's text fit to show: one line, no control characters, bounded.
 
-    Removes C0 and C1 controls, bidirectional overrides and zero-width characters,
-    so that a name can neither move the cursor nor disguise itself.
+    Removes C0 and C1 controls, bidirectional controls, characters without a shape
+    and halves of surrogate pairs, so that a name can neither move the cursor nor
+    disguise itself, and can always be encoded.
     """
     cleaned = _CONTROL_CHARACTERS.sub(" ", text).strip()
     return cleaned if len(cleaned) <= limit else cleaned[: limit - 1] + "…"

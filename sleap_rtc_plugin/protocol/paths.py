@@ -20,10 +20,10 @@ from sleap_rtc_plugin.protocol.limits import (
 
 __all__ = ["check_component", "check_path", "check_paths", "path_fault"]
 
-# Device names that Windows reserves in every folder, with any extension
-# (Microsoft, "Naming Files, Paths, and Namespaces").
+# Device names that Windows reserves in every folder, with any extension and with
+# spaces before it (Microsoft, "Naming Files, Paths, and Namespaces").
 _DEVICE: Final = re.compile(
-    r"(con|prn|aux|nul|conin\$|conout\$|clock\$|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?\Z",
+    r"(con|prn|aux|nul|conin\$|conout\$|clock\$|com[0-9¹²³]|lpt[0-9¹²³]) *(\..*)?\Z",
     re.IGNORECASE,
 )
 _FORBIDDEN: Final = re.compile(r'[<>:"|?*\\]')

@@ -161,6 +161,10 @@ def _decode64(text: str) -> bytes:
     if not _BASE64URL.match(text):
         raise SessionStringInvalid(reason="it holds characters that do not belong")
     try:
-        return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except ValueError:
         raise SessionStringInvalid(reason="part of it is missing") from None
+    if _encode64(data) != text:
+        # Bits of the last character that decoding passes over.
+        raise SessionStringInvalid(reason="its last character is changed")
+    return data
