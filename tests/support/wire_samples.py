@@ -1,0 +1,195 @@
+"""One sample, or more, of everything that crosses a wire; nothing in it is random."""
+
+from typing import Final
+
+from msgspec import Raw
+
+from sleap_rtc_plugin.protocol import messages as m
+from sleap_rtc_plugin.protocol import signaling_messages as s
+from sleap_rtc_plugin.protocol.errors import DiskFull, JobUnknown, WorkerBusy
+
+JOB: Final = "job-00112233445566778899"
+TRANSFER: Final = "transfer-99887766554433221100"
+DIGEST: Final = "ab" * 32
+SPEC: Final = m.JobSpec(
+    name="flies",
+    owner="ann@laptop",
+    steps=[
+        m.TrainStep(
+            config="centroid.yaml",
+            labels="fly.pkg.slp",
+            run_name="flies.centroid",
+            head="centroid",
+        ),
+        m.TrainStep(
+            config="instance.yaml",
+            labels="fly.pkg.slp",
+            run_name="flies.instance",
+            head="centered_instance",
+        ),
+        m.PredictStep(
+            data="fly.pkg.slp",
+            models=["models/flies.centroid", "models/flies.instance"],
+            output="fly.predictions.slp",
+            options={"frames": "0-99", "no-empty-frames": ""},
+        ),
+    ],
+)
+FULL: Final = DiskFull(place="/data", needed="2.0 MiB", free="1.0 MiB")
+
+CONTROL: Final[list[m.ControlMessage]] = [
+    m.Hello(role="client", protocol_min=1, protocol_max=1, nonce="01" * 32),
+    m.Hello(
+        role="worker",
+        protocol_min=1,
+        protocol_max=3,
+        nonce="02" * 32,
+        software="sleap-rtc-plugin 1.0",
+        features=["resume"],
+    ),
+    m.Auth(mac=DIGEST),
+    m.KeepAlive(),
+    m.KeepAlive(echo=True),
+    m.JobSubmit(
+        command_id="c-1",
+        job_id=JOB,
+        spec=SPEC,
+        package_digest=DIGEST,
+        package_bytes=1_000_000,
+    ),
+    m.JobAccepted(command_id="c-1", job_id=JOB, state="staging", last_seq=2),
+    m.JobRejected(
+        command_id="c-1",
+        job_id=JOB,
+        error=WorkerBusy(worker="gpu-1", reason="its queue is full").to_wire(),
+    ),
+    m.JobAttach(command_id="c-2", job_id=JOB, since=41),
+    m.ZmqCtrl(command_id="c-3", job_id=JOB, command="stop"),
+    m.ZmqCtrl(command_id="c-4", job_id=JOB, command="stop", scope="job"),
+    m.JobCancel(command_id="c-5", job_id=JOB),
+    m.JobFetch(command_id="c-6", job_id=JOB),
+    m.Acknowledged(command_id="c-2", last_seq=44),
+    m.CommandFailed(command_id="c-2", error=JobUnknown(job_id=JOB).to_wire()),
+    m.FileMeta(
+        transfer_id=TRANSFER,
+        stream=1,
+        job_id=JOB,
+        purpose="package",
+        manifest_bytes=321,
+        manifest_digest=DIGEST,
+        total_bytes=2_500,
+        file_count=2,
+    ),
+    m.FileNeed(transfer_id=TRANSFER, manifest=True),
+    m.FileNeed(transfer_id=TRANSFER, chunks=[(0, 0), (2, 5)], reused_bytes=1_000),
+    m.FileDone(transfer_id=TRANSFER),
+    m.FileDone(transfer_id=TRANSFER, error=FULL.to_wire()),
+    m.JobEvent(job_id=JOB, seq=1, at=1700000000.5, state="starting", step=0),
+    m.JobEvent(
+        job_id=JOB, seq=9, at=1700000009.0, state="failed", error=FULL.to_wire()
+    ),
+    m.ProgressReport(
+        job_id=JOB,
+        seq=2,
+        at=1700000001.0,
+        step=0,
+        kind="epoch_end",
+        epoch=3,
+        batch=19,
+        losses={"train/loss": 0.125, "val/loss": 0.25},
+    ),
+    m.ProgressReport(
+        job_id=JOB,
+        seq=3,
+        at=1700000002.0,
+        step=2,
+        kind="predict",
+        done=10,
+        total=40,
+        rate=12.5,
+    ),
+    m.TrainLog(
+        job_id=JOB, seq=4, at=1700000003.0, step=0, lines=["one", "zwei"], dropped=7
+    ),
+]
+
+METADATA: Final = s.PeerMetadata(
+    tags=["gpu"], properties={"gpu_memory_mb": 24_576, "gpu": {"model": "A5000"}}
+)
+SDP: Final = "v=0\r\na=fingerprint:sha-256 " + ":".join(["AB"] * 32) + "\r\n"
+
+PAYLOADS: Final[list[s.PeerPayload]] = [
+    s.JobRequest(request_id="r-1", package_bytes=1_000_000, steps=3),
+    s.JobResponse(request_id="r-1", accepts=True, queue_length=2),
+    s.JobResponse(
+        request_id="r-1", accepts=False, code="worker_busy", message="It is full."
+    ),
+    s.JobComplete(job_id=JOB, state="succeeded"),
+    s.RegistryQuery(request_id="r-2", model="flies"),
+    s.RegistryResponse(request_id="r-2", held=True),
+]
+
+FROM_CLIENT: Final[list[s.ClientMessage]] = [
+    s.Register(
+        id="c-1",
+        room_id="room-1",
+        token="a.b.c",
+        peer_id="worker-gpu-1",
+        role="worker",
+        resume_key="k" * 32,
+        metadata=METADATA,
+    ),
+    s.DiscoverPeers(id="c-2"),
+    s.DiscoverPeers(
+        id="c-3",
+        role="worker",
+        tags=["gpu"],
+        properties={"gpu_memory_mb": {"$gte": 8192}, "gpu.model": "A5000"},
+    ),
+    s.UpdateMetadata(id="c-4", metadata=METADATA),
+    s.PeerMessage(
+        id="c-5",
+        to="worker-gpu-1",
+        payload=Raw(b'{"type":"registry_query","request_id":"r-2","model":"flies"}'),
+    ),
+    s.Offer(id="c-6", to="worker-gpu-1", sdp=SDP),
+    s.Answer(id="c-7", to="client-1", sdp=SDP, offer_id="c-6"),
+    s.Candidate(id="c-8", to="client-1", candidate="candidate:1", offer_id="c-6"),
+    s.Ping(id="c-9"),
+]
+
+FROM_SERVER: Final[list[s.ServerMessage]] = [
+    s.Registered(
+        id="c-1", peer_id="worker-gpu-1", room_id="room-1", expires_at=1700007200.0
+    ),
+    s.PeerList(
+        id="c-2",
+        peers=[
+            s.PeerInfo(
+                peer_id="worker-gpu-1",
+                role="worker",
+                metadata=METADATA,
+                connected_at=1700000000.0,
+            )
+        ],
+    ),
+    s.MetadataUpdated(id="c-4"),
+    s.Delivered(id="c-5"),
+    s.Pong(id="c-9", time=1700000000.25),
+    s.ServerError(
+        id="c-5",
+        code="peer_not_found",
+        message="The peer client-9 is not online.",
+        fields={"peer_id": "client-9"},
+    ),
+    s.RelayedOffer(id="c-6", from_="client-1", sdp=SDP),
+    s.RelayedAnswer(id="c-7", from_="worker-gpu-1", sdp=SDP, offer_id="c-6"),
+    s.RelayedCandidate(
+        id="c-8", from_="client-1", candidate="candidate:1", offer_id="c-6"
+    ),
+    s.RelayedPeerMessage(
+        id="c-5",
+        from_="client-1",
+        payload=Raw(b'{"type":"registry_query","request_id":"r-2","model":"flies"}'),
+    ),
+]
