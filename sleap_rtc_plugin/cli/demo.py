@@ -5,11 +5,9 @@ training package as `train` does, and shows what came back. Contacts no other ma
 """
 
 import asyncio
-import contextlib
 import importlib.util
 import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +15,6 @@ import click
 
 from sleap_rtc_plugin.cli.options import run_async, set_up_logging, verbose_option
 from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
-from sleap_rtc_plugin.protocol.session_string import Session
 
 if TYPE_CHECKING:
     from sleap_rtc_plugin.session.report import Report
@@ -62,52 +59,21 @@ async def _run(folder: Path, as_json: bool, verbose: bool) -> "tuple[Report, int
     import msgspec
 
     from sleap_rtc_plugin.cli.train import run_submission
+    from sleap_rtc_plugin.local_lab import local_lab
     from sleap_rtc_plugin.session.demo_project import make_demo_package
     from sleap_rtc_plugin.session.submission import SubmissionPlan
 
     click.echo(f"Making a project of two fish in {folder}.", err=True)
     package = await asyncio.to_thread(make_demo_package, folder)
-    async with _worker(folder) as session:
-        plan = SubmissionPlan(session=session, package=package, output=folder)
+    async with local_lab(folder, worker_name="demo-worker") as lab:
+        click.echo(f"Signaling server on {lab.url}.", err=True)
+        plan = SubmissionPlan(session=lab.session, package=package, output=folder)
         report, code = await run_submission(plan, as_json=False, verbose=verbose)
     if report.error is None:
         await asyncio.to_thread(_show, report, folder)
     if as_json:
         click.echo(msgspec.json.encode(report).decode())
     return report, code
-
-
-@contextlib.asynccontextmanager
-async def _worker(folder: Path) -> AsyncIterator[Session]:
-    """Run a signaling server here and a worker in a process of its own."""
-    from sleap_rtc_signaling.config import SignalingConfig
-    from sleap_rtc_signaling.server import SignalingServer
-
-    config = SignalingConfig(port=0, rest_port=None, data_dir=folder / "signaling")
-    async with SignalingServer(config) as server:
-        click.echo(f"Signaling server on {server.url}.", err=True)
-        async with worker_process(server.url, folder / "worker") as session:
-            yield session
-
-
-@contextlib.asynccontextmanager
-async def worker_process(url: str, data: Path) -> AsyncIterator[Session]:
-    """Start `sleap-remote worker` at a signaling server; yield its session."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "sleap_rtc_plugin.cli", "worker"),
-        *("--signaling", url, "--data", str(data), "--name", "demo-worker"),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        if process.stdout is None:
-            raise RuntimeError("a process without the pipe that was asked for")
-        line = await process.stdout.readline()
-        yield Session.parse(line.decode())
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
 
 
 def _show(report: "Report", folder: Path) -> None:

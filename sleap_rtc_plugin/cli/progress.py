@@ -252,14 +252,19 @@ class TerminalObserver:
             click.echo(path)
         if report.state == JobState.SUCCEEDED.value and report.error is None:
             seconds = report.seconds
+            models = _count(len(report.models), "model")
+            files = _count(len(report.predictions), "file")
             self.say(
-                f"Done: {len(report.models)} models and {len(report.predictions)} "
-                f"predictions came home; the training took {seconds.run:.0f} s, "
-                f"the transfer {seconds.transfer:.1f} s."
+                f"Done: {models} and {files} of predictions came home; running took "
+                f"{seconds.run:.0f} s, sending {seconds.transfer:.1f} s."
             )
 
 
 _FREQUENT = ("batch_end", "predict")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _name(step: Step) -> str:

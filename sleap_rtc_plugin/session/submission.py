@@ -25,7 +25,7 @@ from sleap_rtc_plugin.protocol.errors import (
 from sleap_rtc_plugin.protocol.ids import clean_text, new_job_id
 from sleap_rtc_plugin.protocol.job import ENDED, JobState
 from sleap_rtc_plugin.protocol.job_mirror import JobMirror
-from sleap_rtc_plugin.protocol.messages import StepEvent
+from sleap_rtc_plugin.protocol.messages import StepEvent, TrainStep
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.session.pending_jobs import (
     PendingJob,
@@ -251,7 +251,9 @@ class Submission:
             )
         finally:
             self._watch.stop("results")
-        self._report.models = [str(path.resolve()) for path in imported.models]
+        names = [s.run_name for s in job.mirror.spec.steps if isinstance(s, TrainStep)]
+        models = sorted(imported.models, key=lambda path: _place(path.name, names))
+        self._report.models = [str(path.resolve()) for path in models]
         self._report.predictions = [
             str(path.resolve()) for path in imported.predictions
         ]
@@ -263,6 +265,12 @@ class Submission:
             if mirror.state not in ENDED:
                 self._watch.start("run")
         self._observer.event(event, mirror)
+
+
+def _place(folder: str, run_names: list[str]) -> int:
+    """Return where a model stands in its job; ` (2)` may follow its run name."""
+    places = (i for i, name in enumerate(run_names) if folder.startswith(name))
+    return next(places, len(run_names))
 
 
 def _owner() -> str:

@@ -15,7 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from sleap_rtc_plugin.protocol.errors import ConfigRefused, RtcError, TrainerMissing
+from sleap_rtc_plugin.protocol.errors import (
+    ConfigRefused,
+    LabelsUnreadable,
+    RtcError,
+    TrainerMissing,
+)
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_worker.limits import CONFIG_CHECK_TIMEOUT_S, MAX_CHECK_OUTPUT_BYTES
 from sleap_rtc_worker.trainer_environment import trainer_environment
@@ -31,6 +36,7 @@ async def check_configs(
     configs: Mapping[str, Path],
     *,
     weights: Mapping[str, Path] | None = None,
+    labels: Mapping[str, Path] | None = None,
     python: str = sys.executable,
     timeout_s: float = CONFIG_CHECK_TIMEOUT_S,
     worker: str = "",
@@ -41,6 +47,7 @@ async def check_configs(
         configs: configurations, already guarded by `training_config`, by the names
             that the client knows them by.
         weights: checkpoints that sleap-nn would unpickle, the same.
+        labels: label files that sleap-nn would read, the same.
         python: the interpreter that has sleap-nn.
         timeout_s: for all of them together.
         worker: this worker's name, for the error's sentence.
@@ -49,12 +56,14 @@ async def check_configs(
         ConfigRefused: sleap-nn refuses one, or the check took too long.
         TrainerMissing: there is no sleap-nn.
     """
-    files = {**configs, **(weights or {})}
+    files = {**configs, **(weights or {}), **(labels or {})}
     if not files:
         return
     argv = [python, "-P", "-m", _MODULE]
     for path in (weights or {}).values():
         argv += ["--weights", str(path)]
+    for path in (labels or {}).values():
+        argv += ["--labels", str(path)]
     argv += ["--", *(str(path) for path in configs.values())]
     environment = trainer_environment(
         os.environ, {}, allow_wandb=False, allow_downloads=False
@@ -118,10 +127,11 @@ def read_verdict(
         return None
     if verdict.get("missing") is True:
         return TrainerMissing(worker=worker or "on this machine")
-    return ConfigRefused(
-        config=clean_text(names.get(str(verdict.get("config")), "package")),
-        reason=clean_text(str(verdict.get("error") or "no reason"), _REASON_CHARS),
-    )
+    name = clean_text(names.get(str(verdict.get("config")), "package"))
+    reason = clean_text(str(verdict.get("error") or "no reason"), _REASON_CHARS)
+    if verdict.get("labels") is True:
+        return LabelsUnreadable(path=name, reason=reason)
+    return ConfigRefused(config=name, reason=reason)
 
 
 # -- the child ---------------------------------------------------------------------
@@ -147,10 +157,51 @@ def _verify_weights(path: Path) -> None:
     torch.load(path, map_location="cpu", weights_only=True)
 
 
+def _verify_labels(path: Path) -> None:
+    """Refuse labels that would make sleap-nn read anything but themselves.
+
+    A frame's image must lie in the file; links to other files could name any file of
+    this machine.
+    """
+    import h5py
+    import sleap_io
+
+    with h5py.File(path, "r") as file:
+        _refuse_foreign_data(file)
+    labels = sleap_io.load_slp(str(path), open_videos=False)
+    frames = [*labels.labeled_frames, *labels.suggestions]
+    for video in {id(frame.video): frame.video for frame in frames}.values():
+        known = video.backend_metadata or {}
+        inside = Path(str(video.filename)).name == path.name
+        if not (known.get("has_embedded_images") and inside):
+            raise ValueError("its frames name a video outside the file")
+
+
+def _refuse_foreign_data(file: Any) -> None:
+    """Look at every link and data set; HDF5 can point to other files in three ways."""
+    import h5py
+
+    def fault_of_link(name: str, link: Any) -> str | None:
+        is_external = isinstance(link, h5py.ExternalLink)
+        return "it links to another file" if is_external else None
+
+    def fault_of_member(name: str, member: Any) -> str | None:
+        is_foreign = isinstance(member, h5py.Dataset) and (
+            member.is_virtual or member.external is not None
+        )
+        return "it takes data from another file" if is_foreign else None
+
+    # Returned, not raised: HDF5 calls these from C.
+    fault = file.visititems_links(fault_of_link) or file.visititems(fault_of_member)
+    if fault:
+        raise ValueError(fault)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Check the files on the command line and print the verdict."""
     parser = argparse.ArgumentParser(prog=_MODULE)
     parser.add_argument("--weights", type=Path, action="append", default=[])
+    parser.add_argument("--labels", type=Path, action="append", default=[])
     parser.add_argument("configs", type=Path, nargs="*")
     words = parser.parse_args(argv)
     verdict: dict[str, Any] = {"ok": True, "error": None}
@@ -160,6 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for check, paths in (
             (_verify_config, words.configs),
             (_verify_weights, words.weights),
+            (_verify_labels, words.labels),
         ):
             for path in paths:
                 try:
@@ -171,6 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     verdict = {
                         "ok": False,
                         "config": str(path),
+                        "labels": check is _verify_labels,
                         "error": reason[:_REASON_CHARS] or type(error).__name__,
                     }
                 if not verdict["ok"]:

@@ -207,6 +207,7 @@ class JobCoordinator:
         members = await in_thread(None, files.members, run.job_id)
         configs: dict[str, Path] = {}
         weights: set[str] = set()
+        labels: set[str] = set()
         made: set[str] = set()
         for index, step in enumerate(spec.steps):
             match step:
@@ -219,8 +220,10 @@ class JobCoordinator:
                         run.job_id, index, step, guarded.text
                     )
                     weights.update(guarded.weights)
+                    labels.add(step.labels)
                     made.add(f"models/{step.run_name}")
                 case PredictStep():
+                    labels.add(step.data)
                     for model in brought_models(step, members, made):
                         name = f"{model}/training_config.yaml"
                         text = files.read_config(run.job_id, name)
@@ -230,6 +233,7 @@ class JobCoordinator:
         await check_configs(
             configs,
             weights={member: root / member for member in sorted(weights)},
+            labels={member: root / member for member in sorted(labels)},
             worker=self._state.name,
         )
 

@@ -1,0 +1,1 @@
+"""What `sleap-remote bench` measures: real programs, on this machine, from outside."""
