@@ -252,11 +252,12 @@ class TerminalObserver:
             click.echo(path)
         if report.state == JobState.SUCCEEDED.value and report.error is None:
             seconds = report.seconds
-            models = _count(len(report.models), "model")
-            files = _count(len(report.predictions), "file")
+            came = _count(len(report.models), "model")
+            if report.predictions:
+                came += f" and {_count(len(report.predictions), 'file')} of predictions"
             self.say(
-                f"Done: {models} and {files} of predictions came home; running took "
-                f"{seconds.run:.0f} s, sending {seconds.transfer:.1f} s."
+                f"Done: {came} came home; running took {seconds.run:.0f} s, "
+                f"sending {seconds.transfer:.1f} s."
             )
 
 
@@ -275,6 +276,8 @@ def _name(step: Step) -> str:
 
 def _losses(seen: StepMirror) -> str:
     parts = [] if seen.epoch is None else [f"epoch {seen.epoch + 1}"]
+    if seen.batch is not None:
+        parts.append(f"batch {seen.batch + 1}")
     for name, words in (
         ("loss", "batch loss"),
         ("train/loss", "train loss"),

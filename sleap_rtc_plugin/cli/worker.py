@@ -138,13 +138,17 @@ async def _session(
     elif signaling is not None:
         yield await _open_session(client, signaling.rstrip("/"))
     else:
-        from sleap_rtc_signaling.config import SignalingConfig
+        from sleap_rtc_signaling.config import ConfigError, SignalingConfig
         from sleap_rtc_signaling.server import SignalingServer
 
         config = SignalingConfig(
             host=host, port=port, rest_port=None, data_dir=folder / "signaling"
         )
-        async with SignalingServer(config) as server:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                server = await stack.enter_async_context(SignalingServer(config))
+            except ConfigError as error:
+                raise click.BadParameter(str(error), param_hint="--host") from None
             if host in _LOOPBACK:
                 click.echo(
                     "Only this machine can reach this worker; to let the lab in, "
@@ -192,7 +196,10 @@ async def _serve(
             click.echo(warning, err=True)
 
     await client.run_worker(session, on_ready=ready)
-    click.echo("The worker has stopped; running steps go on.", err=True)
+    last = "The worker has stopped."
+    if client.running_jobs:
+        last += " What runs goes on; the next worker on this folder takes it up."
+    click.echo(last, err=True)
 
 
 def _on_interrupt(stop: Callable[[], None]) -> None:

@@ -14,6 +14,7 @@ from sleap_rtc_plugin.protocol.codec import decode_peer_payload, encode_peer_pay
 from sleap_rtc_plugin.protocol.errors import (
     NoReply,
     RemoteProtocolError,
+    TrainerMissing,
     WorkerBusy,
 )
 from sleap_rtc_plugin.protocol.ids import clean_text, new_command_id, new_peer_id
@@ -107,6 +108,7 @@ class RemoteSession:
 
         Raises:
             WorkerBusy: it would not, with its reason.
+            TrainerMissing: it has no sleap-nn.
             RtcError: it could not be asked.
         """
         request_id = new_command_id()
@@ -133,6 +135,8 @@ class RemoteSession:
             ) from None
         finally:
             del self._responses[request_id]
+        if answer.code == TrainerMissing.code:
+            raise TrainerMissing(worker=worker.name)
         if not answer.accepts:
             reason = clean_text(answer.message, 300).rstrip(".")
             raise WorkerBusy(worker=worker.name, reason=reason or answer.code)

@@ -231,8 +231,8 @@ class Submission:
         try:
             on_progress(await job.send_package(source, on_progress))
         except RtcError:
-            # A package that was refused ends the job, which says it better.
-            if job.mirror.state is JobState.REJECTED and job.mirror.error is not None:
+            # A job that was refused or cancelled meanwhile says it better.
+            if job.mirror.has_ended and job.mirror.error is not None:
                 self._pending.forget(self._key)
                 raise job.mirror.error from None
             raise

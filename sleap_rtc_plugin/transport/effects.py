@@ -35,16 +35,22 @@ async def in_thread(
     return await loop.run_in_executor(executor, lambda: function(*args, **kwargs))
 
 
-def storage_error(error: OSError, place: Path, needed_bytes: int = 0) -> RtcError:
-    """Return the words for what the operating system said about `place`."""
+def storage_error(
+    error: OSError, path: Path, needed_bytes: int = 0, place: str | None = None
+) -> RtcError:
+    """Return the words for what the operating system said about `path`.
+
+    `place` is what the user knows the path by, where that is not the path itself.
+    """
+    name = place or str(path)
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
         try:
-            free = shutil.disk_usage(place if place.is_dir() else place.parent).free
+            free = shutil.disk_usage(path if path.is_dir() else path.parent).free
         except OSError:
             free = 0
         return DiskFull(
-            place=str(place),
+            place=name,
             needed=f"{max(needed_bytes, 1) / MIB:.1f} MiB",
             free=f"{free / MIB:.1f} MiB",
         )
-    return StorageFailed(place=str(place), reason=error.strerror or str(error))
+    return StorageFailed(place=name, reason=error.strerror or str(error))

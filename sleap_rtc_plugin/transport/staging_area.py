@@ -30,9 +30,13 @@ MAX_OPEN_PARTS: Final = 16
 class StagingArea:
     """A private folder that one transfer fills; a later transfer may go on with it."""
 
-    def __init__(self, root: Path) -> None:
-        """Use `root`, which no one else may write to; it is made when needed."""
+    def __init__(self, root: Path, place: str | None = None) -> None:
+        """Use `root`, which no one else may write to; it is made when needed.
+
+        `place` is what errors call it; a worker does not tell clients its paths.
+        """
         self.root = root
+        self._place = place or str(root)
         self._parts = root / _PARTS
         self.files = root / _FILES
         self._manifest: Manifest | None = None
@@ -69,7 +73,9 @@ class StagingArea:
             )
             self._check_space(manifest, chunks, files)
         except OSError as error:
-            raise storage_error(error, self.root, manifest.total_bytes) from None
+            raise storage_error(
+                error, self.root, manifest.total_bytes, self._place
+            ) from None
         return chunks, files
 
     def store(self, number: int, data: bytes) -> bool:
@@ -86,7 +92,7 @@ class StagingArea:
         try:
             _write_at(self._part_descriptor(chunk.file), data, chunk.offset)
         except OSError as error:
-            raise storage_error(error, self.root, len(data)) from None
+            raise storage_error(error, self.root, len(data), self._place) from None
         return True
 
     def finish(self, file: int) -> bool:
@@ -114,7 +120,9 @@ class StagingArea:
             part.replace(target)
             sync_folder(target.parent)
         except OSError as error:
-            raise storage_error(error, self.root, entry.size_bytes) from None
+            raise storage_error(
+                error, self.root, entry.size_bytes, self._place
+            ) from None
         return True
 
     def close(self) -> None:
@@ -188,7 +196,7 @@ class StagingArea:
         free = shutil.disk_usage(self.root).free
         if needed > free:
             raise DiskFull(
-                place=str(self.root),
+                place=self._place,
                 needed=f"{needed / MIB:.1f} MiB",
                 free=f"{free / MIB:.1f} MiB",
             )

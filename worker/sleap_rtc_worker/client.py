@@ -5,7 +5,6 @@ nothing: jobs are the coordinator's, files the file manager's, links their servi
 """
 
 import asyncio
-import contextlib
 import logging
 import socket
 import sys
@@ -13,21 +12,12 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from sleap_rtc_plugin.protocol.codec import decode_peer_payload, encode_peer_payload
-from sleap_rtc_plugin.protocol.errors import RemoteProtocolError, RtcError
-from sleap_rtc_plugin.protocol.ids import clean_text, new_command_id
+from sleap_rtc_plugin.protocol.errors import RtcError
+from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.limits import CHUNK_BYTES, MAX_LINKS_PER_WORKER
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.protocol.signaling_messages import (
     IceServer,
-    JobComplete,
-    JobRequest,
-    JobResponse,
-    PeerMessage,
-    PeerMetadata,
-    PeerPayload,
-    RegistryQuery,
-    RegistryResponse,
     RelayedMessage,
     RelayedOffer,
     RelayedPeerMessage,
@@ -40,9 +30,10 @@ from sleap_rtc_worker.file_manager import FileManager
 from sleap_rtc_worker.identity import load_or_make_identity
 from sleap_rtc_worker.job_coordinator import JobCoordinator
 from sleap_rtc_worker.job_executor import JobExecutor
-from sleap_rtc_worker.job_run import JobRun, StepTools
+from sleap_rtc_worker.job_run import StepTools
 from sleap_rtc_worker.journal import Journal
 from sleap_rtc_worker.link_service import LinkService
+from sleap_rtc_worker.room_service import RoomService
 from sleap_rtc_worker.sleap_nn_command import trainer_command
 from sleap_rtc_worker.state_manager import StateManager, WorkerStatus
 
@@ -91,13 +82,18 @@ class RTCWorkerClient:
         self._journal = Journal(data_dir)
         self.identity = load_or_make_identity(data_dir, self.name)
         self._files = FileManager(
-            data_dir, chunk_size=chunk_size, shared_storage_root=shared_storage_root
+            data_dir,
+            place=f"the disk of the worker {self.name}",
+            chunk_size=chunk_size,
+            shared_storage_root=shared_storage_root,
         )
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._room = RoomService(self._spawn)
         self._state = StateManager(
             name=self.name,
             capabilities=self.capabilities.to_properties(),
             tags=["sleap-nn"] if self.capabilities.sleap_nn_version else [],
-            on_change=self._announce,
+            on_change=self._room.announce,
         )
         self._coordinator = JobCoordinator(
             tools=StepTools(
@@ -108,14 +104,12 @@ class RTCWorkerClient:
             ),
             state=self._state,
             can_train=trainer is not None or bool(self.capabilities.sleap_nn_version),
-            on_ended=self._job_ended,
+            on_ended=self._room.job_ended,
         )
         self._signaling: SignalingClient | None = None
         self._session: Session | None = None
         self._ice_servers: list[IceServer] = []
-        self._tasks: set[asyncio.Task[None]] = set()
         self._links = 0
-        self._changed = asyncio.Event()
         self._stopping = asyncio.Event()
 
     # -- what users of earlier workers read ------------------------------------------
@@ -134,6 +128,11 @@ class RTCWorkerClient:
     def gpu_model(self) -> str | None:
         """The GPU's name."""
         return self.capabilities.gpu_model
+
+    @property
+    def running_jobs(self) -> int:
+        """How many jobs run."""
+        return self._state.running_jobs
 
     @property
     def cuda_version(self) -> str | None:
@@ -176,11 +175,12 @@ class RTCWorkerClient:
                 self._signaling = signaling
                 self._state.set_status(WorkerStatus.AVAILABLE)
                 await self._coordinator.resume()
-                self._spawn(self._publish())
+                self._room.enter(signaling)
                 on_ready()
                 await self._until_stopped(signaling)
         finally:
             self._signaling = None
+            self._room.leave()
             await self._close()
 
     def stop(self) -> None:
@@ -213,71 +213,27 @@ class RTCWorkerClient:
 
     # -- the room --------------------------------------------------------------------
 
-    def _announce(self, metadata: PeerMetadata) -> None:
-        self._changed.set()
-
-    async def _publish(self) -> None:
-        """Keep the room's picture of us true; only the newest state is sent."""
-        while self._signaling is not None:
-            await self._changed.wait()
-            self._changed.clear()
-            with contextlib.suppress(RtcError):
-                await self._signaling.update_metadata(self._state.metadata())
-
     def _on_relayed(self, message: RelayedMessage) -> None:
         match message:
             case RelayedOffer():
                 self._spawn(self._serve(message))
             case RelayedPeerMessage():
-                try:
-                    self._answer(message.from_, decode_peer_payload(message.payload))
-                except RemoteProtocolError as error:
-                    logger.info("A message of %s: %s", message.from_, error.detail)
+                self._room.received(
+                    message,
+                    refusal=self._coordinator.refusal,
+                    queue_length=self._coordinator.queue_length,
+                )
             case _:
                 logger.info("An unexpected message of %s", message.from_)
-
-    def _answer(self, sender: str, payload: PeerPayload) -> None:
-        match payload:
-            case JobRequest(request_id=request_id):
-                refusal = self._coordinator.refusal()
-                self._tell(
-                    sender,
-                    JobResponse(
-                        request_id=request_id,
-                        accepts=refusal is None,
-                        queue_length=self._coordinator.queue_length,
-                        code=refusal.code if refusal else "",
-                        message=str(refusal) if refusal else "",
-                    ),
-                )
-            case RegistryQuery(request_id=request_id):
-                self._tell(sender, RegistryResponse(request_id=request_id, held=False))
-
-    def _job_ended(self, run: JobRun) -> None:
-        complete = JobComplete(job_id=run.job_id, state=run.state.value)
-        self._tell(run.record.submitter, complete)
-
-    def _tell(self, peer_id: str, payload: PeerPayload) -> None:
-        self._spawn(self._send(peer_id, payload))
-
-    async def _send(self, peer_id: str, payload: PeerPayload) -> None:
-        if self._signaling is None:
-            return
-        message = PeerMessage(
-            id=new_command_id(), to=peer_id, payload=encode_peer_payload(payload)
-        )
-        # Whoever is not there learns it from the journal when it comes back.
-        with contextlib.suppress(RtcError):
-            await self._signaling.ask(message)
 
     # -- links -----------------------------------------------------------------------
 
     async def _serve(self, offer: RelayedOffer) -> None:
         """Answer one client's offer and serve its link until it closes."""
+        if self._signaling is None or self._session is None:
+            return
         if self._links >= MAX_LINKS_PER_WORKER:
             logger.warning("An offer of %s was refused: too many links", offer.from_)
-            return
-        if self._signaling is None or self._session is None:
             return
         self._links += 1
         try:

@@ -42,6 +42,7 @@ class FileManager:
         self,
         data_dir: Path,
         *,
+        place: str = "the worker's disk",
         chunk_size: int = CHUNK_BYTES,
         shared_storage_root: Path | None = None,
     ) -> None:
@@ -49,10 +50,12 @@ class FileManager:
 
         Args:
             data_dir: the worker's folder.
+            place: what clients are told it is called.
             chunk_size: bytes per chunk of what is sent home.
             shared_storage_root: a mount that clients may share with this worker.
         """
         self.data_dir = data_dir
+        self._place = place
         self.shared_storage_root = shared_storage_root
         self._chunk_bytes = min(max(chunk_size, 1), MAX_CHUNK_BYTES)
         self._jobs = data_dir / "jobs"
@@ -68,7 +71,7 @@ class FileManager:
 
     def staging_area(self, job_id: str) -> StagingArea:
         """Return where a job's package arrives."""
-        return StagingArea(self.job_dir(job_id) / "package")
+        return StagingArea(self.job_dir(job_id) / "package", self._place)
 
     def package_dir(self, job_id: str) -> Path:
         """Return the verified package, where the steps run."""

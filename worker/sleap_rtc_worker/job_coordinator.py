@@ -180,6 +180,11 @@ class JobCoordinator:
         self._staging[meta.job_id] = task
         try:
             await task
+        except asyncio.CancelledError:
+            # The job's end, not the link's: the sender must hear of it.
+            if run.has_ended and run.error is not None:
+                raise run.error from None
+            raise
         finally:
             if self._staging.get(meta.job_id) is task:
                 del self._staging[meta.job_id]
@@ -249,6 +254,9 @@ class JobCoordinator:
 
     def _changed(self, run: JobRun) -> None:
         if run.has_ended:
+            staging = self._staging.get(run.job_id)
+            if staging is not None:
+                staging.cancel()
             self._on_ended(run)
         # A state may change while slots are being granted; the loop there sees it.
         asyncio.get_running_loop().call_soon(self._grant_slots)

@@ -1,0 +1,118 @@
+"""What the worker says to its room: its state, answers to questions, jobs that ended.
+
+Everything here goes through the signaling server, which reads it; nothing secret is
+said. Made by the worker's root before it connects; silent until it has entered.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from sleap_rtc_plugin.protocol.codec import decode_peer_payload, encode_peer_payload
+from sleap_rtc_plugin.protocol.errors import RemoteProtocolError, RtcError
+from sleap_rtc_plugin.protocol.ids import new_command_id
+from sleap_rtc_plugin.protocol.signaling_messages import (
+    JobComplete,
+    JobRequest,
+    JobResponse,
+    PeerMessage,
+    PeerMetadata,
+    PeerPayload,
+    RegistryQuery,
+    RegistryResponse,
+    RelayedPeerMessage,
+)
+from sleap_rtc_plugin.transport.signaling_client import SignalingClient
+from sleap_rtc_worker.job_run import JobRun
+
+__all__ = ["RoomService"]
+
+logger = logging.getLogger(__name__)
+
+
+class RoomService:
+    """The worker's voice in its room."""
+
+    def __init__(self, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        """Prepare; `spawn` starts a task that ends with the worker."""
+        self._spawn = spawn
+        self._signaling: SignalingClient | None = None
+        self._metadata: PeerMetadata | None = None
+        self._changed = asyncio.Event()
+
+    def enter(self, signaling: SignalingClient) -> None:
+        """Speak through `signaling` from now on."""
+        self._signaling = signaling
+        self._spawn(self._publish())
+
+    def leave(self) -> None:
+        """Fall silent."""
+        self._signaling = None
+
+    def announce(self, metadata: PeerMetadata) -> None:
+        """Make this what the room sees of us."""
+        self._metadata = metadata
+        self._changed.set()
+
+    def job_ended(self, run: JobRun) -> None:
+        """Tell the peer that submitted a job, if it is still here."""
+        complete = JobComplete(job_id=run.job_id, state=run.state.value)
+        self._tell(run.record.submitter, complete)
+
+    def received(
+        self,
+        message: RelayedPeerMessage,
+        *,
+        refusal: Callable[[], RtcError | None],
+        queue_length: int,
+    ) -> None:
+        """Answer another peer's question.
+
+        Args:
+            message: the question.
+            refusal: says why a job would not be taken now, or None.
+            queue_length: how many jobs wait.
+        """
+        try:
+            payload = decode_peer_payload(message.payload)
+        except RemoteProtocolError as error:
+            logger.info("A message of %s: %s", message.from_, error.detail)
+            return
+        match payload:
+            case JobRequest(request_id=request_id):
+                reason = refusal()
+                response = JobResponse(
+                    request_id=request_id,
+                    accepts=reason is None,
+                    queue_length=queue_length,
+                    code=reason.code if reason else "",
+                    message=getattr(reason, "reason", ""),
+                )
+                self._tell(message.from_, response)
+            case RegistryQuery(request_id=request_id):
+                answer = RegistryResponse(request_id=request_id, held=False)
+                self._tell(message.from_, answer)
+
+    async def _publish(self) -> None:
+        """Keep the room's picture of us true; only the newest state is sent."""
+        while self._signaling is not None:
+            await self._changed.wait()
+            self._changed.clear()
+            if self._metadata is not None:
+                with contextlib.suppress(RtcError):
+                    await self._signaling.update_metadata(self._metadata)
+
+    def _tell(self, peer_id: str, payload: PeerPayload) -> None:
+        self._spawn(self._send(peer_id, payload))
+
+    async def _send(self, peer_id: str, payload: PeerPayload) -> None:
+        if self._signaling is None:
+            return
+        message = PeerMessage(
+            id=new_command_id(), to=peer_id, payload=encode_peer_payload(payload)
+        )
+        # Whoever is not there learns it from the journal when it comes back.
+        with contextlib.suppress(RtcError):
+            await self._signaling.ask(message)
