@@ -316,9 +316,11 @@ class Job(Machine[JobState, Event, Instruction]):
         return [*self._to(JobState.STOPPING), StopStep(self._current_step())]
 
     def _widen_stop(self, event: StopRequested, now: float) -> list[Instruction]:
-        if event.scope == "job":
-            self.stop_scope = "job"
-        return []
+        if event.scope == self.stop_scope or event.scope == "step":
+            return []
+        # Recorded, or a restarted worker would go on with the next step.
+        self.stop_scope = event.scope
+        return self._to(JobState.STOPPING)
 
     def _cancel(self, event: Event, now: float) -> list[Instruction]:
         return [*self._to(JobState.CANCELLING), CancelStep(self._current_step())]

@@ -15,6 +15,7 @@ from sleap_rtc_plugin.protocol.errors import (
 )
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.job import ENDED, JobState
+from sleap_rtc_plugin.protocol.limits import MAX_LOG_LINE_CHARS
 from sleap_rtc_plugin.protocol.messages import (
     JobEvent,
     JobSpec,
@@ -149,7 +150,8 @@ class JobMirror:
 
     def _apply_log(self, event: TrainLog) -> None:
         self._step(event.step)
-        self.last_lines = [*self.last_lines, *map(clean_text, event.lines)]
+        lines = (clean_text(line, MAX_LOG_LINE_CHARS) for line in event.lines)
+        self.last_lines = [*self.last_lines, *lines]
         del self.last_lines[:-_LAST_LINES]
 
     def _step(self, index: int) -> StepMirror:

@@ -260,6 +260,7 @@ class SignalingSession(Machine[SessionState, Event, Instruction]):
         SessionState.IDLE: {
             Started: "_started",
             CommandAsked: "_keep_command",
+            Ticked: "_ticked",
             Stopped: "_stopped",
         },
         SessionState.CONNECTING: {

@@ -351,6 +351,7 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         fragment, data = event.fragment, self._manifest_data
         if (
             not fragment.is_manifest
+            or self._manifest_checked
             or fragment.offset != len(data)
             or len(data) + len(fragment.data) > self._meta.manifest_bytes
         ):
@@ -393,7 +394,7 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
             self._count_reused(entry.size_bytes - absent)
             if not missing:
                 finish.append(FinishFile(file))
-        return finish + self._next_need(first=True) + self._complete_if_done()
+        return finish + self._next_need(now, first=True) + self._complete_if_done()
 
     def _chunk_fragment(self, event: FragmentReceived, now: float) -> list[Instruction]:
         fragment = event.fragment
@@ -422,7 +423,7 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         finish: list[Instruction] = []
         if self._missing_in_file[file] == 0:
             finish = [FinishFile(file)]
-        return finish + self._next_need()
+        return finish + self._next_need(now)
 
     def _chunk_corrupt(self, event: ChunkCorrupt, now: float) -> list[Instruction]:
         self._settle(event.number)
@@ -430,7 +431,7 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         if self._chunk_repairs[event.number] > MAX_REPAIRS_PER_CHUNK:
             return self._fail(DigestMismatch(path=self._path_of(event.number)))
         self._wanted.appendleft(event.number)
-        return self._next_need()
+        return self._next_need(now)
 
     def _file_finished(self, event: FileFinished, now: float) -> list[Instruction]:
         self._open_files.discard(event.file)
@@ -449,7 +450,7 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         self._stored_bytes = max(
             0, self._stored_bytes - manifest.files[event.file].size_bytes
         )
-        return self._next_need()
+        return self._next_need(now)
 
     def _storage_broke(self, event: StorageBroke, now: float) -> list[Instruction]:
         return self._fail(event.error)
@@ -458,6 +459,7 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         if event.message.error is None:
             raise RemoteProtocolError(detail="a sender that says it has received")
         self.state = ReceiverState.FAILED
+        self._arriving.clear()
         return [Failed(from_wire(event.message.error))]
 
     def _timed_out(self, event: TimedOut, now: float) -> list[Instruction]:
@@ -473,12 +475,15 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
 
     # -- parts of transitions ------------------------------------------------------
 
-    def _next_need(self, *, first: bool = False) -> list[Instruction]:
+    def _next_need(self, now: float, *, first: bool = False) -> list[Instruction]:
         """Ask for more once half the window is free; the first time, at once."""
-        if not self._wanted or (
-            not first and self._outstanding_bytes > REQUEST_WINDOW_BYTES // 2
+        if not first and (
+            not self._wanted or self._outstanding_bytes > REQUEST_WINDOW_BYTES // 2
         ):
             return []
+        if not self._arriving:
+            # The sender owed us nothing until now, however long our disk took.
+            self._heard_at = now
         numbers: list[int] = []
         while self._wanted and len(numbers) < MAX_NEED_RANGES:
             size = self._size(self._wanted[0])
@@ -496,7 +501,9 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
             chunks=list(_ranges(numbers)),
             reused_bytes=self._reused_bytes if first else UNSET,
         )
-        return [SendControl(need)] if numbers else []
+        # With nothing to ask for, the sender still learns what is reused.
+        told = first and self._reused_bytes
+        return [SendControl(need)] if numbers or told else []
 
     def _complete_if_done(self) -> list[Instruction]:
         if self._open_files or self.state is not ReceiverState.RECEIVING:
