@@ -1,0 +1,74 @@
+"""The transfer channel's frames, bit by bit."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sleap_rtc_plugin.protocol.errors import RemoteProtocolError
+from sleap_rtc_plugin.protocol.fragments import (
+    HEADER_BYTES,
+    Fragment,
+    decode_fragment,
+    encode_fragment,
+    fragments_of,
+)
+from sleap_rtc_plugin.protocol.limits import FRAGMENT_BYTES, MAX_TRANSFER_FRAME_BYTES
+
+numbers = st.integers(0, 2**32 - 1)
+
+
+def test_the_header_is_as_written() -> None:
+    frame = encode_fragment(Fragment(1, 2, 3, b"data", is_manifest=True))
+    assert frame == bytes.fromhex("01 01 0000 00000001 00000002 00000003") + b"data"
+    assert HEADER_BYTES == 16
+
+
+@given(numbers, numbers, numbers, st.binary(min_size=1, max_size=100), st.booleans())
+def test_there_and_back(
+    stream: int, chunk: int, offset: int, data: bytes, is_manifest: bool
+) -> None:
+    fragment = Fragment(stream, chunk, offset, data, is_manifest)
+    assert decode_fragment(encode_fragment(fragment)) == fragment
+
+
+def frame(version: int = 1, flags: int = 0, reserved: int = 0) -> bytes:
+    return struct.pack("!BBHIII", version, flags, reserved, 1, 2, 3) + b"x"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b"",
+        frame()[:HEADER_BYTES],
+        frame()[:7],
+        frame(version=0),
+        frame(version=2),
+        frame(flags=2),
+        frame(flags=0x81),
+        frame(reserved=1),
+        frame() + b"x" * MAX_TRANSFER_FRAME_BYTES,
+        "text",
+        "",
+    ],
+    ids=lambda wrong: repr(wrong[:20]),
+)
+def test_what_is_no_fragment(wrong: bytes | str) -> None:
+    with pytest.raises(RemoteProtocolError):
+        decode_fragment(wrong)
+
+
+@pytest.mark.parametrize(
+    "size", [1, FRAGMENT_BYTES - 1, FRAGMENT_BYTES, FRAGMENT_BYTES + 1, 200_000]
+)
+def test_a_chunk_is_cut_and_joined(size: int) -> None:
+    data = bytes(i % 251 for i in range(size))
+    pieces = [decode_fragment(piece) for piece in fragments_of(7, 9, data)]
+    assert b"".join(piece.data for piece in pieces) == data
+    assert [p.offset for p in pieces] == list(range(0, size, FRAGMENT_BYTES))
+    assert {(p.stream, p.chunk, p.is_manifest) for p in pieces} == {(7, 9, False)}
+
+
+def test_nothing_is_no_fragment_at_all() -> None:
+    assert fragments_of(1, 1, b"") == []
