@@ -9,6 +9,8 @@ import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from aiortc.exceptions import InvalidStateError
+
 from sleap_rtc_plugin.protocol.authentication import Authenticated
 from sleap_rtc_plugin.protocol.codec import decode_control, encode_control
 from sleap_rtc_plugin.protocol.errors import RemoteProtocolError
@@ -95,7 +97,10 @@ class Link:
         if self._control.bufferedAmount > CONTROL_BUFFER_MAX_BYTES:
             self.close("the peer does not read what it is sent")
             return
-        self._control.send(encode_control(message))
+        try:
+            self._control.send(encode_control(message))
+        except InvalidStateError:
+            self.close("the connection is closing")
 
     async def send_paced(self, message: ControlMessage) -> None:
         """Send a control message of a long series, as fast as the peer takes it.
@@ -117,7 +122,11 @@ class Link:
         while self._transfer.bufferedAmount > SEND_BUFFER_HIGH_BYTES:
             await self._wait(self._room_in_transfer)
         self._raise_if_closed()
-        self._transfer.send(frame)
+        try:
+            self._transfer.send(frame)
+        except InvalidStateError:
+            self.close("the connection is closing")
+            raise LinkClosed(self.close_reason) from None
 
     async def _wait(self, room: asyncio.Event) -> None:
         self._raise_if_closed()

@@ -1,7 +1,7 @@
 """A WebRTC connection to one peer, from the first candidate to an authenticated link.
 
 The client offers, the worker answers; all candidates travel in the descriptions.
-The only module that uses aiortc; everything above it sees a `Link`.
+Everything above it sees a `Link` and knows nothing of aiortc.
 """
 
 import asyncio
