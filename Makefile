@@ -12,7 +12,11 @@ ARGS   ?=
 SHELL  := bash
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-PYTEST := $(BIN)/python -m pytest
+
+# What tests and demo keep in caches and settings stays in here, out of the user's folders.
+OWN    := XDG_CACHE_HOME='$(CURDIR)/build/cache' XDG_CONFIG_HOME='$(CURDIR)/build/config' \
+          XDG_DATA_HOME='$(CURDIR)/build/data' XDG_STATE_HOME='$(CURDIR)/build/state'
+PYTEST := $(OWN) $(BIN)/python -m pytest
 
 # What a shell may hold that would lead these commands elsewhere.
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTEST_ADDOPTS SLEAP_SESSION
@@ -32,7 +36,7 @@ $(READY): pyproject.toml resources/ci/setup
 	@touch $@
 
 demo: setup ## train a small generated project on this machine, start to end
-	$(BIN)/sleap-remote demo --headless $(ARGS)
+	$(OWN) $(BIN)/sleap-remote demo --headless $(ARGS)
 
 test: lint unit integration e2e ## everything below, in this order; stops at the first failure
 
