@@ -1,0 +1,54 @@
+"""What the end-to-end tests share: programs that always end, and small packages."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.packages import keep_one_training, rewrite
+from support.programs import Programs
+
+from sleap_rtc_plugin.session.demo_project import make_demo_package
+
+SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent not in item.path.parents:
+            continue
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(180))
+
+
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("caches")
+
+
+@pytest.fixture
+def programs(tmp_path: Path, caches: Path) -> Iterator[Programs]:
+    found = Programs(tmp_path, caches)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture(scope="session")
+def demo_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's package: two fish, two models, an inference."""
+    return make_demo_package(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="session")
+def small_package(demo_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One training, for a scripted trainer."""
+    target = tmp_path_factory.mktemp("small") / "small.training_job.zip"
+    return rewrite(demo_package, target, keep_one_training)
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"there are no real packages in {SHARED_DATA}")
+    return SHARED_DATA

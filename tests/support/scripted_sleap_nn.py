@@ -1,0 +1,184 @@
+"""A stand-in for sleap-nn's command line that trains in no time, for a real worker.
+
+Started as `scripted_sleap_nn.py BEHAVIOUR [name=value ...] train|predict ...` with
+the words that a worker gives to sleap-nn behind it. Writes the files that a training
+leaves, and speaks real ZMQ as `scripted_trainer` does.
+"""
+
+import io
+import json
+import os
+import pickle
+import re
+import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import zmq
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from scripted_trainer import Trainer
+
+WAIT_S = 120.0
+POLL_MS = 20
+MIB = 1024 * 1024
+
+
+class SleapNN:
+    """One call of the stand-in."""
+
+    def __init__(self, words: list[str]) -> None:
+        verb = next(w for w in words[1:] if w in ("train", "predict"))
+        at = words.index(verb, 1)
+        self.verb, self.argv = verb, words[at + 1 :]
+        self.options = dict(word.split("=", 1) for word in words[1:at])
+        self.behaviour = words[0]
+        if "log" in self.options:
+            with Path(self.options["log"]).open("a") as log:
+                log.write(f"{verb} {os.getpid()}\n")
+
+    # -- words ---------------------------------------------------------------------
+
+    def override(self, name: str) -> str:
+        """Return a Hydra override without its quotes."""
+        for word in self.argv:
+            found = re.fullmatch(rf'\+\+trainer_config\.{name}="?([^"]*)"?', word)
+            if found:
+                return found[1]
+        sys.exit(f"the worker gave no {name}: {self.argv}")
+
+    def value(self, option: str) -> str:
+        """Return the value of `--option=value`."""
+        for word in self.argv:
+            if word.startswith(f"--{option}="):
+                return word.partition("=")[2]
+        sys.exit(f"the worker gave no --{option}: {self.argv}")
+
+    # -- training ------------------------------------------------------------------
+
+    def trainer(self) -> Trainer:
+        publish = self.override("zmq.publish_port")
+        controller = self.override("zmq.controller_port")
+        words = [f"publish={publish}", f"controller={controller}"]
+        trainer = Trainer([self.behaviour, *words])
+        trainer.connect()
+        trainer.begin()
+        return trainer
+
+    def write_model(self) -> None:
+        folder = Path(self.override("ckpt_dir")) / self.override("run_name")
+        folder.mkdir(parents=True, exist_ok=True)
+        size = int(self.options.get("checkpoint_mib", "0")) * MIB
+        (folder / "best.ckpt").write_bytes(checkpoint(os.urandom(size)))
+        (folder / "training_log.csv").write_text("epoch,train/loss\n0,0.5\n")
+        for name in ("initial_config.yaml", "training_config.yaml"):
+            (folder / name).write_text("trainer_config: {}\n")
+        for name in ("labels_gt.train.0.slp", "labels_gt.val.0.slp"):
+            (folder / name).write_bytes(b"labels")
+
+    def finish(self, trainer: Trainer) -> int:
+        self.write_model()
+        trainer.send("train_end")
+        trainer.close()
+        return 0
+
+    def wait_for_gate(self, trainer: Trainer) -> None:
+        """Train until the gate opens or, unless told to be deaf, a stop comes."""
+        gate = Path(self.options["gate"])
+        until = time.monotonic() + WAIT_S
+        while not gate.exists():
+            if trainer.controller.poll(POLL_MS, zmq.POLLIN):
+                message = json.loads(trainer.controller.recv())
+                if message == {"command": "stop"} and "deaf" not in self.options:
+                    return
+            elif time.monotonic() > until:
+                sys.exit("nobody opened the gate")
+
+
+def checkpoint(storage: bytes) -> bytes:
+    """Return a zip laid out as `torch.save` does it, with nothing but one storage."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("best/data.pkl", pickle.dumps({}, protocol=2))
+        archive.writestr("best/data/0", storage)
+    return data.getvalue()
+
+
+def train(call: SleapNN) -> int:
+    trainer = call.trainer()
+    trainer.epoch(0, batches=2)
+    trainer.epoch(1, batches=2)
+    return call.finish(trainer)
+
+
+def gated(call: SleapNN) -> int:
+    trainer = call.trainer()
+    trainer.epoch(0, batches=1)
+    call.wait_for_gate(trainer)
+    trainer.epoch(1, batches=1)
+    return call.finish(trainer)
+
+
+def crash(call: SleapNN) -> int:
+    call.trainer()
+    sys.stderr.write("RuntimeError: CUDA out of memory\n")
+    sys.stderr.flush()
+    os._exit(3)
+
+
+def absent(call: SleapNN) -> int:
+    """What Python says where sleap-nn is not installed."""
+    sys.stderr.write("python: No module named sleap_nn\n")
+    return 1
+
+
+def forgetful(call: SleapNN) -> int:
+    """Ends well and leaves nothing."""
+    trainer = call.trainer()
+    trainer.send("train_end")
+    trainer.close()
+    return 0
+
+
+def hostile(call: SleapNN) -> int:
+    """Sends what jsonpickle would turn into a call."""
+    trainer = call.trainer()
+    marker = call.options["marker"]
+    payload = {
+        "py/reduce": [{"py/function": "builtins.open"}, {"py/tuple": [marker, "w"]}]
+    }
+    raw = trainer.progress.send
+    raw(json.dumps(payload).encode())
+    raw(json.dumps({"event": "epoch_end", "epoch": 0, "logs": payload}).encode())
+    raw(json.dumps({"event": payload, "epoch": 0, "logs": {}}).encode())
+    line = json.dumps({**payload, "n_processed": 1, "n_total": payload})
+    sys.stdout.write(f"{line}\n\x1b]0;owned\x07\x1b[2J\n")
+    sys.stdout.flush()
+    trainer.epoch(1, batches=1)
+    return call.finish(trainer)
+
+
+def predict(call: SleapNN) -> int:
+    shutil.copyfile(call.value("data_path"), call.value("output_path"))
+    line = {"n_processed": 1, "n_total": 1, "rate": 1.0, "eta": 0.0}
+    sys.stdout.write(json.dumps(line) + "\n")
+    return 0
+
+
+BEHAVIOURS: dict[str, Callable[[SleapNN], int]] = {
+    function.__name__: function
+    for function in (train, gated, crash, absent, forgetful, hostile)
+}
+
+
+def main() -> int:
+    call = SleapNN(sys.argv[1:])
+    return predict(call) if call.verb == "predict" else BEHAVIOURS[call.behaviour](call)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""`sleap-remote worker` with a scripted trainer in place of sleap-nn, for tests.
+
+Started as `scripted_worker.py BEHAVIOUR[,name=value...] worker OPTIONS`. All but the
+trainer, and sleap-nn's own look at the configurations, is the real worker's; with
+the behaviour `none` there is no trainer at all. The variable E2E_FAULT breaks
+something on purpose.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import sleap_rtc_worker.client
+import sleap_rtc_worker.job_coordinator
+from sleap_rtc_plugin.cli.main import main
+from sleap_rtc_plugin.protocol.manifest import ChunkInfo
+from sleap_rtc_plugin.transport import file_source
+from sleap_rtc_worker.capabilities import WorkerCapabilities
+
+TRAINER = Path(__file__).with_name("scripted_sleap_nn.py")
+
+
+def _install_trainer(behaviour: str) -> None:
+    is_there = behaviour != "none"
+    words = [sys.executable, str(TRAINER), *behaviour.split(",")]
+    real = sleap_rtc_worker.client.RTCWorkerClient
+
+    def build(**kwargs: Any) -> sleap_rtc_worker.client.RTCWorkerClient:
+        version = "0.3.5" if is_there else None
+        return real(
+            **kwargs,
+            capabilities=WorkerCapabilities(sleap_nn_version=version),
+            trainer=words if is_there else None,
+        )
+
+    async def accept(*args: object, **kwargs: object) -> None:
+        return None
+
+    sleap_rtc_worker.client.RTCWorkerClient = build  # type: ignore[misc,assignment]
+    sleap_rtc_worker.job_coordinator.check_configs = accept
+
+
+def _corrupt_results() -> None:
+    """Send other bytes than those that the manifest speaks of."""
+    real = file_source.FileSource.read_chunk
+
+    def read_chunk(self: file_source.FileSource, chunk: ChunkInfo) -> bytes:
+        data = real(self, chunk)
+        return bytes([data[0] ^ 1]) + data[1:]
+
+    file_source.FileSource.read_chunk = read_chunk  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    _install_trainer(sys.argv[1])
+    if os.environ.get("E2E_FAULT") == "corrupt-results":
+        _corrupt_results()
+    sys.argv = ["sleap-remote", *sys.argv[2:]]
+    main()
