@@ -142,7 +142,8 @@ def _decode_signaling(decoder: msgspec.json.Decoder[Any], data: str | bytes) -> 
 def _decode(decoder: msgspec.json.Decoder[Any], data: bytes, what: str) -> Any:
     try:
         return decoder.decode(data)
-    except (DecodeError, ValidationError, RecursionError) as error:
+    # msgspec reads a tag that is not UTF-8 as it stands, hence the UnicodeError.
+    except (DecodeError, ValidationError, RecursionError, UnicodeError) as error:
         reason = clean_text(str(error), 200)
         raise RemoteProtocolError(detail=f"{what}: {reason}") from None
 

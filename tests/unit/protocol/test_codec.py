@@ -208,6 +208,9 @@ def test_each_direction_refuses_the_other() -> None:
         % ("[" * 5000 + "]" * 5000),
         '{"type":"discover_peers","id":"c-1","properties":{"a":%s}}' % ("9" * 5000),
         b"\xff\xfe",
+        b'{"type":"\x80"}',
+        b'{"\x80":1}',
+        b'{"type":"ping","id":"\x80"}',
         "x" * (MAX_SIGNALING_MESSAGE_BYTES + 1),
         "é" * (MAX_SIGNALING_MESSAGE_BYTES // 2 + 1),
     ],
@@ -236,6 +239,7 @@ def test_payloads_there_and_back(payload) -> None:
     [
         b"",
         b"null",
+        b'{"type":"\x80"}',
         b'{"type":"ping","id":"c-1"}',
         b'{"type":"job_request","request_id":"r","package_bytes":-1,"steps":1}',
         b'{"type":"job_request","request_id":"r","package_bytes":1,"steps":10000}',
