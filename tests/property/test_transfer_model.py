@@ -1,0 +1,242 @@
+"""A transfer under every fault at once: never a wrong byte, always a way to the end."""
+
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+from support.transfer_world import CHUNK_BYTES, PowerCut, TransferWorld
+
+from sleap_rtc_plugin.protocol import fragments, transfer_receiver
+from sleap_rtc_plugin.protocol.errors import DigestMismatch, SourceChanged
+from sleap_rtc_plugin.transport import staging_area
+
+WINDOW_BYTES = 3 * CHUNK_BYTES
+PATHS = ["a", "b", "d/c", "d/e.slp", "é/ü"]
+# Few contents, so that files are often the same; sizes around the chunk's.
+contents = st.builds(
+    lambda seed, size: bytes((seed * 31 + i // 7) % 256 for i in range(size)),
+    st.integers(0, 2),
+    st.sampled_from([0, 1, 999, 1000, 1001, 2500, 4000]),
+)
+
+
+class Transfer(RuleBasedStateMachine):
+    """One package, its receiver, and everything that may go wrong between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.root = Path(tempfile.mkdtemp(prefix="transfer-"))
+        self.source, self.staging = self.root / "source", self.root / "staging"
+        self.source.mkdir()
+        (self.root / "untouched").write_bytes(b"untouched")
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(transfer_receiver, "REQUEST_WINDOW_BYTES", WINDOW_BYTES)
+        self.patch.setattr(fragments, "FRAGMENT_BYTES", 400)
+        # The disk below is a temporary one: what survives a power cut is the model's.
+        self.patch.setattr(os, "fsync", lambda descriptor: None)
+        self.world: TransferWorld | None = None
+        self.offered: dict[str, set[bytes]] = {}
+        self.disk_was_damaged = False
+
+    @initialize(
+        files=st.dictionaries(st.sampled_from(PATHS), contents, min_size=1, max_size=5)
+    )
+    def offer(self, files: dict[str, bytes]) -> None:
+        for path, data in files.items():
+            self._write(path, data)
+        self.world = TransferWorld(self.source, self.staging)
+        self._remember()
+
+    # -- what goes well ---------------------------------------------------------------
+
+    @rule(choices=st.lists(st.integers(0, 4), min_size=1, max_size=40))
+    def go_on(self, choices: list[int]) -> None:
+        for choice in choices:
+            possible = self.world.possible()
+            if not possible:
+                break
+            possible[choice % len(possible)]()
+            self._check_memory()
+
+    # -- what goes wrong --------------------------------------------------------------
+
+    @rule()
+    def cut(self) -> None:
+        self.world.connect()
+
+    @rule()
+    def kill_the_receiver(self) -> None:
+        self.world.restart_receiver()
+
+    @precondition(lambda self: self.world.disk)
+    @rule(where=st.sampled_from(["write", "ftruncate", "replace", "copyfile"]))
+    def kill_the_receiver_while_it_writes(self, where: str) -> None:
+        def stop(*args: object, **kwargs: object) -> None:
+            if where == "write" and isinstance(args[1], memoryview):
+                write(args[0], args[1][: len(args[1]) // 2])
+            raise PowerCut
+
+        write = os.write
+        owner = {"replace": Path, "copyfile": shutil}.get(where, os)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(owner, where, stop)
+            with suppress(PowerCut):
+                self.world._use_disk()
+        self.world.restart_receiver()
+
+    @precondition(lambda self: self.world.fragments)
+    @rule(which=st.integers(0, 3), where=st.integers(16, 415))
+    def corrupt_in_flight(self, which: int, where: int) -> None:
+        queue = self.world.fragments
+        which %= len(queue)
+        frame = bytearray(queue[which])
+        if frame[1]:  # a manifest's corruption ends the transfer; see below
+            return
+        where = 16 + (where - 16) % (len(frame) - 16)
+        frame[where] ^= 0x40
+        queue[which] = bytes(frame)
+        self._may_be_asked_again()
+
+    @precondition(lambda self: list(self.staging.glob("parts/*.part")))
+    @rule(which=st.integers(0, 4), where=st.integers(0, 3999), crash=st.booleans())
+    def damage_a_part(self, which: int, where: int, crash: bool) -> None:
+        """A torn write, seen after a crash, or a bad sector at any time."""
+        parts = sorted(self.staging.glob("parts/*.part"))
+        part = parts[which % len(parts)]
+        data = bytearray(part.read_bytes())
+        if not data:
+            return
+        data[where % len(data)] ^= 0xFF
+        with part.open("r+b") as file:
+            file.write(data)
+        self.world.stored.clear()
+        self._may_be_asked_again()
+        self.disk_was_damaged = True
+        if crash:
+            self.world.restart_receiver()
+
+    @rule(path=st.sampled_from(PATHS), data=contents)
+    def change_the_source(self, path: str, data: bytes) -> None:
+        if (self.source / path).exists():
+            self._write(path, data)
+
+    @rule(path=st.sampled_from(PATHS), data=st.data())
+    def shrink_the_source(self, path: str, data: st.DataObject) -> None:
+        file = self.source / path
+        if file.exists():
+            size = data.draw(st.integers(0, file.stat().st_size))
+            os.truncate(file, size)
+
+    @rule()
+    def offer_what_is_there_now(self) -> None:
+        self._offer_anew()
+
+    # -- what must hold ---------------------------------------------------------------
+
+    @invariant()
+    def nothing_is_written_outside(self) -> None:
+        assert {path.name for path in self.root.iterdir()} <= {
+            "source",
+            "staging",
+            "untouched",
+        }
+        assert (self.root / "untouched").read_bytes() == b"untouched"
+        if self.staging.exists():
+            assert {p.name for p in self.staging.iterdir()} <= {"parts", "files"}
+            assert not any(path.is_symlink() for path in self.staging.rglob("*"))
+
+    @invariant()
+    def what_has_its_final_name_is_whole(self) -> None:
+        files = self.staging / "files"
+        for file in files.rglob("*"):
+            if file.is_file():
+                path = file.relative_to(files).as_posix()
+                assert file.read_bytes() in self.offered[path]
+
+    @invariant()
+    def completed_means_every_byte(self) -> None:
+        world = self.world
+        if world is None or not world.completed:
+            return
+        for entry in world.source.manifest.files:
+            data = (self.staging / "files" / entry.path).read_bytes()
+            assert len(data) == entry.size_bytes
+            assert staging_area.digest_of(data) == entry.digest
+
+    @invariant()
+    def nothing_stored_is_asked_for_again(self) -> None:
+        assert self.world is None or not self.world.wrongly_asked
+
+    @invariant()
+    def it_waits_only_for_something(self) -> None:
+        world = self.world
+        if world is not None and not (world.completed or world.failed):
+            assert world.possible()
+
+    @invariant()
+    def failures_have_a_reason(self) -> None:
+        if self.world is None or self.world.failed is None:
+            return
+        allowed: tuple[type, ...] = (SourceChanged, DigestMismatch)
+        if not self.disk_was_damaged:
+            assert isinstance(self.world.failed, allowed), self.world.failed
+
+    def _check_memory(self) -> None:
+        assert self.world.held_bytes <= WINDOW_BYTES + CHUNK_BYTES
+
+    # -- the end ----------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        try:
+            if self.world is not None:
+                self._offer_anew()
+                self.world.run()
+                assert self.world.completed, self.world.failed
+                assert not self.world.wrongly_asked
+                self.completed_means_every_byte()
+                self.what_has_its_final_name_is_whole()
+                # Once more, from nothing but the disk: not one byte is asked for.
+                self.world.restart_receiver()
+                self.world.run()
+                assert self.world.completed
+                assert self.world.asked_bytes == 0
+                assert self.world.sender.reused_bytes == self.world.meta.total_bytes
+                self.world.area.close()
+        finally:
+            self.patch.undo()
+            shutil.rmtree(self.root)
+
+    # -- parts ------------------------------------------------------------------------
+
+    def _write(self, path: str, data: bytes) -> None:
+        file = self.source / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+
+    def _offer_anew(self) -> None:
+        self.world.connect(rescan=True)
+        self._remember()
+
+    def _remember(self) -> None:
+        for entry in self.world.source.manifest.files:
+            data = (self.source / entry.path).read_bytes()
+            self.offered.setdefault(entry.path, set()).add(data)
+
+    def _may_be_asked_again(self) -> None:
+        self.world.asked_again |= set(range(self.world.source.manifest.chunk_count))
+
+
+TestTransfer = Transfer.TestCase
+TestTransfer.settings = settings(stateful_step_count=30)

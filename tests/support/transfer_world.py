@@ -1,0 +1,221 @@
+"""Both halves of a transfer over a wire that may be cut, one small step at a time.
+
+A synchronous stand-in for the transfer pump: the real machines, the real file source
+and the real staging area, no sockets and no event loop. Each step does one thing, so
+that a test may stop, cut or crash between any two.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from support import wire_samples
+
+from sleap_rtc_plugin.protocol import codec
+from sleap_rtc_plugin.protocol import transfer_receiver as receiving
+from sleap_rtc_plugin.protocol import transfer_sender as sending
+from sleap_rtc_plugin.protocol.errors import RemoteProtocolError, RtcError
+from sleap_rtc_plugin.protocol.fragments import decode_fragment, fragments_of
+from sleap_rtc_plugin.protocol.manifest import Manifest
+from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed
+from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
+from sleap_rtc_plugin.transport.staging_area import StagingArea
+
+CHUNK_BYTES: Final = 1000
+STREAM: Final = 7
+
+
+class PowerCut(BaseException):
+    """The receiver's machine stops in the middle of an instruction."""
+
+
+class TransferWorld:
+    """A source folder, a staging folder, and what is between them."""
+
+    def __init__(self, source: Path, staging: Path) -> None:
+        self.source_root = source
+        self.staging_root = staging
+        self.completed = False
+        self.failed: RtcError | None = None
+        self.asked_bytes = 0
+        self.stored: set[int] = set()
+        self.asked_again: set[int] = set()
+        self.wrongly_asked: set[int] = set()
+        self.source: FileSource | None = None
+        self.area = StagingArea(staging)
+        self.connect(rescan=True)
+
+    # -- connecting ------------------------------------------------------------------
+
+    def connect(self, *, rescan: bool = False) -> None:
+        """Begin the transfer anew on a fresh link; what was on its way is lost."""
+        self.area.close()
+        if rescan or self.source is None:
+            paths = sorted(
+                path.relative_to(self.source_root).as_posix()
+                for path in self.source_root.rglob("*")
+                if path.is_file()
+            )
+            source = FileSource.scan(self.source_root, paths, chunk_bytes=CHUNK_BYTES)
+            if self.source is None or source.manifest != self.source.manifest:
+                self.stored.clear()
+            self.source = source
+        manifest = self.source.manifest
+        meta = FileMeta(
+            transfer_id=wire_samples.TRANSFER,
+            stream=STREAM,
+            job_id=wire_samples.JOB,
+            purpose="package",
+            manifest_bytes=len(self.source.encoded_manifest),
+            manifest_digest=self.source.manifest_digest.hex(),
+            total_bytes=manifest.total_bytes,
+            file_count=len(manifest.files),
+        )
+        self.meta = meta
+        self.completed, self.failed = False, None
+        self.asked_again = set()
+        self.asked_bytes = 0
+        self.to_sender: deque[str] = deque()
+        self.to_receiver: deque[str] = deque()
+        self.fragments: deque[bytes] = deque()
+        self.disk: deque[receiving.Instruction] = deque()
+        self.sender = sending.TransferSender(meta, manifest)
+        self.receiver = receiving.TransferReceiver(meta)
+        self._feed_sender(sending.Offer())
+        self._feed_receiver(receiving.Begin())
+
+    def restart_receiver(self) -> None:
+        """Let the receiver's process die and come back with nothing but its disk."""
+        self.area.close()
+        self.area = StagingArea(self.staging_root)
+        self.connect()
+
+    # -- one small step ----------------------------------------------------------------
+
+    def possible(self) -> list[Callable[[], None]]:
+        """Return everything that could happen next."""
+        steps: list[Callable[[], None]] = []
+        if self.to_sender:
+            steps.append(self._deliver_to_sender)
+        if self.to_receiver:
+            steps.append(self._deliver_to_receiver)
+        if self.fragments:
+            steps.append(self._deliver_fragment)
+        if self.disk:
+            steps.append(self._use_disk)
+        if self._has_work():
+            steps.append(self._send)
+        return steps
+
+    def run(self, steps: int = 100_000) -> None:
+        """Take turns until nothing is left to do."""
+        for turn in range(steps):
+            possible = self.possible()
+            if not possible:
+                return
+            possible[turn % len(possible)]()
+        raise AssertionError("the transfer does not come to an end")
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of chunks that the receiver holds in memory."""
+        waiting = [i for i in self.disk if isinstance(i, receiving.StoreChunk)]
+        return self.receiver.buffered_bytes + sum(len(i.data) for i in waiting)
+
+    def _has_work(self) -> bool:
+        # `next_work` takes; this only looks.
+        sender = self.sender
+        return sender.state is sending.SenderState.OFFERED and bool(
+            sender._manifest_wanted or sender._wanted
+        )
+
+    def _send(self) -> None:
+        assert self.source is not None
+        work = self.sender.next_work()
+        if isinstance(work, Manifest):
+            data = self.source.encoded_manifest
+            self.fragments += fragments_of(STREAM, 0, data, is_manifest=True)
+        elif work is not None:
+            try:
+                data = self.source.read_chunk(work)
+            except RtcError as error:
+                self._feed_sender(sending.SourceBroke(error))
+                return
+            self.fragments += fragments_of(STREAM, work.number, data)
+            self.sender.chunk_sent(len(data))
+
+    def _deliver_to_sender(self) -> None:
+        message = codec.decode_control(self.to_sender.popleft())
+        if isinstance(message, FileNeed):
+            self._feed_sender(sending.NeedReceived(message))
+        else:
+            assert isinstance(message, FileDone)
+            self._feed_sender(sending.ReceiverEnded(message))
+
+    def _deliver_to_receiver(self) -> None:
+        message = codec.decode_control(self.to_receiver.popleft())
+        if isinstance(message, FileDone):
+            self._feed_receiver(receiving.SenderEnded(message))
+
+    def _deliver_fragment(self) -> None:
+        fragment = decode_fragment(self.fragments.popleft())
+        self._feed_receiver(receiving.FragmentReceived(fragment))
+
+    def _feed_sender(self, event: sending.Event) -> None:
+        for instruction in self.sender.handle(event, 0.0):
+            if isinstance(instruction, sending.Offered):
+                self.to_receiver.append(codec.encode_control(instruction.message))
+
+    def _feed_receiver(self, event: receiving.Event) -> None:
+        for instruction in self.receiver.handle(event, 0.0):
+            match instruction:
+                case receiving.SendControl(message):
+                    if isinstance(message, FileNeed):
+                        self._note(message)
+                    self.to_sender.append(codec.encode_control(message))
+                case receiving.Completed():
+                    self.completed = True
+                case receiving.Failed(error):
+                    self.failed = error
+                case _:
+                    self.disk.append(instruction)
+
+    def _note(self, need: FileNeed) -> None:
+        assert self.source is not None
+        for first, last in need.chunks:
+            for number in range(first, last + 1):
+                self.asked_bytes += self.source.manifest.chunk(number).size_bytes
+                if number in self.stored and number not in self.asked_again:
+                    self.wrongly_asked.add(number)
+
+    # -- the receiver's disk -----------------------------------------------------------
+
+    def _use_disk(self) -> None:
+        try:
+            event = self._perform(self.disk.popleft())
+        except RtcError as error:
+            event = receiving.StorageBroke(error)
+        if not (self.completed or self.failed):
+            self._feed_receiver(event)
+
+    def _perform(self, instruction: receiving.Instruction) -> receiving.Event:
+        match instruction:
+            case receiving.CheckManifest(data):
+                if digest_of(data).hex() != self.meta.manifest_digest:
+                    raise RemoteProtocolError(detail="another manifest")
+                return receiving.ManifestAccepted(Manifest.decode(data))
+            case receiving.TakeInventory(manifest):
+                return receiving.InventoryTaken(*self.area.inventory(manifest))
+            case receiving.StoreChunk(number, data):
+                if self.area.store(number, data):
+                    self.stored.add(number)
+                    return receiving.ChunkStored(number)
+                return receiving.ChunkCorrupt(number)
+            case receiving.FinishFile(file):
+                if self.area.finish(file):
+                    return receiving.FileFinished(file)
+                assert self.source is not None
+                self.asked_again |= set(self.source.manifest.chunks_of(file))
+                return receiving.FileCorrupt(file)
+        raise AssertionError(instruction)
