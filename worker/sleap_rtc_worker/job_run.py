@@ -246,9 +246,31 @@ class JobRun:
             watcher()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(coroutine)
+        task = asyncio.get_running_loop().create_task(self._guarded(coroutine))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def _guarded(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Let no failure of our own leave a job that never ends."""
+        try:
+            await coroutine
+        except RtcError as error:
+            self._break(error)
+        # Whatever it is, the user must see an end and the log must have the reason.
+        except Exception:
+            logger.exception("The job %s failed inside the worker", self.job_id)
+            reason = "the worker itself failed; its log says why"
+            name = self.record.spec.name
+            self._break(StepFailed(step=name, reason=reason, last_lines=""))
+
+    def _break(self, error: RtcError) -> None:
+        logger.warning("The job %s broke: %s", self.job_id, error)
+        if self._running is not None:
+            self._running.cancel()
+        if self.state is JobState.COLLECTING:
+            self.feed(machine.CollectingFailed(error))
+        elif not self.has_ended and self._machine.step is not None:
+            self.feed(machine.StepEnded(error))
 
     # -- steps -------------------------------------------------------------------------
 

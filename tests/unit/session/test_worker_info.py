@@ -1,0 +1,72 @@
+"""Metadata of strangers, read and chosen from."""
+
+from typing import Any
+
+import pytest
+
+from sleap_rtc_plugin.protocol.errors import NoWorker, WorkerNotFound
+from sleap_rtc_plugin.protocol.signaling_messages import PeerInfo, PeerMetadata
+from sleap_rtc_plugin.session.worker_info import (
+    WorkerInfo,
+    choose_worker,
+    read_worker,
+)
+
+
+def peer(peer_id: str, **properties: Any) -> PeerInfo:
+    return PeerInfo(
+        peer_id=peer_id,
+        role="worker",
+        metadata=PeerMetadata(properties=properties),
+        connected_at=0.0,
+    )
+
+
+def worker(peer_id: str, **properties: Any) -> WorkerInfo:
+    return read_worker(peer(peer_id, status="available", **properties))
+
+
+def choose(workers: list[WorkerInfo], wanted: str | None = None) -> str:
+    chosen = choose_worker(workers, wanted=wanted, preferred="w-2", server="http://s")
+    return chosen.peer_id
+
+
+def test_hostile_metadata_becomes_harmless_text() -> None:
+    read = read_worker(
+        peer(
+            "w-1",
+            name="\x1b[31mred\u202e" * 50,
+            gpu_model=["a"],
+            gpu_memory_mb="lots",
+            queue_length=-1,
+            running_jobs=True,
+            status={"a": 1},
+        )
+    )
+    assert "\x1b" not in read.name
+    assert "\u202e" not in read.name
+    assert len(read.name) <= 120
+    assert read.gpu_model is None
+    assert read.gpu_memory_mb is None
+    assert (read.queue_length, read.running_jobs) == (0, 0)
+    assert read.status == "unknown"
+
+
+def test_the_shortest_queue_wins_then_the_one_in_the_session() -> None:
+    assert choose([worker("w-1"), worker("w-2")]) == "w-2"
+    assert choose([worker("w-1"), worker("w-2", queue_length=1)]) == "w-1"
+    closing = read_worker(peer("w-1", status="closing"))
+    assert choose([closing, worker("w-3", queue_length=9)]) == "w-3"
+
+
+def test_a_worker_is_found_by_name_or_id() -> None:
+    workers = [worker("w-1", name="alpha"), worker("w-2", name="beta")]
+    assert choose(workers, "alpha") == "w-1"
+    assert choose(workers, "w-2") == "w-2"
+    with pytest.raises(WorkerNotFound, match="there is alpha, beta"):
+        choose(workers, "gamma")
+
+
+def test_an_empty_room_has_words() -> None:
+    with pytest.raises(NoWorker, match="No worker is online"):
+        choose([])

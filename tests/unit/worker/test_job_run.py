@@ -1,0 +1,253 @@
+"""A job at work, with an executor that runs nothing and a journal that is real."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from sleap_rtc_plugin.protocol.errors import JobLost, StorageFailed
+from sleap_rtc_plugin.protocol.job import JobState
+from sleap_rtc_plugin.protocol.messages import JobSpec, ProgressReport, TrainStep
+from sleap_rtc_worker.file_manager import FileManager
+from sleap_rtc_worker.job_run import JobRun, StepTools
+from sleap_rtc_worker.journal import JobRecord, Journal
+from sleap_rtc_worker.sleap_nn_command import expected_files
+from sleap_rtc_worker.step_records import (
+    RunnerEvent,
+    StepOrder,
+    StepOutcome,
+    StepProgress,
+)
+
+JOB = "job-" + "0" * 20
+STEPS = [
+    TrainStep(config="a.yaml", labels="l.slp", run_name="first", head="centroid"),
+    TrainStep(config="b.yaml", labels="l.slp", run_name="second", head="bottomup"),
+]
+GOOD = StepOutcome(exit_code=0, train_begin=True, train_end=True)
+
+
+class FakeStep:
+    """A running step that the test ends."""
+
+    def __init__(self, events: list[RunnerEvent]) -> None:
+        self.asked: list[str] = []
+        self.ended: asyncio.Future[StepOutcome] = asyncio.Future()
+        self._events = events
+
+    async def events(
+        self, since_offset: int = 0
+    ) -> AsyncIterator[tuple[int, RunnerEvent]]:
+        for offset, event in enumerate(self._events, start=1):
+            if offset > since_offset:
+                yield offset, event
+        await asyncio.shield(self.ended)
+
+    async def outcome(self) -> StepOutcome:
+        return await self.ended
+
+    def stop(self) -> None:
+        self.asked.append("stop")
+
+    def cancel(self) -> None:
+        self.asked.append("cancel")
+
+
+class FakeExecutor:
+    """Hands out fake steps, in order."""
+
+    def __init__(self) -> None:
+        self.started: asyncio.Queue[FakeStep] = asyncio.Queue()
+        self.events: list[RunnerEvent] = [StepProgress(event="train_begin", at=1.0)]
+        self.error: Exception | None = None
+        self.adopted: FakeStep | None = None
+
+    async def start(self, order: StepOrder, step_dir: Path) -> FakeStep:
+        if self.error is not None:
+            raise self.error
+        step = FakeStep(self.events)
+        self.started.put_nowait(step)
+        return step
+
+    async def adopt(self, step_dir: Path) -> FakeStep | None:
+        return self.adopted
+
+
+class Bench:
+    """One job with everything around it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.journal = Journal(folder)
+        self.files = FileManager(folder)
+        self.executor = FakeExecutor()
+        self.changed = asyncio.Event()
+        self.run = self.take_up(
+            JobRecord(
+                job_id=JOB,
+                spec=JobSpec(name="job", steps=list(STEPS)),
+                package_digest="0" * 64,
+                package_bytes=1,
+                submitter="client",
+                created_at=1.0,
+            )
+        )
+
+    def take_up(self, record: JobRecord) -> JobRun:
+        tools = StepTools(
+            journal=self.journal,
+            files=self.files,
+            executor=self.executor,  # type: ignore[arg-type]
+            trainer=["sleap-nn"],
+        )
+        return JobRun(record, tools, lambda run: self.changed.set())
+
+    def write_results(self, step: int) -> None:
+        root = self.files.package_dir(JOB)
+        for path in expected_files(STEPS[step]):
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(path)
+
+    async def until(self, *states: JobState) -> None:
+        async with asyncio.timeout(5):
+            while self.run.state not in states:
+                self.changed.clear()
+                await self.changed.wait()
+
+    def start(self) -> None:
+        self.run.begin_staging()
+        self.run.package_staged()
+        self.run.grant_slot()
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    made = Bench(tmp_path)
+    yield made
+    await made.run.close()
+    made.journal.close()
+
+
+async def test_steps_run_in_order_and_every_change_is_journaled(bench: Bench) -> None:
+    bench.start()
+    for index in range(2):
+        step = await bench.executor.started.get()
+        await bench.until(JobState.RUNNING)
+        bench.write_results(index)
+        step.ended.set_result(GOOD)
+        await bench.until(JobState.STARTING, JobState.SUCCEEDED)
+    await bench.until(JobState.SUCCEEDED)
+    states = [e.state for e in bench.journal.events(JOB, 0) if hasattr(e, "state")]
+    assert states == [
+        *("staging", "queued"),
+        *("starting", "running") * 2,
+        *("collecting", "succeeded"),
+    ]
+    seqs = [event.seq for event in bench.journal.events(JOB, 0)]
+    assert seqs == list(range(1, len(seqs) + 1))
+    results = await bench.run.results()
+    assert len(results.manifest.files) == len(expected_files(STEPS[0])) * 2
+
+
+async def test_a_stop_before_the_runner_is_up_reaches_it(bench: Bench) -> None:
+    bench.executor.events = []
+    bench.start()
+    bench.run.stop("job")
+    step = await bench.executor.started.get()
+    await asyncio.sleep(0)
+    bench.write_results(0)
+    step.ended.set_result(GOOD)
+    await bench.until(JobState.SUCCEEDED)
+    assert step.asked == ["stop"]
+    assert bench.executor.started.empty()
+
+
+async def test_a_cancelled_job_leaves_no_file(bench: Bench) -> None:
+    bench.start()
+    step = await bench.executor.started.get()
+    await bench.until(JobState.RUNNING)
+    bench.write_results(0)
+    bench.run.cancel()
+    step.ended.set_result(StepOutcome(exit_code=1, cancelled=True))
+    await bench.until(JobState.CANCELLED)
+    assert step.asked == ["cancel"]
+    async with asyncio.timeout(5):
+        while bench.files.job_dir(JOB).exists():  # noqa: ASYNC110 - a folder tells nobody
+            await asyncio.sleep(0)
+
+
+async def test_a_failed_step_keeps_the_models_before_it(bench: Bench) -> None:
+    bench.start()
+    first = await bench.executor.started.get()
+    bench.write_results(0)
+    first.ended.set_result(GOOD)
+    second = await bench.executor.started.get()
+    second.ended.set_result(StepOutcome(exit_code=1, last_lines=["boom"]))
+    await bench.until(JobState.FAILED)
+    assert "boom" in str(bench.run.error)
+    results = await bench.run.results()
+    assert {entry.path.split("/")[1] for entry in results.manifest.files} == {"first"}
+
+
+async def test_a_lost_runner_ends_the_job_as_lost(bench: Bench) -> None:
+    bench.start()
+    step = await bench.executor.started.get()
+    step.ended.set_result(StepOutcome(lost=True))
+    await bench.until(JobState.LOST)
+    assert isinstance(bench.run.error, JobLost)
+
+
+@pytest.mark.parametrize(
+    "error", [StorageFailed(place="x", reason="y"), RuntimeError("a bug of ours")]
+)
+async def test_a_step_that_cannot_start_ends_the_job(
+    bench: Bench, error: Exception
+) -> None:
+    bench.executor.error = error
+    bench.start()
+    await bench.until(JobState.FAILED)
+
+
+async def test_a_restarted_worker_goes_on_where_the_journal_ends(
+    bench: Bench,
+) -> None:
+    bench.executor.events = [
+        StepProgress(event="train_begin", at=1.0),
+        StepProgress(event="epoch_begin", epoch=0, at=2.0),
+    ]
+    bench.start()
+    await bench.executor.started.get()
+    await bench.until(JobState.RUNNING)
+    news = asyncio.Event()
+    bench.run.watch(news.set)
+    async with asyncio.timeout(5):
+        while bench.run.record.events_offset < 2:
+            news.clear()
+            await news.wait()
+    await bench.run.close()
+    known = bench.run.last_seq
+
+    bench.run = bench.take_up(bench.journal.jobs()[0])
+    assert (bench.run.state, bench.run.last_seq) == (JobState.RUNNING, known)
+    adopted = FakeStep(
+        [*bench.executor.events, StepProgress(event="epoch_end", epoch=0, at=3.0)]
+    )
+    bench.executor.adopted = adopted
+    await bench.run.resume()
+    bench.write_results(0)
+    adopted.ended.set_result(GOOD)
+    await bench.until(JobState.STARTING)
+    new = bench.journal.events(JOB, known)
+    kinds = [event.kind for event in new if isinstance(event, ProgressReport)]
+    assert kinds == ["epoch_end"]
+
+
+async def test_a_restarted_worker_without_the_runner_says_lost(bench: Bench) -> None:
+    bench.start()
+    await bench.executor.started.get()
+    await bench.until(JobState.RUNNING)
+    await bench.run.close()
+    bench.run = bench.take_up(bench.journal.jobs()[0])
+    await bench.run.resume()
+    await bench.until(JobState.LOST)

@@ -1,0 +1,35 @@
+"""What the room is told of the worker, and when."""
+
+from sleap_rtc_plugin.protocol.signaling_messages import PeerMetadata
+from sleap_rtc_worker.state_manager import StateManager, WorkerStatus
+
+
+def make() -> tuple[StateManager, list[PeerMetadata]]:
+    told: list[PeerMetadata] = []
+    state = StateManager(
+        name="w", capabilities={"device": "cpu"}, tags=["t"], on_change=told.append
+    )
+    return state, told
+
+
+def test_every_change_is_told_once() -> None:
+    state, told = make()
+    state.set_status(WorkerStatus.AVAILABLE)
+    state.set_status(WorkerStatus.AVAILABLE)
+    state.set_load(running_jobs=1, queue_length=2)
+    state.set_load(running_jobs=1, queue_length=2)
+    assert [t.properties["status"] for t in told] == ["available", "busy"]
+    assert told[-1].properties["queue_length"] == 2
+    assert told[-1].properties["device"] == "cpu"
+    assert told[-1].tags == ["t"]
+
+
+def test_a_closing_worker_takes_nothing_and_stays_closing() -> None:
+    state, _ = make()
+    state.set_status(WorkerStatus.AVAILABLE)
+    assert state.takes_jobs
+    state.set_status(WorkerStatus.CLOSING)
+    state.set_status(WorkerStatus.AVAILABLE)
+    state.set_load(running_jobs=0, queue_length=0)
+    assert state.status is WorkerStatus.CLOSING
+    assert not state.takes_jobs
