@@ -1,0 +1,153 @@
+"""What a terminal and a program read of a submission."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from sleap_rtc_plugin.cli.progress import MIN_JSON_INTERVAL_S, TerminalObserver
+from sleap_rtc_plugin.protocol.errors import StepFailed
+from sleap_rtc_plugin.protocol.job_mirror import JobMirror
+from sleap_rtc_plugin.protocol.messages import (
+    JobEvent,
+    JobSpec,
+    PredictStep,
+    ProgressReport,
+    StepEvent,
+    TrainLog,
+    TrainStep,
+)
+from sleap_rtc_plugin.session.report import Report
+from sleap_rtc_plugin.transport.transfer_pump import TransferTotals
+
+JOB = "job-" + "0" * 20
+SPEC = JobSpec(
+    name="flies",
+    steps=[
+        TrainStep(
+            config="c.yaml", labels="l.slp", run_name="r", head="single_instance"
+        ),
+        PredictStep(data="l.slp", models=["models/r"], output="p.slp"),
+    ],
+)
+TO_THE_END: list[StepEvent] = [
+    JobEvent(job_id=JOB, seq=1, at=0, state="staging"),
+    JobEvent(job_id=JOB, seq=2, at=0, state="queued"),
+    JobEvent(job_id=JOB, seq=3, at=0, state="starting", step=0),
+    ProgressReport(job_id=JOB, seq=4, at=0, step=0, kind="epoch_begin", epoch=0),
+    ProgressReport(
+        job_id=JOB, seq=5, at=0, step=0, kind="batch_end", batch=0, losses={"loss": 0.5}
+    ),
+    ProgressReport(
+        job_id=JOB, seq=6, at=0, step=0, kind="epoch_end", losses={"val/loss": 0.25}
+    ),
+    TrainLog(job_id=JOB, seq=7, at=0, step=0, lines=["[red]not markup[/red]"]),
+    ProgressReport(
+        job_id=JOB, seq=8, at=0, step=1, kind="predict", done=5, total=10, rate=2.5
+    ),
+]
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def show(observer: TerminalObserver, events: list[StepEvent]) -> None:
+    mirror = JobMirror(JOB, SPEC)
+    with observer:
+        for event in events:
+            mirror.handle(event)
+            observer.event(event, mirror)
+
+
+def test_a_script_reads_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    observer = TerminalObserver(as_json=True, clock=Clock())
+    show(observer, TO_THE_END)
+    observer.finish(Report(state="succeeded", models=["/m"]))
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["event"] for line in lines[:-1]] == [
+        *("state", "state", "state"),
+        *("progress", "progress", "progress", "log", "progress"),
+    ]
+    assert lines[4]["losses"] == {"loss": 0.5}
+    assert set(lines[-1]) == {
+        *("state", "job_id", "worker", "models", "predictions", "bytes_total"),
+        *("bytes_sent", "bytes_reused", "seconds", "link", "error"),
+    }
+    assert set(lines[-1]["seconds"]) == {
+        *("package", "transfer", "queue", "run", "results")
+    }
+
+
+def test_a_person_without_a_terminal_reads_epochs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    observer = TerminalObserver(as_json=False)
+    show(observer, TO_THE_END)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Starting sleap-nn: Training single instance." in captured.err
+    assert "epoch 1, batch loss 0.5, val loss 0.25" in captured.err
+
+
+def test_batches_are_thinned_and_epochs_are_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = Clock()
+    observer = TerminalObserver(as_json=True, clock=clock)
+    batches: list[StepEvent] = [
+        ProgressReport(job_id=JOB, seq=n, at=0, step=0, kind="batch_end", batch=n)
+        for n in range(1, 101)
+    ]
+    epochs: list[StepEvent] = [
+        ProgressReport(job_id=JOB, seq=n, at=0, step=0, kind="epoch_end", epoch=n)
+        for n in range(101, 111)
+    ]
+    mirror = JobMirror(JOB, SPEC)
+    for event in [*batches, *epochs]:
+        mirror.handle(event)
+        observer.event(event, mirror)
+        clock.now += MIN_JSON_INTERVAL_S / 50
+    kinds = [json.loads(x)["kind"] for x in capsys.readouterr().out.splitlines()]
+    assert kinds.count("batch_end") == 2
+    assert kinds.count("epoch_end") == 10
+
+
+def test_a_transfer_tells_its_end_once(capsys: pytest.CaptureFixture[str]) -> None:
+    observer = TerminalObserver(as_json=True, clock=Clock())
+    done = TransferTotals(
+        total_bytes=100, reused_bytes=60, moved_bytes=40, verified_bytes=100
+    )
+    observer.transferring("package", done)
+    observer.transferring("package", done)
+    (line,) = [json.loads(x) for x in capsys.readouterr().out.splitlines()]
+    assert (line["bytes_sent"], line["bytes_reused"]) == (40, 60)
+
+
+def test_an_error_is_in_the_state_line_and_the_report(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    error = StepFailed(step="Training", reason="it broke", last_lines="boom")
+    failed = JobEvent(job_id=JOB, seq=1, at=0, state="failed", error=error.to_wire())
+    observer = TerminalObserver(as_json=True, clock=Clock())
+    show(observer, [failed])
+    report = Report(state="failed")
+    report.set_error(error)
+    observer.finish(report)
+    state, last = [json.loads(x) for x in capsys.readouterr().out.splitlines()]
+    assert state["error"] == last["error"]
+    assert last["error"]["code"] == "step_failed"
+    assert "boom" in last["error"]["message"]
+
+
+def test_results_are_listed_on_stdout(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    observer = TerminalObserver(as_json=False)
+    observer.finish(Report(state="succeeded", models=["/a"], predictions=["/p"]))
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == ["/a", "/p"]
+    assert "1 model and 1 file of predictions came home" in captured.err
