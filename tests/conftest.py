@@ -13,7 +13,8 @@ IN_CI = bool(os.environ.get("CI"))
 settings.register_profile(
     "ci", max_examples=50, deadline=None, derandomize=IN_CI, print_blob=True
 )
-settings.register_profile("long", max_examples=5_000, deadline=None)
+# By hand: HYPOTHESIS_PROFILE=long pytest --timeout=0 tests/property
+settings.register_profile("long", max_examples=2_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 TESTS = Path(__file__).parent

@@ -150,6 +150,8 @@ class Link:
 
     def control_received(self, frame: bytes | str) -> None:
         """A frame came on the control channel."""
+        if self.closed.is_set():
+            return
         self._heard_at = monotonic()
         try:
             message = decode_control(frame)
@@ -163,6 +165,8 @@ class Link:
 
     def fragment_received(self, frame: bytes | str) -> None:
         """A frame came on the transfer channel."""
+        if self.closed.is_set():
+            return
         self._heard_at = monotonic()
         try:
             if self.on_fragment is not None:

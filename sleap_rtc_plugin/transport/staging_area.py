@@ -117,6 +117,7 @@ class StagingArea:
             if self._uses[entry.digest] > 0:
                 # Another file of the same contents still needs the part.
                 part = Path(shutil.copyfile(part, part.with_suffix(".copy")))
+                _sync_file(part)
             part.replace(target)
             sync_folder(target.parent)
         except OSError as error:
@@ -212,6 +213,14 @@ def sync_folder(folder: Path) -> None:
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
     try:
         os.fsync(descriptor)
     finally:

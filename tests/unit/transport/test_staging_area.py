@@ -1,0 +1,271 @@
+"""Where files arrive, on a real disk with faults at its edge."""
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sleap_rtc_plugin.protocol.errors import DiskFull, SourceChanged, StorageFailed
+from sleap_rtc_plugin.transport import staging_area
+from sleap_rtc_plugin.transport.file_source import FileSource
+from sleap_rtc_plugin.transport.staging_area import StagingArea
+
+FILES = {
+    "a/one": b"x" * 2500,
+    "a/two": b"y" * 700,
+    "same": b"x" * 2500,
+    "empty": b"",
+    "also-empty": b"",
+}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> FileSource:
+    root = tmp_path / "source"
+    for path, data in FILES.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(data)
+    return FileSource.scan(root, list(FILES), chunk_bytes=1000)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "staging"
+
+
+def store(area: StagingArea, source: FileSource, *numbers: int) -> None:
+    for number in numbers or range(source.manifest.chunk_count):
+        data = source.read_chunk(source.manifest.chunk(number))
+        assert area.store(number, data)
+
+
+def fill(root: Path, source: FileSource) -> StagingArea:
+    area = StagingArea(root)
+    area.inventory(source.manifest)
+    store(area, source)
+    return area
+
+
+def contents(area: StagingArea) -> dict[str, bytes]:
+    return {
+        path.relative_to(area.files).as_posix(): path.read_bytes()
+        for path in area.files.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_files_come_to_their_places(root: Path, source: FileSource) -> None:
+    area = fill(root, source)
+    assert contents(area) == {}
+    for file in range(len(FILES)):
+        assert area.finish(file)
+    assert contents(area) == FILES
+    assert list((root / "parts").iterdir()) == []
+    again = StagingArea(root)
+    assert again.inventory(source.manifest) == (frozenset(), frozenset(range(5)))
+
+
+def test_what_is_stored_is_found_again(root: Path, source: FileSource) -> None:
+    area = StagingArea(root)
+    assert area.inventory(source.manifest) == (frozenset(), frozenset())
+    store(area, source, 1, 3)
+    area.close()
+    chunks, files = StagingArea(root).inventory(source.manifest)
+    # The same part serves the file of the same contents.
+    same = next(iter(source.manifest.chunks_of(2)))
+    assert chunks == {1, 3, same + 1}
+    assert files == frozenset()
+
+
+def test_a_chunk_with_another_digest_is_not_written(
+    root: Path, source: FileSource
+) -> None:
+    area = StagingArea(root)
+    area.inventory(source.manifest)
+    assert not area.store(0, b"z" * 1000)
+    assert not area.store(0, b"")
+    assert list((root / "parts").iterdir()) == []
+
+
+def test_a_part_damaged_before_it_is_finished_is_discarded(
+    root: Path, source: FileSource
+) -> None:
+    area = fill(root, source)
+    part = max((root / "parts").iterdir(), key=lambda path: path.stat().st_size)
+    data = bytearray(part.read_bytes())
+    data[0] ^= 1
+    part.write_bytes(data)
+    assert not area.finish(0)
+    assert not part.exists()
+    assert contents(area) == {}
+
+
+def test_a_file_damaged_in_place_is_not_taken_for_whole(
+    root: Path, source: FileSource
+) -> None:
+    area = fill(root, source)
+    for file in range(len(FILES)):
+        area.finish(file)
+    (area.files / "a/one").write_bytes(b"z" * 2500)
+    _, files = StagingArea(root).inventory(source.manifest)
+    assert files == frozenset({1, 2, 3, 4})
+
+
+def test_a_link_in_place_of_a_file_is_not_taken_for_it(
+    root: Path, source: FileSource, tmp_path: Path
+) -> None:
+    area = StagingArea(root)
+    area.inventory(source.manifest)
+    outside = tmp_path / "outside"
+    outside.write_bytes(FILES["same"])
+    (area.files / "same").symlink_to(outside)
+    _, files = StagingArea(root).inventory(source.manifest)
+    assert files == frozenset()
+    fill(root, source).finish(2)
+    assert outside.read_bytes() == FILES["same"]
+    assert not (area.files / "same").is_symlink()
+
+
+def test_a_part_that_is_a_link_is_not_followed(
+    root: Path, source: FileSource, tmp_path: Path
+) -> None:
+    area = StagingArea(root)
+    area.inventory(source.manifest)
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"precious")
+    digest = source.manifest.files[0].digest.hex()
+    (root / "parts" / f"{digest}.part").symlink_to(outside)
+    with pytest.raises(StorageFailed):
+        store(area, source, 0)
+    assert outside.read_bytes() == b"precious"
+
+
+def test_parts_of_another_package_are_removed(root: Path, source: FileSource) -> None:
+    area = StagingArea(root)
+    area.inventory(source.manifest)
+    stale = root / "parts" / "stale.part"
+    stale.write_bytes(b"stale")
+    area.inventory(source.manifest)
+    assert not stale.exists()
+
+
+def test_every_byte_is_on_the_disk_before_it_gets_its_name(
+    root: Path, source: FileSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    fsync, replace = os.fsync, Path.replace
+
+    def remember(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def checked(part: Path, target: Path) -> Path:
+        assert part.stat().st_ino in synced, f"{target} was named before it was safe"
+        return replace(part, target)
+
+    monkeypatch.setattr(os, "fsync", remember)
+    monkeypatch.setattr(Path, "replace", checked)
+    area = fill(root, source)
+    for file in range(len(FILES)):
+        synced.clear()
+        assert area.finish(file)
+
+
+def test_descriptors_are_bounded_and_closed(tmp_path: Path, root: Path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    names = [f"f{i}" for i in range(40)]
+    for name in names:
+        (folder / name).write_bytes(name.encode())
+    source = FileSource.scan(folder, names)
+    area = fill(root, source)
+    assert len(area._open) <= staging_area.MAX_OPEN_PARTS
+    for file in range(len(names)):
+        assert area.finish(file)
+    area.close()
+    assert not area._open
+
+
+def no_space(*args: object, **kwargs: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_while_storing(
+    root: Path, source: FileSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    area = StagingArea(root)
+    area.inventory(source.manifest)
+    monkeypatch.setattr(os, "write", no_space)
+    with pytest.raises(DiskFull) as full:
+        store(area, source, 0)
+    assert full.value.place == str(root)
+
+
+def test_a_full_disk_while_copying_then_resumed(
+    root: Path, source: FileSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    area = fill(root, source)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", no_space)
+        with pytest.raises(DiskFull):
+            area.finish(0)
+    area.close()
+    again = StagingArea(root)
+    chunks, _ = again.inventory(source.manifest)
+    assert len(chunks) == source.manifest.chunk_count
+    for file in range(len(FILES)):
+        assert again.finish(file)
+    assert contents(again) == FILES
+
+
+def test_too_little_room_is_known_before_the_first_byte(
+    root: Path, source: FileSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil._ntuple_diskusage(10**9, 10**9 - 5000, 5000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(DiskFull):
+        StagingArea(root).inventory(source.manifest)
+
+
+def test_other_disk_errors(
+    root: Path, source: FileSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    area = StagingArea(root)
+    area.inventory(source.manifest)
+    monkeypatch.setattr(os, "write", broken)
+    with pytest.raises(StorageFailed, match="Input/output error"):
+        store(area, source, 0)
+
+
+# -- the source ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("data", [b"", b"x" * 500, b"z" * 2500], ids=len)
+def test_a_source_that_changed(source: FileSource, data: bytes) -> None:
+    (source.root / "a/one").write_bytes(data)
+    with pytest.raises(SourceChanged) as changed:
+        for number in source.manifest.chunks_of(0):
+            source.read_chunk(source.manifest.chunk(number))
+    assert changed.value.path == "a/one"
+
+
+def test_a_source_that_is_gone(source: FileSource) -> None:
+    (source.root / "a/one").unlink()
+    with pytest.raises(SourceChanged):
+        source.read_chunk(source.manifest.chunk(0))
+
+
+def test_a_source_that_cannot_be_scanned(tmp_path: Path) -> None:
+    with pytest.raises(StorageFailed):
+        FileSource.scan(tmp_path, ["missing"])
+
+
+def test_scanning_tells_how_far_it_is(source: FileSource) -> None:
+    seen: list[int] = []
+    FileSource.scan(source.root, list(FILES), seen.append, chunk_bytes=1000)
+    assert sum(seen) == sum(map(len, FILES.values()))
