@@ -61,14 +61,21 @@ class Transfer(RuleBasedStateMachine):
 
     # -- what goes well ---------------------------------------------------------------
 
-    @rule(choices=st.lists(st.integers(0, 4), min_size=1, max_size=40))
-    def go_on(self, choices: list[int]) -> None:
-        for choice in choices:
+    @rule(
+        steps=st.sampled_from([1, 3, 10, 20, 40]),
+        choices=st.lists(st.integers(0, 4), min_size=1, max_size=7),
+    )
+    def go_on(self, steps: int, choices: list[int]) -> None:
+        for turn in range(steps):
             possible = self.world.possible()
             if not possible:
                 break
-            possible[choice % len(possible)]()
+            possible[choices[turn % len(choices)] % len(possible)]()
             self._check_memory()
+
+    @rule()
+    def go_on_to_the_end(self) -> None:
+        self.world.run()
 
     # -- what goes wrong --------------------------------------------------------------
 
@@ -109,11 +116,22 @@ class Transfer(RuleBasedStateMachine):
         queue[which] = bytes(frame)
         self._may_be_asked_again()
 
-    @precondition(lambda self: list(self.staging.glob("parts/*.part")))
-    @rule(which=st.integers(0, 4), where=st.integers(0, 3999), crash=st.booleans())
-    def damage_a_part(self, which: int, where: int, crash: bool) -> None:
+    @rule(
+        which=st.integers(0, 4),
+        where=st.integers(0, 3999),
+        crash=st.booleans(),
+        go_on=st.booleans(),
+    )
+    def damage_a_part(self, which: int, where: int, crash: bool, go_on: bool) -> None:
         """A torn write, seen after a crash, or a bad sector at any time."""
-        parts = sorted(self.staging.glob("parts/*.part"))
+        if self.world.completed or self.world.failed:
+            for path in PATHS:
+                self.change_the_source_but_not_its_size(path, offer=True)
+        while not (parts := sorted(self.staging.glob("parts/*.part"))):
+            possible = self.world.possible()
+            if not possible:
+                return
+            possible[which % len(possible)]()
         part = parts[which % len(parts)]
         data = bytearray(part.read_bytes())
         if not data:
@@ -126,11 +144,21 @@ class Transfer(RuleBasedStateMachine):
         self.disk_was_damaged = True
         if crash:
             self.world.restart_receiver()
+        if go_on:
+            self.world.run()
 
     @rule(path=st.sampled_from(PATHS), data=contents)
     def change_the_source(self, path: str, data: bytes) -> None:
         if (self.source / path).exists():
             self._write(path, data)
+
+    @rule(path=st.sampled_from(PATHS), offer=st.booleans())
+    def change_the_source_but_not_its_size(self, path: str, offer: bool) -> None:
+        if (self.source / path).exists():
+            data = (self.source / path).read_bytes()
+            self._write(path, bytes(byte ^ 0x55 for byte in data))
+        if offer:
+            self._offer_anew()
 
     @rule(path=st.sampled_from(PATHS), data=st.data())
     def shrink_the_source(self, path: str, data: st.DataObject) -> None:
