@@ -240,6 +240,10 @@ class _Sending:
             return
         except RtcError as error:
             self._feed(sending.SourceBroke(error))
+        except Exception as error:
+            # A bug must end the transfer, not leave it waiting for ever.
+            if not self._outcome.done():
+                self._outcome.set_exception(error)
 
     async def _send_all(self, frames: list[bytes]) -> None:
         for frame in frames:
@@ -279,15 +283,18 @@ class _Receiving:
             await _until_closed(self._link, self._outcome)
             return self._totals()
         finally:
+            # From here on nothing more is begun: the next link uses the same folder.
+            self._outcome.cancel()
             if self._timer is not None:
                 self._timer.cancel()
             # What is being written is finished, so that no thread outlives us.
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await in_thread(self._executor, self._area.close)
             self._executor.shutdown(wait=False)
-            self._outcome.cancel()
 
     def feed(self, event: receiving.Event) -> None:
+        if self._outcome.done():
+            return
         for instruction in self._machine.handle(event, monotonic()):
             self._perform(instruction)
         self._set_timer()
@@ -344,6 +351,11 @@ class _Receiving:
             event = await in_thread(self._executor, function, *args)
         except RtcError as error:
             event = receiving.StorageBroke(error)
+        except Exception as error:
+            # A bug must end the transfer, not leave it waiting for ever.
+            if not self._outcome.done():
+                self._outcome.set_exception(error)
+            return
         if self._outcome.done():
             return
         try:
