@@ -1,0 +1,262 @@
+"""Files over a real link: both ways, cut, resumed, and with faults at the edge."""
+
+import asyncio
+import errno
+import os
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.peers import linked
+
+from sleap_rtc_plugin.protocol import limits
+from sleap_rtc_plugin.protocol.errors import DiskFull, RtcError, SourceChanged
+from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed
+from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
+from sleap_rtc_plugin.transport.link import Link, LinkClosed
+from sleap_rtc_plugin.transport.staging_area import StagingArea
+from sleap_rtc_plugin.transport.transfer_pump import TransferPump, TransferTotals
+
+pytestmark = pytest.mark.timeout(90)
+JOB = "job-" + "0" * 20
+CHUNK_BYTES = 200_000
+
+
+class End:
+    """One end of a link with its pump; offers wait to be received."""
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.pump = TransferPump(link)
+        self.offers: asyncio.Queue[FileMeta] = asyncio.Queue()
+        self.needs: list[FileNeed] = []
+        link.on_control = self._on_control
+
+    def _on_control(self, message: Any) -> None:
+        if isinstance(message, FileMeta):
+            self.offers.put_nowait(message)
+        elif isinstance(message, FileNeed | FileDone):
+            if isinstance(message, FileNeed):
+                self.needs.append(message)
+            self.pump.handle(message)
+
+    async def send(self, source: FileSource, **more: Any) -> TransferTotals:
+        return await self.pump.send(source, job_id=JOB, purpose="package", **more)
+
+    async def receive(self, area: StagingArea, **more: Any) -> TransferTotals:
+        return await self.pump.receive(await self.offers.get(), area, **more)
+
+
+@asynccontextmanager
+async def ends() -> AsyncIterator[tuple[End, End]]:
+    async with linked() as (one, other):
+        yield End(one), End(other)
+
+
+def make_files(root: Path, seed: int, sizes: dict[str, int]) -> FileSource:
+    made = random.Random(seed)  # noqa: S311 - contents of test files
+    for path, size in sizes.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(made.randbytes(size))
+    return FileSource.scan(root, list(sizes), chunk_bytes=CHUNK_BYTES)
+
+
+def same(source: FileSource, area: StagingArea) -> bool:
+    paths = [entry.path for entry in source.manifest.files]
+    arrived = [p.relative_to(area.files) for p in area.files.rglob("*") if p.is_file()]
+    return sorted(paths) == sorted(p.as_posix() for p in arrived) and all(
+        (source.root / path).read_bytes() == (area.files / path).read_bytes()
+        for path in paths
+    )
+
+
+SIZES = {"a/big": 3_000_000, "a/small": 10, "empty": 0, "edge": CHUNK_BYTES}
+
+
+async def test_files_both_ways_at_once(tmp_path: Path) -> None:
+    there = make_files(tmp_path / "there", 1, SIZES)
+    back = make_files(tmp_path / "back", 2, {"results/best.ckpt": 2_000_000})
+    at_worker, at_client = StagingArea(tmp_path / "w"), StagingArea(tmp_path / "c")
+    seen: list[TransferTotals] = []
+    async with ends() as (client, worker):
+        totals = await asyncio.gather(
+            client.send(there),
+            worker.receive(at_worker, on_progress=seen.append),
+            worker.send(back),
+            client.receive(at_client),
+        )
+    assert same(there, at_worker)
+    assert same(back, at_client)
+    assert [t.moved_bytes for t in totals] == [sum(SIZES.values())] * 2 + [
+        2_000_000
+    ] * 2
+    assert all(t.verified_bytes == t.total_bytes for t in totals)
+    verified = [t.verified_bytes for t in seen]
+    assert verified == sorted(verified)
+
+
+async def test_many_transfers_one_after_another(tmp_path: Path) -> None:
+    async with ends() as (client, worker):
+        for n in range(limits.MAX_TRANSFERS_PER_LINK + 2):
+            source = make_files(tmp_path / f"s{n}", n, {"file": 1000})
+            area = StagingArea(tmp_path / f"t{n}")
+            await asyncio.gather(client.send(source), worker.receive(area))
+            assert same(source, area)
+
+
+async def test_the_same_files_again_cost_nothing(tmp_path: Path) -> None:
+    source = make_files(tmp_path / "s", 1, SIZES)
+    async with ends() as (client, worker):
+        for _ in range(2):
+            area = StagingArea(tmp_path / "t")
+            sent, got = await asyncio.gather(client.send(source), worker.receive(area))
+    total = sum(SIZES.values())
+    assert (sent.moved_bytes, sent.reused_bytes) == (0, total)
+    assert (got.moved_bytes, got.reused_bytes) == (0, total)
+
+
+async def test_a_link_cut_in_the_middle_is_resumed(tmp_path: Path) -> None:
+    source = make_files(tmp_path / "s", 1, {"big": 12_000_000})
+    area = StagingArea(tmp_path / "t")
+    stored = 0
+    async with ends() as (client, worker):
+
+        def cut_at_half(totals: TransferTotals) -> None:
+            nonlocal stored
+            stored = totals.verified_bytes
+            if stored >= 6_000_000:
+                worker.link.close("cut")
+
+        results = await asyncio.gather(
+            client.send(source),
+            worker.receive(area, on_progress=cut_at_half),
+            return_exceptions=True,
+        )
+        assert [type(result) for result in results] == [LinkClosed, LinkClosed]
+    assert not same(source, area)
+    async with ends() as (client, worker):
+        sent, _ = await asyncio.gather(
+            client.send(source), worker.receive(StagingArea(area.root))
+        )
+    assert same(source, area)
+    assert sent.reused_bytes >= stored
+    assert sent.moved_bytes <= 12_000_000 - stored
+
+
+async def test_a_full_disk_reaches_the_sender(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_files(tmp_path / "s", 1, SIZES)
+    area = StagingArea(tmp_path / "t")
+    write = os.write
+    written = 0
+
+    def fills_up(descriptor: int, data: Any) -> int:
+        nonlocal written
+        if len(data) != CHUNK_BYTES:
+            return write(descriptor, data)
+        written += 1
+        if written > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data)
+
+    async with ends() as (client, worker):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", fills_up)
+            results = await asyncio.gather(
+                client.send(source), worker.receive(area), return_exceptions=True
+            )
+        assert [type(result) for result in results] == [DiskFull, DiskFull]
+        assert results[0].place == str(area.root)
+        # Room was made; the same link goes on where it stopped.
+        sent, _ = await asyncio.gather(client.send(source), worker.receive(area))
+    assert same(source, area)
+    assert sent.reused_bytes >= 3 * CHUNK_BYTES
+
+
+@pytest.mark.parametrize("change", ["shrink", "rewrite", "delete"])
+async def test_a_source_that_changes_reaches_the_receiver(
+    tmp_path: Path, change: str
+) -> None:
+    source = make_files(tmp_path / "s", 1, {"big": 2_000_000})
+    file = tmp_path / "s" / "big"
+    if change == "shrink":
+        os.truncate(file, 1_000_000)
+    elif change == "rewrite":
+        file.write_bytes(b"\x00" * 2_000_000)
+    else:
+        file.unlink()
+    area = StagingArea(tmp_path / "t")
+    async with ends() as (client, worker):
+        results = await asyncio.gather(
+            client.send(source), worker.receive(area), return_exceptions=True
+        )
+        assert [type(result) for result in results] == [SourceChanged, SourceChanged]
+        assert not client.link.closed.is_set()
+    assert list(area.files.iterdir()) == []
+
+
+async def test_a_peer_that_asks_for_what_was_not_offered_loses_the_link(
+    tmp_path: Path,
+) -> None:
+    source = make_files(tmp_path / "s", 1, {"file": 10})
+    async with ends() as (client, worker):
+        sending = asyncio.ensure_future(client.send(source))
+        meta = await worker.offers.get()
+        worker.link.send(FileNeed(transfer_id=meta.transfer_id, chunks=[(0, 1)]))
+        with pytest.raises(LinkClosed, match="not offered"):
+            await sending
+        await worker.link.closed.wait()
+
+
+async def test_a_peer_that_sends_what_was_not_asked_for_loses_the_link(
+    tmp_path: Path,
+) -> None:
+    source = make_files(tmp_path / "s", 1, {"file": 10})
+    async with ends() as (client, worker):
+        sending = asyncio.ensure_future(client.send(source))
+        offer = await worker.offers.get()
+        area = StagingArea(tmp_path / "t")
+        receiving = asyncio.ensure_future(worker.pump.receive(offer, area))
+        frame = bytes.fromhex("01000000") + offer.stream.to_bytes(4, "big")
+        await client.link.send_fragment(frame + b"\x00" * 8 + b"unasked")
+        results = await asyncio.gather(sending, receiving, return_exceptions=True)
+        assert [type(result) for result in results] == [LinkClosed, LinkClosed]
+    assert not area.files.exists() or list(area.files.iterdir()) == []
+
+
+async def test_a_manifest_with_a_path_that_leads_out_is_refused(
+    tmp_path: Path,
+) -> None:
+    source = make_files(tmp_path / "s", 1, {"xxxxxxxx": 10})
+    evil = source.encoded_manifest.replace(b"xxxxxxxx", b"../../xx")
+    source.encoded_manifest = evil
+    source.manifest_digest = digest_of(evil)
+    area = StagingArea(tmp_path / "t" / "u" / "v")
+    async with ends() as (client, worker):
+        results = await asyncio.gather(
+            client.send(source), worker.receive(area), return_exceptions=True
+        )
+    assert all(isinstance(result, RtcError | LinkClosed) for result in results)
+    assert [result.code for result in results if isinstance(result, RtcError)]
+    assert not (tmp_path / "t" / "xx").exists()
+    assert not area.root.exists()
+
+
+async def test_too_many_transfers_on_one_link(tmp_path: Path) -> None:
+    source = make_files(tmp_path / "s", 1, {"file": 10})
+    async with ends() as (client, worker):
+        sending = [
+            asyncio.ensure_future(client.send(source))
+            for _ in range(limits.MAX_TRANSFERS_PER_LINK)
+        ]
+        for _ in sending:
+            await worker.offers.get()
+        with pytest.raises(RtcError, match="too many transfers"):
+            await client.send(source)
+        client.link.close("done")
+        results = await asyncio.gather(*sending, return_exceptions=True)
+        assert {type(result) for result in results} == {LinkClosed}
