@@ -176,6 +176,9 @@ class SignalingClient:
             case machine.Disconnect():
                 if self._socket is not None:
                     self._spawn(self._close_socket(self._socket))
+                    # What it still says is of no interest: a next one may be open
+                    # long before this one has closed.
+                    self._socket = None
             case machine.Ready(reply):
                 if self._ready is not None and not self._ready.done():
                     self._ready.set_result(reply)
@@ -238,14 +241,18 @@ class SignalingClient:
         try:
             self._feed(machine.Connected())
             async for data in socket:
+                if self._socket is not socket:
+                    return
                 self._feed(machine.Received(decode_server_message(data)))
         except websockets.ConnectionClosed as closed:
-            reason, code = _reason(closed), closed.code
+            reason = _reason(closed)
+            code = closed.rcvd.code if closed.rcvd else 0
         except RemoteProtocolError as error:
             reason = clean_text(error.detail)
             await self._close_socket(socket)
-        finally:
-            self._socket = None
+        if self._socket is not socket:
+            return
+        self._socket = None
         self._feed(machine.Lost(reason=reason, code=code or socket.close_code or 0))
 
     async def _send(self, socket: ClientConnection, data: str) -> None:
