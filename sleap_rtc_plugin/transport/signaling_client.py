@@ -24,6 +24,7 @@ from sleap_rtc_plugin.protocol.errors import (
 )
 from sleap_rtc_plugin.protocol.ids import clean_text, new_command_id
 from sleap_rtc_plugin.protocol.limits import (
+    CLOSE_DRAIN_TIMEOUT_S,
     MAX_SIGNALING_MESSAGE_BYTES,
     SIGNALING_CONNECT_TIMEOUT_S,
 )
@@ -119,7 +120,8 @@ class SignalingClient:
         await self.close()
 
     async def close(self) -> None:
-        """Leave the room and wait for every task to end."""
+        """Leave the room and wait for every task and the socket to end."""
+        socket = self._socket
         self._feed(machine.Stopped())
         if self._timer is not None:
             self._timer.cancel()
@@ -128,6 +130,9 @@ class SignalingClient:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if socket is not None:
+            # The task that was to close it was cancelled with the others.
+            await self._close_socket(socket)
         for future in (self._ready, self.gave_up):
             if future is not None and not future.done():
                 future.cancel()
@@ -228,6 +233,7 @@ class SignalingClient:
             socket = await connect(
                 self._url,
                 open_timeout=SIGNALING_CONNECT_TIMEOUT_S,
+                close_timeout=CLOSE_DRAIN_TIMEOUT_S,
                 max_size=MAX_SIGNALING_MESSAGE_BYTES,
                 compression=None,
                 ping_interval=None,
