@@ -176,22 +176,30 @@ class JobCoordinator:
         if older is not None:
             older.cancel()
             await asyncio.gather(older, return_exceptions=True)
-        task = asyncio.get_running_loop().create_task(self._stage(run, meta, pump))
+        arrived = asyncio.Event()
+        task = asyncio.get_running_loop().create_task(
+            self._stage(run, meta, pump, arrived)
+        )
         self._staging[meta.job_id] = task
         try:
             await task
         except asyncio.CancelledError:
-            # The job's end, not the link's: the sender must hear of it.
-            if run.has_ended and run.error is not None:
+            # The job's end, not the link's: the sender must hear of it, unless it
+            # heard that all arrived: a transfer ends once.
+            if not run.has_ended or run.error is None:
+                raise
+            if not arrived.is_set():
                 raise run.error from None
-            raise
         finally:
             if self._staging.get(meta.job_id) is task:
                 del self._staging[meta.job_id]
 
-    async def _stage(self, run: JobRun, meta: FileMeta, pump: TransferPump) -> None:
+    async def _stage(
+        self, run: JobRun, meta: FileMeta, pump: TransferPump, arrived: asyncio.Event
+    ) -> None:
         area = self._tools.files.staging_area(run.job_id)
         await pump.receive(meta, area)
+        arrived.set()
         if run.state is not JobState.STAGING:
             return
         try:
