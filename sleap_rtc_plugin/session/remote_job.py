@@ -12,6 +12,8 @@ from pathlib import Path
 from sleap_rtc_plugin.protocol.errors import (
     RemoteProtocolError,
     RtcError,
+    UnsafeCheckpoint,
+    UnsafeMember,
 )
 from sleap_rtc_plugin.protocol.ids import new_command_id
 from sleap_rtc_plugin.protocol.job import JobState
@@ -155,7 +157,12 @@ class RemoteJob:
             totals = await self._link.pump.receive(meta, area, on_progress=on_progress)
         except LinkClosed:
             raise self._link.vanished("the results were on their way") from None
-        imported = await in_thread(None, import_results, area.files, output)
+        try:
+            imported = await in_thread(None, import_results, area.files, output)
+        except (UnsafeCheckpoint, UnsafeMember):
+            # What is refused is not left lying in a hidden folder either.
+            await in_thread(None, _remove_incoming, incoming)
+            raise
         await in_thread(None, _remove_incoming, incoming)
         return imported, totals
 

@@ -102,15 +102,22 @@ class WorkerLink:
         """
         offer: asyncio.Future[FileMeta] = asyncio.get_running_loop().create_future()
         self._offers[command.job_id] = offer
+        closed = asyncio.ensure_future(self.link.closed.wait())
         try:
             await self.ask(command)
-            async with asyncio.timeout(COMMAND_REPLY_TIMEOUT_S):
-                return await offer
-        except TimeoutError:
-            raise NoReply(
-                peer=f"the worker {self.worker_name}", command=command.NAME
-            ) from None
+            ends: set[asyncio.Future[Any]] = {offer, closed}
+            await asyncio.wait(
+                ends,
+                timeout=COMMAND_REPLY_TIMEOUT_S,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if offer.done():
+                return offer.result()
+            if closed.done():
+                raise self.vanished("its results were asked for")
+            raise NoReply(peer=f"the worker {self.worker_name}", command=command.NAME)
         finally:
+            closed.cancel()
             self._offers.pop(command.job_id, None)
 
     def _on_control(self, message: ControlMessage) -> None:
