@@ -7,6 +7,7 @@ is heavy; loads nothing but tensors and plain values.
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,9 @@ def tensors(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
         yield name, value
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield from tensors(inner, f"{name}/{key}")
+            # Lightning remembers the best score by its file's absolute path.
+            short = Path(key).name if str(key).endswith(".ckpt") else key
+            yield from tensors(inner, f"{name}/{short}")
     elif isinstance(value, list | tuple):
         for index, inner in enumerate(value):
             yield from tensors(inner, f"{name}/{index}")
