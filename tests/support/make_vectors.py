@@ -1,0 +1,395 @@
+"""Writes the conformance vectors: what any implementation must send and understand.
+
+From the folder `tests`: `python -m support.make_vectors`. The same input gives the
+same files, byte for byte; a test compares them with what stands in `resources`.
+"""
+
+import base64
+import binascii
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from blake3 import blake3
+from support import machines, wire_samples
+
+from sleap_rtc_plugin.protocol import codec
+from sleap_rtc_plugin.protocol import messages as m
+from sleap_rtc_plugin.protocol import signaling_messages as s
+from sleap_rtc_plugin.protocol import transfer_receiver as receiving
+from sleap_rtc_plugin.protocol import transfer_sender as sending
+from sleap_rtc_plugin.protocol.authentication import Handshake, SendFrame
+from sleap_rtc_plugin.protocol.errors import error_types
+from sleap_rtc_plugin.protocol.fragments import (
+    Fragment,
+    decode_fragment,
+    encode_fragment,
+    fragments_of,
+)
+from sleap_rtc_plugin.protocol.manifest import Manifest
+from sleap_rtc_plugin.protocol.session_string import SCHEME, Session
+
+VECTORS: Final = Path(__file__).parents[2] / "resources" / "vectors"
+SECRET: Final = bytes(range(32))
+
+
+def plain(message: Any) -> Any:
+    """Return a message as JSON values, the payload of a relayed one included."""
+    return json.loads(msgspec.json.encode(message))
+
+
+def control() -> list[dict[str, Any]]:
+    """Return every control message and its frame."""
+    return [
+        {
+            "name": message.NAME,
+            "body": plain(message),
+            "frame": codec.encode_control(message),
+        }
+        for message in wire_samples.CONTROL
+    ]
+
+
+def signaling() -> dict[str, list[dict[str, Any]]]:
+    """Return every signaling message and its text, by direction."""
+    return {
+        direction: [
+            {"message": plain(message), "text": codec.encode_signaling(message)}
+            for message in messages
+        ]
+        for direction, messages in (
+            ("from_peer", wire_samples.FROM_CLIENT),
+            ("from_server", wire_samples.FROM_SERVER),
+            ("payload", wire_samples.PAYLOADS),
+        )
+    }
+
+
+def fragments() -> dict[str, Any]:
+    """Return transfer frames, sound ones and some that must be refused."""
+    samples = [
+        Fragment(1, 0, 0, b"\x00", is_manifest=True),
+        Fragment(1, 2, 61440, b"data", is_manifest=False),
+        Fragment(2**32 - 1, 2**32 - 1, 2**32 - 1, b"\xff" * 3, is_manifest=False),
+    ]
+    sound = encode_fragment(samples[0])
+    return {
+        "accepted": [
+            {**f._asdict(), "data": f.data.hex(), "frame": encode_fragment(f).hex()}
+            for f in samples
+        ],
+        "refused": [
+            {"frame": frame.hex(), "because": because}
+            for frame, because in (
+                (b"", "nothing"),
+                (sound[:16], "a header without data"),
+                (b"\x02" + sound[1:], "another version"),
+                (sound[:1] + b"\x02" + sound[2:], "an unknown flag"),
+                (sound[:2] + b"\x00\x01" + sound[4:], "reserved bits"),
+            )
+        ],
+    }
+
+
+def manifest() -> dict[str, Any]:
+    """Return a manifest of three files and its bytes."""
+    made = machines.MANIFEST
+    data = made.encode()
+    return {
+        "files": [
+            {
+                "path": entry.path,
+                "size_bytes": entry.size_bytes,
+                "digest": entry.digest.hex(),
+                "chunk_sizes": entry.chunk_sizes.hex(),
+                "chunk_digests": entry.chunk_digests.hex(),
+            }
+            for entry in made.files
+        ],
+        "contents": ["aaaabb", "ccc", ""],
+        "encoded": data.hex(),
+        "digest": blake3(data).hexdigest(),
+    }
+
+
+def session_string() -> dict[str, Any]:
+    """Return a session string, and some that must be refused."""
+    session = Session(
+        url="http://gpu-1.lab:8080",
+        room_id="room-1",
+        token="header.body.signature",
+        peer_id="worker-gpu-1",
+        secret=SECRET,
+    )
+    line = session.encode()
+    newer = b'{"v":2}'
+    raw = newer + binascii.crc32(newer).to_bytes(4, "big")
+    return {
+        "fields": {
+            "url": session.url,
+            "room_id": session.room_id,
+            "token": session.token,
+            "peer_id": session.peer_id,
+            "secret": SECRET.hex(),
+        },
+        "text": line,
+        "refused": [
+            {"text": line[:-1], "code": "session_string_invalid"},
+            {"text": line[:40] + "A" + line[41:], "code": "session_string_invalid"},
+            {"text": line.removeprefix("sleap-"), "code": "session_string_invalid"},
+            {
+                "text": SCHEME + base64.urlsafe_b64encode(raw).decode().rstrip("="),
+                "code": "session_string_too_new",
+            },
+        ],
+    }
+
+
+def errors() -> list[dict[str, Any]]:
+    """Return every error code with its fields and its sentence."""
+    leaves = sorted(error_types().values(), key=lambda leaf: leaf.code)
+    made = [
+        leaf(**{f.name: f"<{f.name}>" for f in fields(leaf)})
+        for leaf in leaves
+        if leaf.__module__.endswith("protocol.errors")
+    ]
+    return [
+        {
+            "code": error.code,
+            "fields": error.to_wire().fields,
+            "sentence": str(error),
+            "exit_code": error.exit_code,
+            "retryable": error.retryable,
+        }
+        for error in made
+    ]
+
+
+def authentication() -> dict[str, Any]:
+    """Return one handshake, frame by frame."""
+    nonces = {"client": b"\x01" * 32, "worker": b"\x02" * 32}
+    prints = {"client": ":".join(["C1"] * 32), "worker": ":".join(["D2"] * 32)}
+    sides = {
+        role: Handshake(
+            role=role,
+            secret=SECRET,
+            nonce=nonces[role],
+            local_fingerprint=prints[role],
+            remote_fingerprint=prints[other],
+            software="vectors 1",
+        )
+        for role, other in (("client", "worker"), ("worker", "client"))
+    }
+    frames: list[dict[str, str]] = []
+    for role, side in sides.items():
+        frames += [
+            {"from": role, "frame": i.frame}
+            for i in side.start(0.0)
+            if isinstance(i, SendFrame)
+        ]
+    hellos = {step["from"]: step["frame"] for step in frames}
+    for role, other in (("client", "worker"), ("worker", "client")):
+        hello = hellos[other]
+        frames += [
+            {"from": role, "frame": i.frame}
+            for i in sides[role].handle(hello, codec.decode_control(hello))
+            if isinstance(i, SendFrame)
+        ]
+    return {
+        "secret": SECRET.hex(),
+        "nonces": {role: nonce.hex() for role, nonce in nonces.items()},
+        "fingerprints": prints,
+        "software": "vectors 1",
+        "frames": frames,
+    }
+
+
+def registration() -> list[dict[str, Any]]:
+    """Return a worker and a client that meet and exchange descriptions."""
+    worker, client = "worker-gpu-1", "client-1"
+
+    def register(peer_id: str, role: Any) -> s.Register:
+        return s.Register(
+            id="c-1",
+            room_id="room-1",
+            token="a.b.c",
+            peer_id=peer_id,
+            role=role,
+            resume_key=(peer_id * 32)[:32],
+            metadata=wire_samples.METADATA if role == "worker" else s.PeerMetadata(),
+        )
+
+    def registered(peer_id: str) -> s.Registered:
+        return s.Registered(
+            id="c-1", peer_id=peer_id, room_id="room-1", expires_at=7200.0
+        )
+
+    info = s.PeerInfo(
+        peer_id=worker,
+        role="worker",
+        metadata=wire_samples.METADATA,
+        connected_at=0.0,
+    )
+    sdp = wire_samples.SDP
+    steps: list[tuple[str, str, Any]] = [
+        (worker, "says", register(worker, "worker")),
+        (worker, "hears", registered(worker)),
+        (client, "says", register(client, "client")),
+        (client, "hears", registered(client)),
+        (client, "says", s.DiscoverPeers(id="c-2", role="worker")),
+        (client, "hears", s.PeerList(id="c-2", peers=[info])),
+        (client, "says", s.Offer(id="c-3", to=worker, sdp=sdp)),
+        (worker, "hears", s.RelayedOffer(id="c-3", from_=client, sdp=sdp)),
+        (client, "hears", s.Delivered(id="c-3")),
+        (worker, "says", s.Answer(id="c-2", to=client, sdp=sdp, offer_id="c-3")),
+        (
+            client,
+            "hears",
+            s.RelayedAnswer(id="c-2", from_=worker, sdp=sdp, offer_id="c-3"),
+        ),
+        (worker, "hears", s.Delivered(id="c-2")),
+    ]
+    return [
+        {"peer": peer, verb: codec.encode_signaling(message)}
+        for peer, verb, message in steps
+    ]
+
+
+def transfer() -> dict[str, Any]:
+    """Return a transfer of three files of which one chunk is there already."""
+    manifest = machines.MANIFEST
+    reused = 0
+    sender = sending.TransferSender(machines.META, manifest)
+    receiver = receiving.TransferReceiver(machines.META)
+    steps: list[dict[str, str]] = []
+    to_sender: list[m.FileNeed | m.FileDone] = []
+
+    def tell(events: list[Any]) -> None:
+        while events:
+            for instruction in receiver.handle(events.pop(0), 0.0):
+                match instruction:
+                    case receiving.SendControl(message):
+                        frame = codec.encode_control(message)
+                        steps.append({"from": "receiver", "control": frame})
+                        to_sender.append(message)
+                    case receiving.CheckManifest(data):
+                        made = receiving.ManifestAccepted(Manifest.decode(data))
+                        events.append(made)
+                    case receiving.TakeInventory():
+                        here = frozenset({reused})
+                        events.append(receiving.InventoryTaken(here, frozenset()))
+                    case receiving.StoreChunk(number):
+                        events.append(receiving.ChunkStored(number))
+                    case receiving.FinishFile(file):
+                        events.append(receiving.FileFinished(file))
+
+    for instruction in sender.handle(sending.Offer(), 0.0):
+        frame = codec.encode_control(instruction.message)
+        steps.append({"from": "sender", "control": frame})
+    tell([receiving.Begin()])
+    while to_sender:
+        message = to_sender.pop(0)
+        is_need = isinstance(message, m.FileNeed)
+        event = sending.NeedReceived if is_need else sending.ReceiverEnded
+        sender.handle(event(message), 0.0)
+        while (work := sender.next_work()) is not None:
+            if isinstance(work, Manifest):
+                frames = fragments_of(1, 0, work.encode(), is_manifest=True)
+            else:
+                frames = fragments_of(1, work.number, machines.CHUNKS[work.number])
+            for frame in frames:
+                steps.append({"from": "sender", "transfer": frame.hex()})
+                tell([receiving.FragmentReceived(decode_fragment(frame))])
+    return {
+        "files": {"one": "aaaabb", "two": "ccc", "empty": ""},
+        "chunk_bytes": 4,
+        "already_stored_chunks": [reused],
+        "steps": steps,
+    }
+
+
+def job() -> list[dict[str, str]]:
+    """Return a job of one step from its submission to its success."""
+    job_id = wire_samples.JOB
+    spec = msgspec.structs.replace(
+        wire_samples.SPEC, steps=list(wire_samples.SPEC.steps[:1])
+    )
+
+    def state(seq: int, name: str, step: int | None = None) -> m.JobEvent:
+        return m.JobEvent(job_id=job_id, seq=seq, at=float(seq), state=name, step=step)
+
+    def progress(seq: int, kind: Any, **more: Any) -> m.ProgressReport:
+        return m.ProgressReport(
+            job_id=job_id, seq=seq, at=float(seq), step=0, kind=kind, **more
+        )
+
+    losses = {"train/loss": 0.5, "val/loss": 0.75}
+    said: list[tuple[str, m.ControlMessage]] = [
+        (
+            "client",
+            m.JobSubmit(
+                command_id="c-1",
+                job_id=job_id,
+                spec=spec,
+                package_digest=machines.META.manifest_digest,
+                package_bytes=machines.META.total_bytes,
+            ),
+        ),
+        ("worker", m.JobAccepted(command_id="c-1", job_id=job_id, state="staging")),
+        ("client", m.JobAttach(command_id="c-2", job_id=job_id)),
+        ("worker", m.Acknowledged(command_id="c-2", last_seq=1)),
+        ("worker", state(1, "staging")),
+        ("worker", state(2, "queued")),
+        ("worker", state(3, "starting", 0)),
+        ("worker", state(4, "running", 0)),
+        ("worker", progress(5, "train_begin")),
+        ("worker", progress(6, "epoch_end", epoch=0, losses=losses)),
+        (
+            "worker",
+            m.TrainLog(job_id=job_id, seq=7, at=7.0, step=0, lines=["epoch 0"]),
+        ),
+        ("client", m.KeepAlive()),
+        ("client", m.ZmqCtrl(command_id="c-3", job_id=job_id, command="stop")),
+        ("worker", m.Acknowledged(command_id="c-3", last_seq=7)),
+        ("worker", state(8, "stopping", 0)),
+        ("worker", progress(9, "train_end")),
+        ("worker", state(10, "collecting", 0)),
+        ("worker", state(11, "succeeded", 0)),
+        ("client", m.JobFetch(command_id="c-4", job_id=job_id)),
+    ]
+    return [
+        {"from": role, "frame": codec.encode_control(message)} for role, message in said
+    ]
+
+
+def build() -> dict[str, str]:
+    """Return every file of vectors by its name."""
+    contents = {
+        "control": control(),
+        "signaling": signaling(),
+        "fragments": fragments(),
+        "manifest": manifest(),
+        "session_string": session_string(),
+        "errors": errors(),
+        "authentication": authentication(),
+        "conversation_registration": registration(),
+        "conversation_transfer": transfer(),
+        "conversation_job": job(),
+    }
+    return {
+        f"{name}.json": json.dumps(data, indent=1, ensure_ascii=True) + "\n"
+        for name, data in contents.items()
+    }
+
+
+def main() -> None:
+    """Write them all."""
+    VECTORS.mkdir(parents=True, exist_ok=True)
+    for name, text in build().items():
+        (VECTORS / name).write_text(text, encoding="utf-8", newline="\n")
+
+
+if __name__ == "__main__":
+    main()
