@@ -128,13 +128,17 @@ def decode_control(frame: str | bytes) -> ControlMessage:
 
 
 def _decode_signaling(decoder: msgspec.json.Decoder[Any], data: str | bytes) -> Any:
-    if isinstance(data, str):
-        try:
+    _check_size(len(data), MAX_SIGNALING_MESSAGE_BYTES, "a signaling message")
+    try:
+        if isinstance(data, str):
             data = data.encode()
-        except UnicodeEncodeError:
-            raise RemoteProtocolError(
-                detail="a signaling message that is not text"
-            ) from None
+        else:
+            # A payload is kept unread, so nothing below notices what is not UTF-8.
+            data.decode()
+    except UnicodeError:
+        raise RemoteProtocolError(
+            detail="a signaling message that is not text"
+        ) from None
     _check_size(len(data), MAX_SIGNALING_MESSAGE_BYTES, "a signaling message")
     return _decode(decoder, data, "a signaling message")
 

@@ -173,7 +173,7 @@ def test_fragments(frame: bytes | str) -> None:
 @given(
     any_bytes
     | damaged(st.just(MANIFEST.encode()))
-    | json_values.map(msgspec.msgpack.encode)
+    | json_values.map(msgspec.json.encode)
     | st.lists(
         st.tuples(
             st.text(max_size=8),

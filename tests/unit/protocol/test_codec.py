@@ -210,6 +210,7 @@ def test_each_direction_refuses_the_other() -> None:
         b"\xff\xfe",
         b'{"type":"\x80"}',
         b'{"\x80":1}',
+        b'{"type":"peer_message","id":"c-1","to":"p","payload":{"a":"\x80"}}',
         b'{"type":"ping","id":"\x80"}',
         "x" * (MAX_SIGNALING_MESSAGE_BYTES + 1),
         "é" * (MAX_SIGNALING_MESSAGE_BYTES // 2 + 1),
