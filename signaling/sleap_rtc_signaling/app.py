@@ -191,8 +191,13 @@ class Routes:
         now = self._clock()
         try:
             room_id = self._tokens.verify("room", token, now)
-        except TokenRefused:
-            await self._account(request)
+        except TokenRefused as as_room:
+            try:
+                await self._account(request)
+            except TokenRefused as as_account:
+                # A token of the other kind is merely "not valid"; who knows its kind
+                # may know that it has expired, which helps the user.
+                raise (as_room if "expired" in as_room.reason else as_account) from None
         else:
             if await self._store.find_room(room_id, now) is None:
                 raise RoomGone(server=self._server)
