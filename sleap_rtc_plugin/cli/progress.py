@@ -45,6 +45,7 @@ from sleap_rtc_plugin.transport.transfer_pump import TransferTotals
 __all__ = ["TerminalObserver"]
 
 MIN_JSON_INTERVAL_S = 0.5
+MIN_RATE_WINDOW_S = 0.05
 _STATE_WORDS = {
     JobState.STAGING: "Checking the package",
     JobState.QUEUED: "Waiting in the worker's queue",
@@ -135,8 +136,8 @@ class TerminalObserver:
         """Bytes are moving."""
         done = totals.reused_bytes + totals.moved_bytes
         began = self._began.setdefault(purpose, self._clock())
-        elapsed = max(self._clock() - began, 1e-6)
-        rate = totals.moved_bytes / elapsed
+        elapsed = self._clock() - began
+        rate = totals.moved_bytes / elapsed if elapsed > MIN_RATE_WINDOW_S else 0.0
         left = (totals.total_bytes - done) / rate if rate else 0.0
         is_done = done >= totals.total_bytes
         detail = f"{decimal(done)} of {decimal(totals.total_bytes)}"

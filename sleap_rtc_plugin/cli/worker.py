@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,22 @@ _MISSING = (
     "The worker is not installed; install it with "
     "`pip install 'sleap-rtc-plugin[worker,signaling]'`."
 )
+_NO_SIGNALING = (
+    "No session is given, and no signaling server can be started here; name a session "
+    "or install the server with `pip install 'sleap-rtc-plugin[signaling]'`."
+)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - compared, not bound
+
+
+@dataclass(frozen=True)
+class _Server:
+    """The signaling server to open here where no session is given."""
+
+    host: str
+    port: int
+    public_url: str | None
+    data_dir: Path
 
 
 @click.command()
@@ -56,6 +72,11 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
     show_default=True,
     help="Port of the signaling server opened here; 0 picks a free one.",
 )
+@click.option(
+    "--public-url",
+    metavar="URL",
+    help="Address under which the lab reaches the signaling server opened here.",
+)
 @click.option("--name", default="", help="What users call this worker.")
 @click.option("--gpu-id", type=click.IntRange(0), help="Use this GPU only.")
 @click.option(
@@ -75,6 +96,7 @@ def worker(
     signaling: str | None,
     host: str,
     port: int,
+    public_url: str | None,
     name: str,
     gpu_id: int | None,
     data: Path | None,
@@ -94,11 +116,11 @@ def worker(
             raise
         click.echo(_MISSING, err=True)
         sys.exit(EXIT_USAGE)
-    if signaling is not None and not is_signaling_url(signaling):
-        raise click.BadParameter(
-            f"{signaling} is not a web address", param_hint="--signaling"
-        )
+    for option, url in (("--signaling", signaling), ("--public-url", public_url)):
+        if url is not None and not is_signaling_url(url):
+            raise click.BadParameter(f"{url} is not a web address", param_hint=option)
     folder = data or _default_data_dir()
+    server = _Server(host, port, public_url, folder / "signaling")
 
     async def run() -> None:
         client = RTCWorkerClient(
@@ -108,8 +130,7 @@ def worker(
             shared_storage_root=shared_storage_root,
         )
         try:
-            where = _session(client, session, signaling, host, port, folder)
-            async with where as found:
+            async with _session(client, session, signaling, server) as found:
                 await _serve(client, found, prints_session=session is None)
         finally:
             client.close()
@@ -128,9 +149,7 @@ async def _session(
     client: "RTCWorkerClient",
     text: str | None,
     signaling: str | None,
-    host: str,
-    port: int,
-    folder: Path,
+    server: "_Server",
 ) -> AsyncIterator[Session]:
     """Join a session, or open one at a server that is there or is started here."""
     if text is not None:
@@ -138,25 +157,45 @@ async def _session(
     elif signaling is not None:
         yield await _open_session(client, signaling.rstrip("/"))
     else:
+        async with _signaling_here(server) as url:
+            yield await _open_session(client, url)
+
+
+@contextlib.asynccontextmanager
+async def _signaling_here(wanted: "_Server") -> AsyncIterator[str]:
+    """Run a signaling server in this process; yield its address."""
+    try:
         from sleap_rtc_signaling.config import ConfigError, SignalingConfig
         from sleap_rtc_signaling.server import SignalingServer
-
-        config = SignalingConfig(
-            host=host, port=port, rest_port=None, data_dir=folder / "signaling"
-        )
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                server = await stack.enter_async_context(SignalingServer(config))
-            except ConfigError as error:
-                raise click.BadParameter(str(error), param_hint="--host") from None
-            if host in _LOOPBACK:
-                click.echo(
-                    "Only this machine can reach this worker; to let the lab in, "
-                    "start it with `--host 0.0.0.0`.",
-                    err=True,
-                )
-            url = f"http://{_reachable(host)}:{server.port}"
-            yield await _open_session(client, url)
+    except ImportError as error:
+        if (error.name or "").partition(".")[0].startswith("sleap_rtc"):
+            raise
+        raise click.UsageError(_NO_SIGNALING) from None
+    config = SignalingConfig(
+        host=wanted.host, port=wanted.port, rest_port=None, data_dir=wanted.data_dir
+    )
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            server = await stack.enter_async_context(SignalingServer(config))
+        except ConfigError as error:
+            raise click.BadParameter(str(error), param_hint="--host") from None
+        if wanted.public_url is not None:
+            url = wanted.public_url.rstrip("/")
+        elif wanted.host in _LOOPBACK:
+            url = server.url
+            click.echo(
+                "Only this machine can reach this worker; to let the lab in, "
+                "start it with `--host 0.0.0.0`.",
+                err=True,
+            )
+        else:
+            url = f"http://{_reachable(wanted.host)}:{server.port}"
+            click.echo(
+                f"The session string leads the lab to {url}; if this machine has "
+                "another address for them, name it with `--public-url`.",
+                err=True,
+            )
+        yield url
 
 
 async def _open_session(client: "RTCWorkerClient", url: str) -> Session:
@@ -175,10 +214,19 @@ async def _open_session(client: "RTCWorkerClient", url: str) -> Session:
 
 
 def _reachable(host: str) -> str:
-    """Return the name under which other machines reach a server on `host`."""
-    if host not in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
-        return f"[{host}]" if ":" in host else host
-    return socket.getfqdn() or socket.gethostname()
+    """Return the address under which other machines reach a server on `host`."""
+    if host in _EVERYWHERE:
+        import ifaddr
+
+        addresses = [
+            ip.ip
+            for adapter in ifaddr.get_adapters()
+            for ip in adapter.ips
+            if isinstance(ip.ip, str)
+        ]
+        known = (ip for ip in addresses if not ip.startswith(("127.", "169.254.")))
+        return next(known, socket.gethostname())
+    return f"[{host}]" if ":" in host else host
 
 
 async def _serve(

@@ -80,8 +80,8 @@ class RemoteProtocolError(RtcError):
     code = "protocol"
     exit_code = EXIT_REFUSED
     sentence = (
-        "The other side broke the protocol ({detail}), so the connection was "
-        "closed; check that both sides run the same version of sleap-rtc-plugin."
+        "The other side broke the protocol ({detail}); "
+        "check that both sides run the same version of sleap-rtc-plugin."
     )
 
 
@@ -236,6 +236,18 @@ class PortInUse(ConnectionFailure):
     sentence = (
         "The address {address} is already in use; "
         "stop the program that holds it or choose another port with {option}."
+    )
+
+
+@dataclass(eq=False)
+class FolderInUse(ConnectionFailure):
+    """Another worker holds the data folder."""
+
+    place: str
+    code = "folder_in_use"
+    sentence = (
+        "The folder {place} is in use by another worker; "
+        "stop that one or choose another folder with --data."
     )
 
 

@@ -97,7 +97,7 @@ class Auth(_Frame, frozen=True):
 
 
 class KeepAlive(_Frame, frozen=True):
-    """Sent when nothing else was; `echo` asks for one in return."""
+    """Sent every few seconds; `echo` asks for one in return."""
 
     NAME: ClassVar[str] = "KEEP_ALIVE"
     echo: bool = False

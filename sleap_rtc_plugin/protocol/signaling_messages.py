@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Raw, Struct
 
+from sleap_rtc_plugin.protocol.errors import ErrorInfo
 from sleap_rtc_plugin.protocol.limits import (
     MAX_CANDIDATE_CHARS,
     MAX_FILTER_TERMS,
@@ -280,13 +281,12 @@ class JobRequest(_Message, frozen=True, tag="job_request"):
 
 
 class JobResponse(_Message, frozen=True, tag="job_response"):
-    """The worker's answer; `code` and `message` say why where it is no."""
+    """The worker's answer; `error` says why where it is no."""
 
     request_id: Id
     accepts: bool
     queue_length: Annotated[int, Meta(ge=0)] = 0
-    code: str = ""
-    message: str = ""
+    error: ErrorInfo | None = None
 
 
 class JobComplete(_Message, frozen=True, tag="job_complete"):

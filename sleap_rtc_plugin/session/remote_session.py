@@ -14,10 +14,10 @@ from sleap_rtc_plugin.protocol.codec import decode_peer_payload, encode_peer_pay
 from sleap_rtc_plugin.protocol.errors import (
     NoReply,
     RemoteProtocolError,
-    TrainerMissing,
     WorkerBusy,
+    from_wire,
 )
-from sleap_rtc_plugin.protocol.ids import clean_text, new_command_id, new_peer_id
+from sleap_rtc_plugin.protocol.ids import new_command_id, new_peer_id
 from sleap_rtc_plugin.protocol.limits import SIGNALING_REPLY_TIMEOUT_S
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.protocol.signaling_messages import (
@@ -107,9 +107,7 @@ class RemoteSession:
         """Ask, before connecting, whether a worker would take a job.
 
         Raises:
-            WorkerBusy: it would not, with its reason.
-            TrainerMissing: it has no sleap-nn.
-            RtcError: it could not be asked.
+            RtcError: why it would not, or could not be asked.
         """
         request_id = new_command_id()
         response: asyncio.Future[JobResponse] = (
@@ -135,11 +133,10 @@ class RemoteSession:
             ) from None
         finally:
             del self._responses[request_id]
-        if answer.code == TrainerMissing.code:
-            raise TrainerMissing(worker=worker.name)
+        if answer.error is not None:
+            raise from_wire(answer.error)
         if not answer.accepts:
-            reason = clean_text(answer.message, 300).rstrip(".")
-            raise WorkerBusy(worker=worker.name, reason=reason or answer.code)
+            raise WorkerBusy(worker=worker.name, reason="it gives no reason")
         return answer
 
     async def connect(self, worker: WorkerInfo) -> WorkerLink:

@@ -115,6 +115,7 @@ class PeerConnection:
         self._link: Link | None = None
         self._closing: asyncio.Task[None] | None = None
         self._early: deque[bytes | str] = deque()
+        self._handshake_timer: asyncio.TimerHandle | None = None
         self._pc.on("connectionstatechange", self._on_connection_state)
         self._pc.on("datachannel", self._on_data_channel)
 
@@ -183,13 +184,25 @@ class PeerConnection:
             control=self._control,
             transfer=self._transfer,
             authenticated=authenticated,
-            kind="direct",
+            kind=self._kind(),
             close=self._close_soon,
         )
         self._control.on("bufferedamountlow", self._link.control_drained)
         self._transfer.on("bufferedamountlow", self._link.transfer_drained)
         asyncio.get_running_loop().call_soon(self._deliver_early, self._link)
         return self._link
+
+    def _kind(self) -> str:
+        """Say how the packets travel: `direct`, or `relay` over a TURN server."""
+        if self._pc.sctp is None:
+            return "unknown"
+        # aiortc tells nobody which pair of candidates was nominated.
+        ice = self._pc.sctp.transport.transport
+        nominated = getattr(getattr(ice, "_connection", None), "_nominated", {})
+        for pair in nominated.values():
+            kinds = (pair.local_candidate.type, pair.remote_candidate.type)
+            return "relay" if "relay" in kinds else "direct"
+        return "unknown"
 
     def _deliver_early(self, link: Link) -> None:
         while self._early:
@@ -231,9 +244,18 @@ class PeerConnection:
                 software=SOFTWARE,
                 features=FEATURES,
             )
-            self._perform(self._handshake.start(monotonic()))
+            now = monotonic()
+            self._perform(self._handshake.start(now))
+            deadline = self._handshake.deadline() or now
+            loop = asyncio.get_running_loop()
+            self._handshake_timer = loop.call_later(deadline - now, self._too_slow)
         except RtcError as error:
             self._fail(error)
+
+    def _too_slow(self) -> None:
+        if not self._authenticated.done():
+            reason = "the other side did not prove itself in time"
+            self._fail(LinkFailed(worker=self._peer_id, reason=reason))
 
     def _on_control_frame(self, frame: bytes | str) -> None:
         if self._link is not None and not self._early:
@@ -316,6 +338,8 @@ class PeerConnection:
             self._closing = asyncio.get_running_loop().create_task(self._close())
 
     async def _close(self) -> None:
+        if self._handshake_timer is not None:
+            self._handshake_timer.cancel()
         control = self._control
         if control is not None and control.readyState == "open":
             # Let the last proof or error reach the peer: it says more than a closed

@@ -122,7 +122,9 @@ PAYLOADS: Final[list[s.PeerPayload]] = [
     s.JobRequest(request_id="r-1", package_bytes=1_000_000, steps=3),
     s.JobResponse(request_id="r-1", accepts=True, queue_length=2),
     s.JobResponse(
-        request_id="r-1", accepts=False, code="worker_busy", message="It is full."
+        request_id="r-1",
+        accepts=False,
+        error=WorkerBusy(worker="gpu-1", reason="its queue is full").to_wire(),
     ),
     s.JobComplete(job_id=JOB, state="succeeded"),
     s.RegistryQuery(request_id="r-2", model="flies"),

@@ -77,6 +77,8 @@ class RTCWorkerClient:
         Raises:
             StorageFailed: the data folder is in use or cannot be used.
         """
+        # Steps run elsewhere in the file system and must still find their folders.
+        data_dir = data_dir.absolute()
         self.name = clean_text(name or socket.gethostname())
         self.capabilities = capabilities if capabilities is not None else detect(gpu_id)
         self._journal = Journal(data_dir)
@@ -101,6 +103,7 @@ class RTCWorkerClient:
                 files=self._files,
                 executor=JobExecutor(gpu_id),
                 trainer=trainer or trainer_command(sys.executable),
+                worker_name=self.name,
             ),
             state=self._state,
             can_train=trainer is not None or bool(self.capabilities.sleap_nn_version),

@@ -14,6 +14,7 @@ from typing import Final
 
 from sleap_rtc_plugin.protocol.errors import (
     ConfigRefused,
+    DiskFull,
     LocalProtocolError,
     ResultsIncomplete,
     UnsafeMember,
@@ -21,8 +22,10 @@ from sleap_rtc_plugin.protocol.errors import (
 from sleap_rtc_plugin.protocol.ids import is_job_id
 from sleap_rtc_plugin.protocol.limits import (
     CHUNK_BYTES,
+    FREE_SPACE_FACTOR,
     MAX_CHUNK_BYTES,
     MAX_CONFIG_BYTES,
+    MIB,
 )
 from sleap_rtc_plugin.protocol.messages import JobSpec, PredictStep, Step, TrainStep
 from sleap_rtc_plugin.protocol.paths import path_fault
@@ -86,6 +89,18 @@ class FileManager:
         folder = self.job_dir(job_id) / "steps" / str(step)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
+
+    def space_fault(self, package_bytes: int) -> DiskFull | None:
+        """Say that a package of so many bytes does not fit, or None where it does."""
+        needed = int(package_bytes * FREE_SPACE_FACTOR)
+        free = shutil.disk_usage(self.data_dir).free
+        if needed <= free:
+            return None
+        return DiskFull(
+            place=self._place,
+            needed=f"{needed / MIB:.1f} MiB",
+            free=f"{free / MIB:.1f} MiB",
+        )
 
     # -- the package -----------------------------------------------------------------
 

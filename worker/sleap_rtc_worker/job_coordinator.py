@@ -37,7 +37,11 @@ from sleap_rtc_worker.config_check import check_configs
 from sleap_rtc_worker.job_run import JobRun, StepTools
 from sleap_rtc_worker.journal import JobRecord
 from sleap_rtc_worker.state_manager import StateManager
-from sleap_rtc_worker.training_config import guard_model_config, guard_training_config
+from sleap_rtc_worker.training_config import (
+    guard_model_config,
+    guard_training_config,
+    label_members,
+)
 
 __all__ = ["JobCoordinator"]
 
@@ -111,15 +115,19 @@ class JobCoordinator:
         """How many jobs wait for a slot."""
         return sum(run.state is JobState.QUEUED for run in self._jobs.values())
 
-    def refusal(self) -> RtcError | None:
-        """Say why a new job would not be taken now, or None where it would."""
+    def refusal(self, package_bytes: int) -> RtcError | None:
+        """Say why a new job would not be taken now, or None where it would.
+
+        Args:
+            package_bytes: the size of its package.
+        """
         if not self._can_train:
             return TrainerMissing(worker=self._state.name)
         if not self._state.takes_jobs:
             return WorkerBusy(worker=self._state.name, reason="it is closing")
         if sum(run.state in _WAITING for run in self._jobs.values()) >= MAX_JOBS_QUEUED:
             return WorkerBusy(worker=self._state.name, reason="its queue is full")
-        return None
+        return self._tools.files.space_fault(package_bytes)
 
     # -- submitting ------------------------------------------------------------------
 
@@ -140,7 +148,7 @@ class JobCoordinator:
                 raise JobConflict(job_id=message.job_id)
             return known
         self._expire_abandoned()
-        refusal = self.refusal()
+        refusal = self.refusal(message.package_bytes)
         if refusal is not None:
             raise refusal
         check_spec(message.spec)
@@ -233,7 +241,7 @@ class JobCoordinator:
                         run.job_id, index, step, guarded.text
                     )
                     weights.update(guarded.weights)
-                    labels.add(step.labels)
+                    labels.update(label_members(guarded.text, members), [step.labels])
                     made.add(f"models/{step.run_name}")
                 case PredictStep():
                     labels.add(step.data)

@@ -44,6 +44,7 @@ class StepTools:
     files: FileManager
     executor: Executor
     trainer: list[str]
+    worker_name: str
 
 
 class _Watcher(Protocol):
@@ -174,9 +175,8 @@ class JobRun:
             folder = self._tools.files.step_dir(self.job_id, step)
             adopted = await self._tools.executor.adopt(folder)
             if adopted is None:
-                reason = "the worker was restarted and the trainer was gone"
-                error = JobLost(job_id=self.job_id, reason=reason)
-                self.feed(machine.RunnerLost(error))
+                # We were stopped between the decision and the deed.
+                self._spawn(self._run(step))
             else:
                 self._running = adopted
                 self._spawn(self._follow(step, adopted))
@@ -326,7 +326,8 @@ class JobRun:
             lost = JobLost(job_id=self.job_id, reason=reason)
             self.feed(machine.RunnerLost(lost))
         else:
-            self.feed(machine.StepEnded(judge(self.record.spec.steps[step], outcome)))
+            wanted, worker = self.record.spec.steps[step], self._tools.worker_name
+            self.feed(machine.StepEnded(judge(wanted, outcome, worker=worker)))
 
     def _publish(self, event: UnnumberedEvent) -> None:
         record = msgspec.structs.replace(self.record, events_offset=self._read_to)

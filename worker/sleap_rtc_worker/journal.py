@@ -4,6 +4,7 @@ Every change is written here before anyone hears of it. One worker holds a journ
 a time; a second on the same folder is refused. Called by the job coordinator only.
 """
 
+import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from msgspec import Struct
 from sleap_rtc_plugin.protocol.codec import decode_control, encode_control
 from sleap_rtc_plugin.protocol.errors import (
     ErrorInfo,
+    FolderInUse,
     RemoteProtocolError,
     StorageFailed,
 )
@@ -27,6 +29,7 @@ from sleap_rtc_plugin.protocol.messages import (
     StopScope,
     TrainLog,
 )
+from sleap_rtc_plugin.transport.effects import storage_error
 
 __all__ = ["JobRecord", "Journal"]
 
@@ -82,18 +85,23 @@ class Journal:
         """Open or make the journal in `folder`.
 
         Raises:
-            StorageFailed: another worker holds it, a newer version wrote it, or the
-                disk failed.
+            FolderInUse: another worker holds it.
+            StorageFailed: a newer version wrote it, or the disk failed.
         """
         self._path = folder / _FILE
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
+            # SQLite gives its companion files the permissions of this one.
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        except OSError as error:
+            raise storage_error(error, self._path) from None
+        try:
             self._db = sqlite3.connect(self._path, timeout=0.5, isolation_level=None)
             self._open()
         except sqlite3.Error as error:
-            locked = "locked" in str(error)
-            reason = "another worker uses this folder" if locked else str(error)
-            raise StorageFailed(place=str(self._path), reason=reason) from None
+            if "locked" in str(error):
+                raise FolderInUse(place=str(folder)) from None
+            raise StorageFailed(place=str(self._path), reason=str(error)) from None
 
     def _open(self) -> None:
         # The exclusive lock is what refuses a second worker on the same folder.

@@ -157,6 +157,8 @@ class LinkService:
             await self._coordinator.stage(meta, self._pump)
         except LinkClosed:
             logger.info("The package of %s did not arrive in full", meta.job_id)
+        except RemoteProtocolError:
+            raise
         except RtcError as error:
             logger.warning("The package of %s: %s", meta.job_id, error)
             self._link.send(

@@ -65,14 +65,15 @@ class RoomService:
         self,
         message: RelayedPeerMessage,
         *,
-        refusal: Callable[[], RtcError | None],
+        refusal: Callable[[int], RtcError | None],
         queue_length: int,
     ) -> None:
         """Answer another peer's question.
 
         Args:
             message: the question.
-            refusal: says why a job would not be taken now, or None.
+            refusal: says why a job with a package of so many bytes would not be
+                taken now, or None.
             queue_length: how many jobs wait.
         """
         try:
@@ -81,14 +82,13 @@ class RoomService:
             logger.info("A message of %s: %s", message.from_, error.detail)
             return
         match payload:
-            case JobRequest(request_id=request_id):
-                reason = refusal()
+            case JobRequest(request_id=request_id, package_bytes=package_bytes):
+                reason = refusal(package_bytes)
                 response = JobResponse(
                     request_id=request_id,
                     accepts=reason is None,
                     queue_length=queue_length,
-                    code=reason.code if reason else "",
-                    message=getattr(reason, "reason", ""),
+                    error=reason.to_wire() if reason else None,
                 )
                 self._tell(message.from_, response)
             case RegistryQuery(request_id=request_id):

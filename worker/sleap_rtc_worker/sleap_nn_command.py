@@ -234,7 +234,7 @@ def judge(step: Step, outcome: StepOutcome, *, worker: str = "") -> RtcError | N
     first to tell it from a failure.
     """
     name, last = step_name(step), "\n".join(outcome.last_lines)
-    if outcome.not_started or (
+    if (
         outcome.exit_code not in (0, None)
         and not outcome.train_begin
         and (
@@ -243,6 +243,9 @@ def judge(step: Step, outcome: StepOutcome, *, worker: str = "") -> RtcError | N
         )
     ):
         return TrainerMissing(worker=worker or "on this machine")
+    if outcome.not_started:
+        reason = outcome.error or "no reason is known"
+        return StepFailed(name, f"it could not be started ({reason})", last)
     if outcome.lost:
         return StepFailed(name, "the step runner on the worker died", last)
     if outcome.cancelled:

@@ -21,7 +21,12 @@ from sleap_rtc_worker.config_yaml import YamlFault, dump_config, load_config
 from sleap_rtc_worker.limits import MAX_DATA_WORKERS, MAX_TEST_FILES
 from sleap_rtc_worker.sleap_nn_command import MODELS_FOLDER
 
-__all__ = ["GuardedConfig", "guard_model_config", "guard_training_config"]
+__all__ = [
+    "GuardedConfig",
+    "guard_model_config",
+    "guard_training_config",
+    "label_members",
+]
 
 _SECTIONS: Final = ("data_config", "model_config", "trainer_config")
 # Texts about the configuration itself, which sleap-nn stores and never opens.
@@ -98,6 +103,18 @@ def guard_training_config(
         allow_downloads=allow_downloads,
         max_workers=max_workers,
     ).guard(text)
+
+
+def label_members(text: str, members: Set[str]) -> set[str]:
+    """Return the label files of the package that a guarded configuration names."""
+    named: set[str] = set()
+
+    def look(dotted: str, key: str, value: Any) -> None:
+        if isinstance(value, str) and value in members and value.endswith(".slp"):
+            named.add(value)
+
+    _walk(load_config(text), "", look)
+    return named
 
 
 def guard_model_config(text: str, name: str) -> None:

@@ -1,12 +1,17 @@
 """The journal keeps jobs and events, and lets one worker in."""
 
+import os
 import sqlite3
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from sleap_rtc_plugin.protocol.errors import StepFailed, StorageFailed
+from sleap_rtc_plugin.protocol.errors import (
+    FolderInUse,
+    StepFailed,
+    StorageFailed,
+)
 from sleap_rtc_plugin.protocol.job import JobState
 from sleap_rtc_plugin.protocol.messages import (
     JobEvent,
@@ -77,10 +82,21 @@ def test_a_job_and_its_events_are_written_both_or_neither(tmp_path: Path) -> Non
 
 def test_a_second_worker_is_refused(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    with pytest.raises(StorageFailed, match="another worker"):
+    with pytest.raises(FolderInUse, match="in use by another worker"):
         Journal(tmp_path)
     journal.close()
     Journal(tmp_path).close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
+def test_nobody_else_may_read_it(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    journal = Journal(tmp_path)
+    journal.write(record())
+    files = list(tmp_path.glob("journal*"))
+    assert len(files) >= 2
+    assert not any(file.stat().st_mode & 0o077 for file in files)
+    journal.close()
 
 
 def test_a_newer_journal_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_a_good_training(outcome: StepOutcome) -> None:
             StepFailed,
             "did not react",
         ),
-        (StepOutcome(not_started=True, error="x"), TrainerMissing, "gpu-7"),
+        (StepOutcome(not_started=True, error="no folder"), StepFailed, "no folder"),
         (StepOutcome(exit_code=127), TrainerMissing, "gpu-7"),
         (
             StepOutcome(
