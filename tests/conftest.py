@@ -14,7 +14,7 @@ settings.register_profile(
     "ci", max_examples=50, deadline=None, derandomize=IN_CI, print_blob=True
 )
 # By hand: HYPOTHESIS_PROFILE=long pytest --timeout=0 tests/property
-settings.register_profile("long", max_examples=2_000, deadline=None)
+settings.register_profile("long", max_examples=1_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 TESTS = Path(__file__).parent

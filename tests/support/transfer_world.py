@@ -189,6 +189,15 @@ class TransferWorld:
                 if number in self.stored and number not in self.asked_again:
                     self.wrongly_asked.add(number)
 
+    def _discarded(self, file: int) -> None:
+        """Forget what a discarded part held, for every file that it served."""
+        assert self.source is not None
+        manifest = self.source.manifest
+        for other, entry in enumerate(manifest.files):
+            if entry.digest == manifest.files[file].digest:
+                self.stored -= set(manifest.chunks_of(other))
+        self.asked_again |= set(manifest.chunks_of(file))
+
     # -- the receiver's disk -----------------------------------------------------------
 
     def _use_disk(self) -> None:
@@ -215,7 +224,6 @@ class TransferWorld:
             case receiving.FinishFile(file):
                 if self.area.finish(file):
                     return receiving.FileFinished(file)
-                assert self.source is not None
-                self.asked_again |= set(self.source.manifest.chunks_of(file))
+                self._discarded(file)
                 return receiving.FileCorrupt(file)
         raise AssertionError(instruction)
