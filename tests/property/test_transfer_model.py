@@ -267,4 +267,7 @@ class Transfer(RuleBasedStateMachine):
 
 
 TestTransfer = Transfer.TestCase
-TestTransfer.settings = settings(stateful_step_count=30)
+# Each example is a whole story with a disk; half as many as elsewhere are enough.
+TestTransfer.settings = settings(
+    max_examples=settings.default.max_examples // 2, stateful_step_count=30
+)
