@@ -91,6 +91,7 @@ class JobMirror:
         self.last_seq = 0
         self.steps = [StepMirror() for _ in spec.steps]
         self.last_lines: list[str] = []
+        self.was_stopped = False
 
     @property
     def has_ended(self) -> bool:
@@ -131,6 +132,7 @@ class JobMirror:
             self._step(event.step)
             self.step = event.step
         self.state = state
+        self.was_stopped = self.was_stopped or state is JobState.STOPPING
         self.error = from_wire(event.error) if event.error else None
 
     def _apply_progress(self, event: ProgressReport, step: StepMirror) -> None:

@@ -137,7 +137,7 @@ def is_signaling_url(url: str) -> bool:
     except ValueError:
         return False
     return (
-        parts.scheme in ("http", "https")
+        url.startswith(("http://", "https://"))
         and bool(parts.hostname)
         and port != 0
         and parts.username is None

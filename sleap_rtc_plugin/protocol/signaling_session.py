@@ -223,7 +223,7 @@ Instruction = (
 
 
 class Backoff:
-    """How long to wait before the next try: doubling, with full jitter, bounded."""
+    """How long to wait before the next try: doubling, half of it random, bounded."""
 
     def __init__(self, random: Callable[[], float]) -> None:
         """Take `random`, a source of numbers in [0, 1)."""

@@ -19,13 +19,14 @@ import platformdirs
 
 from sleap_rtc_plugin.protocol.errors import (
     JobLost,
+    ResultsIncomplete,
     RtcError,
     WorkerNotFound,
 )
 from sleap_rtc_plugin.protocol.ids import clean_text, new_job_id
 from sleap_rtc_plugin.protocol.job import ENDED, JobState
 from sleap_rtc_plugin.protocol.job_mirror import JobMirror
-from sleap_rtc_plugin.protocol.messages import StepEvent, TrainStep
+from sleap_rtc_plugin.protocol.messages import PredictStep, StepEvent, TrainStep
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.session.pending_jobs import (
     PendingJob,
@@ -35,6 +36,7 @@ from sleap_rtc_plugin.session.pending_jobs import (
 from sleap_rtc_plugin.session.remote_job import RemoteJob
 from sleap_rtc_plugin.session.remote_session import RemoteSession
 from sleap_rtc_plugin.session.report import Report, Stopwatch
+from sleap_rtc_plugin.session.result_import import ImportedResults
 from sleap_rtc_plugin.session.training_package import TrainingPackage, open_package
 from sleap_rtc_plugin.session.worker_info import WorkerInfo
 from sleap_rtc_plugin.session.worker_link import WorkerLink
@@ -42,7 +44,13 @@ from sleap_rtc_plugin.transport.effects import in_thread
 from sleap_rtc_plugin.transport.file_source import FileSource
 from sleap_rtc_plugin.transport.transfer_pump import TransferTotals
 
-__all__ = ["Detached", "Observer", "Submission", "SubmissionPlan"]
+__all__ = [
+    "Detached",
+    "Observer",
+    "Submission",
+    "SubmissionPlan",
+    "missing_results",
+]
 
 ABANDONED_AFTER_S = 24 * 3600.0
 _BEFORE_START = (JobState.SUBMITTED, JobState.STAGING, JobState.QUEUED)
@@ -254,9 +262,14 @@ class Submission:
         names = [s.run_name for s in job.mirror.spec.steps if isinstance(s, TrainStep)]
         models = sorted(imported.models, key=lambda path: _place(path.name, names))
         self._report.models = [str(path.resolve()) for path in models]
+        missing = missing_results(job.mirror, imported)
         self._report.predictions = [
             str(path.resolve()) for path in imported.predictions
         ]
+        if missing:
+            raise ResultsIncomplete(
+                step=f"The job {job.job_id}", missing=", ".join(missing)
+            )
 
     def _take(self, event: StepEvent, mirror: JobMirror) -> None:
         self._report.state = mirror.state.value
@@ -265,6 +278,28 @@ class Submission:
             if mirror.state not in ENDED:
                 self._watch.start("run")
         self._observer.event(event, mirror)
+
+
+def missing_results(mirror: JobMirror, imported: ImportedResults) -> list[str]:
+    """Return what a job that says it succeeded should have brought home and did not.
+
+    Of a job that was stopped, only what its user kept is there.
+    """
+    if mirror.state is not JobState.SUCCEEDED or mirror.was_stopped:
+        return []
+    models = [path.name for path in imported.models]
+    files = [path.name for path in imported.predictions]
+    missing: list[str] = []
+    for step in mirror.spec.steps:
+        match step:
+            case TrainStep(run_name=name):
+                if not any(model.startswith(name) for model in models):
+                    missing.append(f"models/{name}")
+            case PredictStep(output=name):
+                stem = name.partition(".")[0]
+                if not any(file.startswith(stem) for file in files):
+                    missing.append(name)
+    return missing
 
 
 def _place(folder: str, run_names: list[str]) -> int:

@@ -300,12 +300,12 @@ class AnyTraffic(RuleBasedStateMachine):
 def test_any_traffic() -> None:
     run_state_machine_as_test(
         AnyTraffic,
-        settings=settings(max_examples=80, stateful_step_count=40, deadline=None),
+        settings=settings(max_examples=30, stateful_step_count=30, deadline=None),
     )
 
 
 @given(query=st.dictionaries(names, conditions, max_size=4), properties=metadata)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_filter_on_any_metadata_is_answered(
     query: dict[str, Any], properties: PeerMetadata
 ) -> None:

@@ -35,6 +35,7 @@ __all__ = ["JobRecord", "Journal"]
 
 JOURNAL_VERSION: Final = 1
 EVENTS_PAGE: Final = 500
+LOCK_TIMEOUT_S: Final = 0.1
 _FILE: Final = "journal.sqlite3"
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -96,7 +97,9 @@ class Journal:
         except OSError as error:
             raise storage_error(error, self._path) from None
         try:
-            self._db = sqlite3.connect(self._path, timeout=0.5, isolation_level=None)
+            self._db = sqlite3.connect(
+                self._path, timeout=LOCK_TIMEOUT_S, isolation_level=None
+            )
             self._open()
         except sqlite3.Error as error:
             if "locked" in str(error):
