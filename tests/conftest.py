@@ -33,3 +33,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
         for name in ("bind", "connect", "connect_ex"):
             patch.setattr(socket.socket, name, _refuse)
         return (yield)
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's project and package, made once."""
+    from sleap_rtc_plugin.session.demo_project import make_demo_package
+
+    folder = tmp_path_factory.mktemp("demo")
+    make_demo_package(folder)
+    return folder

@@ -46,6 +46,7 @@ STOP_DEADLINE_S: Final = 3.0
 # -- the store ----------------------------------------------------------------
 MAX_ACCOUNTS: Final = 100_000
 STORE_BUSY_TIMEOUT_S: Final = 5.0
+STORE_RETRY_S: Final = 0.02
 PURGE_INTERVAL_S: Final = 600.0
 
 # -- tokens -------------------------------------------------------------------

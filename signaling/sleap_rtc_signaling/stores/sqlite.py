@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,11 @@ from typing import Final, TypeVar
 
 from sleap_rtc_plugin.protocol.errors import StorageFailed, TooMany
 from sleap_rtc_plugin.protocol.limits import MAX_ROOMS_PER_ACCOUNT
-from sleap_rtc_signaling.limits import MAX_ACCOUNTS, STORE_BUSY_TIMEOUT_S
+from sleap_rtc_signaling.limits import (
+    MAX_ACCOUNTS,
+    STORE_BUSY_TIMEOUT_S,
+    STORE_RETRY_S,
+)
 from sleap_rtc_signaling.stores import Room
 
 __all__ = ["SqliteStore"]
@@ -165,7 +170,7 @@ class SqliteStore:
             self._path, timeout=STORE_BUSY_TIMEOUT_S, isolation_level=None
         )
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _use_write_ahead_log(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
             with _transaction(connection):
                 (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -223,6 +228,23 @@ class SqliteStore:
         if self._connection is None:
             raise sqlite3.ProgrammingError("it is not open")
         return self._connection
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    """Switch the file's journal; two servers that start at once do so in turn.
+
+    SQLite does not wait for a lock here, whatever the connection's timeout.
+    """
+    give_up_at = time.monotonic() + STORE_BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > give_up_at:
+                raise
+            time.sleep(STORE_RETRY_S)
+        else:
+            return
 
 
 @contextlib.contextmanager

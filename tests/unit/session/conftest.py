@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 import yaml
 
-from sleap_rtc_plugin.session.demo_project import make_demo_package
-
 LABELS = b"stands for labels; the check of labels is replaced in these tests"
 
 CENTROID: dict[str, Any] = {
@@ -128,10 +126,3 @@ def write_folder(tmp_path: Path) -> WriteZip:
         return folder
 
     return write
-
-
-@pytest.fixture(scope="session")
-def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo")
-    make_demo_package(folder)
-    return folder

@@ -142,3 +142,9 @@ async def test_a_closed_store_says_so(tmp_path: Path) -> None:
     await store.close()
     with pytest.raises(StorageFailed, match="closed"):
         await store.check()
+
+
+async def test_many_servers_may_start_on_a_new_file_at_once(tmp_path: Path) -> None:
+    opening = (SqliteStore.open(tmp_path / "db") for _ in range(8))
+    for opened in await asyncio.gather(*opening):
+        await opened.close()
