@@ -459,9 +459,9 @@ def test_a_port_in_use(programs: Programs) -> None:
 def test_two_workers_in_one_folder(programs: Programs) -> None:
     programs.scripted_worker("train").wait_ready()
     second = programs.scripted_worker("train")
-    assert second.wait() == JOB_FAILED, second.story()
+    assert second.wait() == UNREACHABLE, second.story()
     (sentence,) = second.err
-    assert "another worker uses this folder" in sentence
+    assert "is in use by another worker" in sentence
 
 
 # -- full disks ------------------------------------------------------------------------

@@ -1,0 +1,275 @@
+"""What can go wrong with the work: its package, its files, the job itself."""
+
+from dataclasses import dataclass
+
+from sleap_rtc_plugin.protocol.errors.base import (
+    EXIT_BAD_PACKAGE,
+    EXIT_CANCELLED,
+    EXIT_REFUSED,
+    EXIT_UNREACHABLE,
+    RtcError,
+)
+
+# -- packages ------------------------------------------------------------------
+
+
+class PackageError(RtcError):
+    """What was to be sent, or arrived, is not a training package that we run."""
+
+    exit_code = EXIT_BAD_PACKAGE
+
+
+@dataclass(eq=False)
+class NotAPackage(PackageError):
+    """The file is not a zip or folder with a training package."""
+
+    path: str
+    reason: str
+    code = "not_a_package"
+    sentence = (
+        "{path} is not a training package ({reason}); export one in SLEAP with "
+        "Predict > Run Training > Export training job package."
+    )
+
+
+@dataclass(eq=False)
+class UnsafeMember(PackageError):
+    """A member's name could write outside the job's folder."""
+
+    member: str
+    reason: str
+    code = "unsafe_member"
+    sentence = (
+        "The package holds {member}, which {reason}; "
+        "nothing was sent, export the package again."
+    )
+
+
+@dataclass(eq=False)
+class PackageTooLarge(PackageError):
+    """A bound on size or number was passed."""
+
+    path: str
+    reason: str
+    code = "package_too_large"
+    sentence = (
+        "The package {path} {reason}; it is refused, since a real training package "
+        "does not look like that."
+    )
+
+
+@dataclass(eq=False)
+class LabelsUnreadable(PackageError):
+    """The labels do not load."""
+
+    path: str
+    reason: str
+    code = "labels_unreadable"
+    sentence = (
+        "The labels {path} do not load ({reason}); "
+        "open them in SLEAP, save, and export the package again."
+    )
+
+
+@dataclass(eq=False)
+class ConfigRefused(PackageError):
+    """A training configuration is not accepted."""
+
+    config: str
+    reason: str
+    code = "config_refused"
+    sentence = (
+        "The training configuration {config} is not accepted: {reason}; "
+        "correct it in SLEAP's training dialog and export again."
+    )
+
+
+@dataclass(eq=False)
+class OptionRefused(PackageError):
+    """An inference option is not accepted."""
+
+    option: str
+    reason: str
+    code = "option_refused"
+    sentence = (
+        "The inference option {option} is not accepted: {reason}; "
+        "remove it from the package's inference script."
+    )
+
+
+# -- transfers -----------------------------------------------------------------
+
+
+class TransferError(RtcError):
+    """Bytes could not be moved."""
+
+
+@dataclass(eq=False)
+class DiskFull(TransferError):
+    """No room for what is to arrive."""
+
+    place: str
+    needed: str
+    free: str
+    code = "disk_full"
+    sentence = (
+        "There is not enough space on {place}: {needed} are needed and {free} are "
+        "free; make room and run the same command again."
+    )
+
+
+@dataclass(eq=False)
+class StorageFailed(TransferError):
+    """A file could not be written or read."""
+
+    place: str
+    reason: str
+    code = "storage_failed"
+    sentence = (
+        "{place} could not be read or written ({reason}); "
+        "check the disk and run the same command again."
+    )
+
+
+@dataclass(eq=False)
+class DigestMismatch(TransferError):
+    """A file did not arrive as it was sent, after every repair."""
+
+    path: str
+    code = "digest_mismatch"
+    sentence = (
+        "{path} did not arrive as it was sent, also when sent again, and was "
+        "discarded; check both machines' disks and memory, then run the command again."
+    )
+
+
+@dataclass(eq=False)
+class UnsafeCheckpoint(TransferError):
+    """A result would run code of the sender's choice when it is loaded."""
+
+    path: str
+    reason: str
+    code = "unsafe_checkpoint"
+    sentence = (
+        "The result {path} is refused ({reason}), since loading it could run code on "
+        "this machine; train again on a worker that you trust."
+    )
+
+
+@dataclass(eq=False)
+class SourceChanged(TransferError):
+    """A file changed while it was being sent."""
+
+    path: str
+    code = "source_changed"
+    sentence = (
+        "{path} changed while it was being sent; "
+        "wait until it is complete and run the same command again."
+    )
+
+
+@dataclass(eq=False)
+class TransferStalled(TransferError):
+    """Nothing moved for too long."""
+
+    activity: str
+    seconds: str
+    code = "transfer_stalled"
+    exit_code = EXIT_UNREACHABLE
+    retryable = True
+    sentence = (
+        "Nothing arrived for {seconds} s while {activity}; "
+        "run the same command again to go on where it stopped."
+    )
+
+
+# -- jobs ----------------------------------------------------------------------
+
+
+class JobError(RtcError):
+    """The job ended other than well."""
+
+
+@dataclass(eq=False)
+class StepFailed(JobError):
+    """sleap-nn ended with an error."""
+
+    step: str
+    reason: str
+    last_lines: str
+    code = "step_failed"
+    sentence = "{step} failed: {reason}.\n{last_lines}"
+
+    def __str__(self) -> str:
+        """Return the sentence, with the trainer's last lines where there are any."""
+        head = f"{self.step} failed: {self.reason}"
+        if not self.last_lines:
+            return f"{head}; see the job's log for more."
+        return f"{head}; its last lines were:\n{self.last_lines}"
+
+
+@dataclass(eq=False)
+class TrainerMissing(JobError):
+    """The worker has no sleap-nn."""
+
+    worker: str
+    code = "trainer_missing"
+    sentence = (
+        "The worker {worker} has no sleap-nn; install it there with "
+        "`pip install 'sleap-rtc-plugin[worker]'`."
+    )
+
+
+@dataclass(eq=False)
+class ResultsIncomplete(JobError):
+    """The trainer ended well but files are missing."""
+
+    step: str
+    missing: str
+    code = "results_incomplete"
+    sentence = (
+        "{step} ended without an error but did not write {missing}; "
+        "see the job's log for the reason."
+    )
+
+
+@dataclass(eq=False)
+class JobLost(JobError):
+    """The worker lost sight of the job."""
+
+    job_id: str
+    reason: str
+    code = "job_lost"
+    sentence = "The job {job_id} was lost ({reason}); run the same command again."
+
+
+@dataclass(eq=False)
+class JobUnknown(JobError):
+    """The worker does not know the job."""
+
+    job_id: str
+    code = "job_unknown"
+    sentence = "The worker knows no job {job_id}; list its jobs to find the right one."
+
+
+@dataclass(eq=False)
+class JobConflict(JobError):
+    """The same job id came with another package."""
+
+    job_id: str
+    code = "job_conflict"
+    exit_code = EXIT_REFUSED
+    sentence = (
+        "The job {job_id} was already submitted with other contents; "
+        "submit it under a new id."
+    )
+
+
+@dataclass(eq=False)
+class JobCancelled(JobError):
+    """The user cancelled the job."""
+
+    job_id: str
+    code = "job_cancelled"
+    exit_code = EXIT_CANCELLED
+    sentence = "The job {job_id} was cancelled; nothing of it was kept."
