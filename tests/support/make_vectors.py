@@ -153,7 +153,7 @@ def errors() -> list[dict[str, Any]]:
     made = [
         leaf(**{f.name: f"<{f.name}>" for f in fields(leaf)})
         for leaf in leaves
-        if leaf.__module__.endswith("protocol.errors")
+        if ".protocol.errors." in leaf.__module__
     ]
     return [
         {
