@@ -96,12 +96,16 @@ class Journal:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         except OSError as error:
             raise storage_error(error, self._path) from None
+        self._db = sqlite3.connect(
+            self._path, timeout=LOCK_TIMEOUT_S, isolation_level=None
+        )
         try:
-            self._db = sqlite3.connect(
-                self._path, timeout=LOCK_TIMEOUT_S, isolation_level=None
-            )
             self._open()
+        except StorageFailed:
+            self._db.close()
+            raise
         except sqlite3.Error as error:
+            self._db.close()
             if "locked" in str(error):
                 raise FolderInUse(place=str(folder)) from None
             raise StorageFailed(place=str(self._path), reason=str(error)) from None

@@ -205,7 +205,7 @@ def test_each_direction_refuses_the_other() -> None:
         '{"type":"ping","id":"\\ud800"}',
         '{"type":"ping","id":"\ud800"}',
         '{"type":"update_metadata","id":"c-1","metadata":{"properties":{"a":%s}}}'
-        % ("[" * 5000 + "]" * 5000),
+        % ("[" * 20_000 + "]" * 20_000),
         '{"type":"discover_peers","id":"c-1","properties":{"a":%s}}' % ("9" * 5000),
         b"\xff\xfe",
         b'{"type":"\x80"}',
