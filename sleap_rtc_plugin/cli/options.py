@@ -6,6 +6,7 @@ nothing heavy.
 
 import asyncio
 import logging
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Coroutine
@@ -18,6 +19,7 @@ from sleap_rtc_plugin.protocol.session_string import Session
 
 __all__ = [
     "fail",
+    "on_interrupt",
     "run_async",
     "session_option",
     "set_up_logging",
@@ -86,3 +88,13 @@ def fail(error: RtcError, *, verbose: bool = False) -> NoReturn:
         traceback.print_exception(error)
     click.echo(str(error), err=True)
     sys.exit(error.exit_code)
+
+
+def on_interrupt(stop: Callable[[], None]) -> None:
+    """Call `stop` on the event loop when the program is interrupted or terminated."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, stop)
+        except NotImplementedError:  # on Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))

@@ -6,13 +6,13 @@ it is imported only when the command runs.
 
 import asyncio
 import ipaddress
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from sleap_rtc_plugin.cli.options import on_interrupt
 from sleap_rtc_plugin.protocol.errors import EXIT_USAGE, RtcError
 
 if TYPE_CHECKING:
@@ -99,20 +99,12 @@ def signaling(
 
 async def _serve(server: "SignalingServer", settings: "SignalingConfig") -> None:
     interrupted = asyncio.Event()
-    _on_interrupt(asyncio.get_running_loop(), interrupted)
+    on_interrupt(interrupted.set)
     async with server:
         for line in _announcement(server, settings):
             click.echo(line, err=True)
         await interrupted.wait()
         click.echo("Stopping.", err=True)
-
-
-def _on_interrupt(loop: asyncio.AbstractEventLoop, interrupted: asyncio.Event) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            loop.add_signal_handler(number, interrupted.set)
-        except NotImplementedError:  # on Windows
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(interrupted.set))
 
 
 def _announcement(server: "SignalingServer", settings: "SignalingConfig") -> list[str]:

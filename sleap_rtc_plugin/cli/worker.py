@@ -4,20 +4,23 @@ The worker itself is in `sleap_rtc_worker`; it is imported when the command runs
 Standard output carries exactly one line, the session string; all else is on stderr.
 """
 
-import asyncio
 import contextlib
 import secrets
-import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from sleap_rtc_plugin.cli.options import run_async, set_up_logging, verbose_option
+from sleap_rtc_plugin.cli.options import (
+    on_interrupt,
+    run_async,
+    set_up_logging,
+    verbose_option,
+)
 from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
 from sleap_rtc_plugin.protocol.limits import SECRET_BYTES
 from sleap_rtc_plugin.protocol.session_string import Session, is_signaling_url
@@ -232,7 +235,7 @@ def _reachable(host: str) -> str:
 async def _serve(
     client: "RTCWorkerClient", session: Session, *, prints_session: bool
 ) -> None:
-    _on_interrupt(client.stop)
+    on_interrupt(client.stop)
 
     def ready() -> None:
         if prints_session:
@@ -248,12 +251,3 @@ async def _serve(
     if client.running_jobs:
         last += " What runs goes on; the next worker on this folder takes it up."
     click.echo(last, err=True)
-
-
-def _on_interrupt(stop: Callable[[], None]) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            loop.add_signal_handler(number, stop)
-        except NotImplementedError:  # on Windows
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop))
