@@ -90,10 +90,6 @@ class WorkerLink:
         """Hand a job's events to `follower` from now on."""
         self._followers[job_id] = follower
 
-    def unfollow(self, job_id: str) -> None:
-        """Stop handing on a job's events."""
-        self._followers.pop(job_id, None)
-
     async def offered_results(self, command: JobFetch) -> FileMeta:
         """Ask for a job's results and return the worker's offer.
 

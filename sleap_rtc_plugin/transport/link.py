@@ -15,7 +15,6 @@ from sleap_rtc_plugin.protocol.authentication import Authenticated
 from sleap_rtc_plugin.protocol.codec import decode_control, encode_control
 from sleap_rtc_plugin.protocol.errors import RemoteProtocolError
 from sleap_rtc_plugin.protocol.limits import (
-    CLOSE_DRAIN_TIMEOUT_S,
     CONTROL_BUFFER_HIGH_BYTES,
     CONTROL_BUFFER_MAX_BYTES,
     KEEP_ALIVE_INTERVAL_S,
@@ -186,16 +185,6 @@ class Link:
         if self._keep_alive is not asyncio.current_task():
             self._keep_alive.cancel()
         self._close()
-
-    async def close_gently(self, reason: str) -> None:
-        """Let what was queued go out, within a second, then close."""
-        try:
-            async with asyncio.timeout(CLOSE_DRAIN_TIMEOUT_S):
-                while self._control.bufferedAmount and not self.closed.is_set():
-                    await self._wait(self._room_in_control)
-        except (TimeoutError, LinkClosed):
-            pass
-        self.close(reason)
 
     async def _run(self) -> None:
         while True:

@@ -147,16 +147,6 @@ async def test_closing_one_side_closes_the_other() -> None:
         other.send(messages.KeepAlive())
 
 
-async def test_closing_gently_lets_the_last_words_out() -> None:
-    async with linked() as (one, other):
-        heard: asyncio.Queue[Any] = asyncio.Queue()
-        other.on_control = heard.put_nowait
-        last = messages.Acknowledged(command_id="c-1")
-        one.send(last)
-        await one.close_gently("done")
-        assert await heard.get() == last
-
-
 async def test_a_peer_that_falls_silent_loses_the_link(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
