@@ -1,0 +1,1 @@
+"""The process beside SLEAP that does the work: sessions, packages, jobs, results."""
