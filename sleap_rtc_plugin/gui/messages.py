@@ -1,0 +1,416 @@
+"""What SLEAP's side says to the user: errors, situations, jobs and quantities in words.
+
+Pure text, without Qt and without SLEAP; the windows show it as plain text and the
+presenter puts it into its snapshot. An error keeps its own sentence unless that one
+speaks of the command line; here it names the button to press instead.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Final
+
+from sleap_rtc_plugin.companion.messages import JobRow, WorkerRow
+from sleap_rtc_plugin.protocol import errors
+from sleap_rtc_plugin.protocol.errors import RtcError
+from sleap_rtc_plugin.protocol.ids import clean_text
+from sleap_rtc_plugin.protocol.job import JobState
+from sleap_rtc_plugin.session.run_request import ModelToTrain, RunRequest
+
+__all__ = [
+    "COMPANION_RESTARTED",
+    "CONFIGURE_FIRST",
+    "PROJECT_EMPTY",
+    "PROJECT_UNLABELED",
+    "PROJECT_UNSAVED",
+    "Question",
+    "closing_question",
+    "companion_dead",
+    "error_words",
+    "job_words",
+    "plan_words",
+    "project_moved",
+    "project_replaced",
+    "results_without_project",
+    "takes_jobs",
+    "worker_back",
+    "worker_gone",
+    "worker_state",
+]
+
+MAX_WORDS_CHARS: Final = 600
+
+# -- errors ----------------------------------------------------------------------------
+
+_ERRORS: Final[Mapping[type[RtcError], str]] = {
+    errors.LocalProtocolError: (
+        "This is a fault in the Remote Train plugin itself: {detail}. Please report it."
+    ),
+    errors.RemoteProtocolError: (
+        "The other side broke the protocol ({detail}). Check that both sides run the "
+        "same version of sleap-rtc-plugin."
+    ),
+    errors.RemoteFailure: (
+        "The worker reports {kind} ({detail}). A newer version of sleap-rtc-plugin on "
+        "this computer may know what that means."
+    ),
+    errors.SessionStringInvalid: (
+        "The session string cannot be read ({reason}). Copy the whole line that the "
+        "worker printed and paste it again."
+    ),
+    errors.SessionStringTooNew: (
+        "The session string has version {version}, which this plugin does not know. "
+        "Update sleap-rtc-plugin on this computer."
+    ),
+    errors.TokenRefused: (
+        "The sign-in for {server} has expired or is not accepted ({reason}). Paste a "
+        "new session string, or sign in again."
+    ),
+    errors.RoomGone: (
+        "This lab no longer exists on {server}. Start the worker again and paste the "
+        "session string that it prints."
+    ),
+    errors.CompanionGone: (
+        "The program that works beside SLEAP has ended ({reason}). Jobs on workers go "
+        "on; press Start again to go on with them."
+    ),
+    errors.NoWorker: (
+        "No worker is online in this lab. Start one on the machine with the GPU; it "
+        "appears here by itself."
+    ),
+    errors.WorkerNotFound: "No worker named {worker} is online; there is {online}.",
+    errors.WorkerVanished: f"The worker {{worker}} went away while {{activity}}; {_AGAIN}.",
+    errors.PortInUse: (
+        "The address {address} is already in use. Close the program that holds it and "
+        "try again."
+    ),
+    errors.FolderInUse: (
+        "The folder {place} is in use by another worker. Stop that one and try again."
+    ),
+    errors.VersionMismatch: (
+        "This computer speaks protocol {ours}, the worker {theirs}. Update "
+        "sleap-rtc-plugin on the older one."
+    ),
+    errors.PeerNotFound: (
+        "The worker {peer_id} is no longer online in this lab. Choose another one, or "
+        "wait until it is back."
+    ),
+    errors.NotRegistered: "The connection to the lab was lost. Press Connect again.",
+    errors.NotAPackage: (
+        "{path} cannot be sent ({reason}). Save the project in SLEAP and press Run "
+        "remotely again."
+    ),
+    errors.UnsafeMember: (
+        "The package holds {member}, which {reason}. Nothing was sent."
+    ),
+    errors.PackageTooLarge: (
+        "The package {path} {reason}, so it is not accepted. Nothing was sent."
+    ),
+    errors.LabelsUnreadable: (
+        "The labels {path} do not load ({reason}). Save the project in SLEAP and press "
+        "Run remotely again."
+    ),
+    errors.ConfigRefused: (
+        "The training configuration {config} is not accepted: {reason}. Correct it "
+        "with Configure."
+    ),
+    errors.OptionRefused: (
+        "The inference option {option} is not accepted: {reason}. Change it with "
+        "Configure."
+    ),
+    errors.DiskFull: (
+        "There is not enough space on {place}: {needed} are needed and {free} are "
+        f"free. Make room, then {_AGAIN}."
+    ),
+    errors.StorageFailed: (
+        f"{{place}} could not be read or written ({{reason}}). Check the disk, then {_AGAIN}."
+    ),
+    errors.DigestMismatch: (
+        "{path} did not arrive as it was sent, also when sent again, and was "
+        "discarded. Check the disks and the memory of both machines, then press Run "
+        "remotely again."
+    ),
+    errors.UnsafeCheckpoint: (
+        "The result {path} is refused ({reason}), since loading it could run a "
+        "stranger's program on this computer. Train again on a worker that you trust."
+    ),
+    errors.SourceChanged: (
+        f"{{path}} changed while it was being sent. Wait until it is complete, then {_AGAIN}."
+    ),
+    errors.TransferStalled: f"Nothing arrived for {{seconds}} s while {{activity}}; {_AGAIN}.",
+    errors.StepFailed: (
+        "{step} failed: {reason}. The job's log in Remote Jobs says more."
+    ),
+    errors.TrainerMissing: (
+        "The worker {worker} has no sleap-nn, so it cannot train. Choose another one, "
+        "or have sleap-nn installed there."
+    ),
+    errors.ResultsIncomplete: (
+        "{step} ended without an error but did not write {missing}. The job's log in "
+        "Remote Jobs says more."
+    ),
+    errors.JobLost: "The job {job_id} was lost ({reason}). Press Run remotely again.",
+    errors.JobUnknown: (
+        "The worker does not know the job {job_id}. See Remote Jobs for those it has."
+    ),
+    errors.JobConflict: (
+        "The job {job_id} was already sent with other contents. Press Run remotely to "
+        "send this as a new one."
+    ),
+    errors.JobCancelled: "The job was cancelled; nothing of it was kept.",
+}
+
+
+def error_words(error: RtcError) -> str:
+    """Say an error to someone who sits before SLEAP: plain text, bounded."""
+    sentence = _ERRORS.get(type(error))
+    if sentence is None:
+        return _bounded(str(error))
+    values = {field.name: getattr(error, field.name) for field in fields(error)}
+    return _bounded(sentence.format(**values))
+
+
+def _bounded(text: str) -> str:
+    lines = (clean_text(line, MAX_WORDS_CHARS) for line in text.split("\n"))
+    words = "\n".join(line for line in lines if line)
+    return (
+        words if len(words) <= MAX_WORDS_CHARS else words[: MAX_WORDS_CHARS - 1] + "…"
+    )
+
+
+# -- situations ------------------------------------------------------------------------
+
+PROJECT_EMPTY: Final = (
+    "This project has no videos yet. Add a video and label some frames first."
+)
+PROJECT_UNSAVED: Final = (
+    "This project is not saved. Save it first: a remote run works on the saved file."
+)
+PROJECT_UNLABELED: Final = (
+    "No frame of this project is labeled by hand yet. Label some frames and save the "
+    "project first."
+)
+CONFIGURE_FIRST: Final = "Nothing is configured yet. Press Configure to set up the run."
+COMPANION_RESTARTED: Final = (
+    "The program that works beside SLEAP ended unexpectedly and was started again. "
+    "Jobs on workers were not affected."
+)
+
+
+def companion_dead(reason: str) -> str:
+    """Say that the companion ended twice; `reason` is what the host says."""
+    return _bounded(
+        f"{_sentence(reason)} Your project and the jobs on workers are not affected. "
+        "Press Start again to go on."
+    )
+
+
+def worker_gone(worker: str) -> str:
+    """Say that a monitored job's worker cannot be reached."""
+    return (
+        f"{_name(worker)} cannot be reached; trying again. The training goes on there, "
+        "and nothing of its curve will be missing."
+    )
+
+
+def worker_back(worker: str) -> str:
+    """Say that a monitored job's worker is there again."""
+    return f"{_name(worker)} is back; the curve is complete."
+
+
+def project_moved(path: str) -> str:
+    """Say why results wait: their project's file is not where it was."""
+    return (
+        f"The project {_path(path)} was moved or deleted while the job ran, so its "
+        "predictions were not merged. They wait in Remote Jobs."
+    )
+
+
+def project_replaced(path: str) -> str:
+    """Say why results wait: another project lies where theirs was."""
+    return (
+        f"The project {_path(path)} is no longer the one that the job was sent from: "
+        "its skeleton or its videos are different. The predictions wait in Remote Jobs."
+    )
+
+
+def results_without_project(path: str, kept: str) -> str:
+    """Say where results went whose project's folder is gone."""
+    return (
+        f"The folder of the project {_path(path)} no longer exists. The models and "
+        f"predictions of the job were kept in {_path(kept)}."
+    )
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with two ways out besides staying; plain text."""
+
+    title: str
+    text: str
+    details: str
+    finish: str
+    stop: str
+    stay: str
+
+
+def closing_question(worker: str, left: str = "") -> Question:
+    """Ask what becomes of a package that is on its way when SLEAP is closed.
+
+    Args:
+        worker: where the package goes.
+        left: the time that sending still takes, in words, or empty.
+    """
+    time_left = f" It needs {left} more." if left else ""
+    return Question(
+        title="A package is being sent",
+        text=f"A training package is still being sent to {_name(worker)}.",
+        details=(
+            f"Sending can go on in the background after SLEAP is closed.{time_left} "
+            "The results wait on the worker until you fetch them in Remote Jobs."
+        ),
+        finish="&Finish Sending in the Background",
+        stop="&Stop Sending",
+        stay="&Cancel",
+    )
+
+
+# -- workers and jobs ------------------------------------------------------------------
+
+_WORKER_STATES: Final[Mapping[str, str]] = {
+    "starting": "Starting",
+    "available": "Available",
+    "busy": "Busy",
+    "closing": "Closing",
+}
+_JOB_STATES: Final[Mapping[str, str]] = {
+    JobState.SUBMITTED: "Announced",
+    JobState.STAGING: "Package is on its way",
+    JobState.QUEUED: "Waiting in the queue",
+    JobState.STARTING: "Starting",
+    JobState.RUNNING: "Running",
+    JobState.STOPPING: "Stopping, keeping the model",
+    JobState.CANCELLING: "Cancelling",
+    JobState.COLLECTING: "Gathering the results",
+    JobState.SUCCEEDED: "Done",
+    JobState.FAILED: "Failed",
+    JobState.CANCELLED: "Cancelled",
+    JobState.REJECTED: "Not accepted",
+    JobState.LOST: "Lost",
+}
+
+
+def takes_jobs(worker: WorkerRow) -> bool:
+    """Tell whether a run can be sent to this worker now."""
+    return worker.status in ("available", "busy") and not worker.refusal
+
+
+def worker_state(worker: WorkerRow) -> str:
+    """Say a worker's state in one or two words."""
+    if worker.status in ("available", "busy") and worker.refusal:
+        return "Takes no jobs"
+    return _WORKER_STATES.get(worker.status, "Unknown")
+
+
+def job_words(job: JobRow, *, before: int | None = None) -> str:
+    """Say where a job stands, such as "Training model 1 of 2, epoch 12".
+
+    Args:
+        job: the job.
+        before: how many jobs run before it, where that is known.
+    """
+    if job.state == JobState.QUEUED and before is not None:
+        return (
+            f"Waiting in the queue, {before} before you" if before else "Next in line"
+        )
+    if job.state != JobState.RUNNING:
+        return _JOB_STATES.get(job.state, "Unknown")
+    if job.total > 0:
+        return f"Predicting {job.done:,} of {job.total:,} frames"
+    words = "Training"
+    if job.step is not None and job.steps > 1:
+        words += f", step {job.step + 1} of {job.steps}"
+    if job.epoch is not None:
+        words += f", epoch {job.epoch + 1}"
+    return words
+
+
+# -- runs ------------------------------------------------------------------------------
+
+_PIPELINES: Final[Mapping[frozenset[str], str]] = {
+    frozenset({"centroid", "centered_instance"}): "Top-down",
+    frozenset({"centroid", "multi_class_topdown"}): "Top-down with identities",
+    frozenset({"bottomup"}): "Bottom-up",
+    frozenset({"multi_class_bottomup"}): "Bottom-up with identities",
+    frozenset({"single_instance"}): "Single animal",
+}
+_TARGETS: Final[Mapping[str, str]] = {
+    "frame": "the current frame",
+    "clip": "the selected clip",
+    "video": "the current video",
+    "all_videos": "all videos",
+    "random_video": "random frames of the current video",
+    "random": "random frames of all videos",
+    "suggestions": "the suggested frames",
+    "user_labeled": "the frames labeled by hand",
+    "predicted": "the frames with predictions",
+}
+
+
+def plan_words(run: RunRequest) -> str:
+    """Say what a run does, such as "Top-down: train 2 models, then predict on …"."""
+    to_train = sum(isinstance(model, ModelToTrain) for model in run.models)
+    trained = len(run.models) - to_train
+    pipeline = _PIPELINES.get(frozenset(model.head for model in run.models), "")
+    where = _where(run) if run.predictions else ""
+    if not to_train:
+        words = (
+            f"predict on {where or 'nothing'} with {_count(trained, 'trained model')}"
+        )
+    else:
+        words = f"train {_count(to_train, 'model')}"
+        if trained:
+            words += f", use {_count(trained, 'trained model')}"
+        if where:
+            words += f", then predict on {where}"
+    return f"{pipeline}: {words}" if pipeline else words[0].upper() + words[1:]
+
+
+def _where(run: RunRequest) -> str:
+    words = _TARGETS.get(run.merge.target, "the chosen frames")
+    counts = [_frames_named(argv) for argv in run.predictions]
+    known = [count for count in counts if count is not None]
+    if len(known) < len(counts) or sum(known) < 2:
+        return words
+    return f"{words} ({sum(known):,} frames)"
+
+
+def _frames_named(argv: list[str]) -> int | None:
+    """Count the frames that `--frames` lists; None where it lists none."""
+    if "--frames" not in argv[:-1]:
+        return None
+    parts = argv[argv.index("--frames") + 1].split(",")
+    if not all(part.lstrip("-").isdecimal() for part in parts):
+        return None
+    if len(parts) == 2 and parts[1].startswith("-"):  # SLEAP's "first,-last"
+        return max(0, int(parts[1][1:]) - int(parts[0]) + 1)
+    return len(parts)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+# -- parts -----------------------------------------------------------------------------
+
+
+def _name(worker: str) -> str:
+    return clean_text(worker) or "The worker"
+
+
+def _path(path: str) -> str:
+    return clean_text(path, MAX_WORDS_CHARS // 2)
+
+
+def _sentence(text: str) -> str:
+    text = clean_text(text, MAX_WORDS_CHARS)
+    return text if text.endswith((".", "!", "?", "…")) else f"{text}."
