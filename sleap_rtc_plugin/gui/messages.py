@@ -78,7 +78,10 @@ _ERRORS: Final[Mapping[type[RtcError], str]] = {
         "appears here by itself."
     ),
     errors.WorkerNotFound: "No worker named {worker} is online; there is {online}.",
-    errors.WorkerVanished: f"The worker {{worker}} went away while {{activity}}; {_AGAIN}.",
+    errors.WorkerVanished: (
+        "The worker {worker} went away while {activity}. Press Run remotely to go on "
+        "where it stopped."
+    ),
     errors.PortInUse: (
         "The address {address} is already in use. Close the program that holds it and "
         "try again."
@@ -119,10 +122,11 @@ _ERRORS: Final[Mapping[type[RtcError], str]] = {
     ),
     errors.DiskFull: (
         "There is not enough space on {place}: {needed} are needed and {free} are "
-        f"free. Make room, then {_AGAIN}."
+        "free. Make room and press Run remotely to go on where it stopped."
     ),
     errors.StorageFailed: (
-        f"{{place}} could not be read or written ({{reason}}). Check the disk, then {_AGAIN}."
+        "{place} could not be read or written ({reason}). Check the disk and press "
+        "Run remotely to go on where it stopped."
     ),
     errors.DigestMismatch: (
         "{path} did not arrive as it was sent, also when sent again, and was "
@@ -134,9 +138,13 @@ _ERRORS: Final[Mapping[type[RtcError], str]] = {
         "stranger's program on this computer. Train again on a worker that you trust."
     ),
     errors.SourceChanged: (
-        f"{{path}} changed while it was being sent. Wait until it is complete, then {_AGAIN}."
+        "{path} changed while it was being sent. Wait until it is complete and press "
+        "Run remotely to go on where it stopped."
     ),
-    errors.TransferStalled: f"Nothing arrived for {{seconds}} s while {{activity}}; {_AGAIN}.",
+    errors.TransferStalled: (
+        "Nothing arrived for {seconds} s while {activity}. Press Run remotely to go on "
+        "where it stopped."
+    ),
     errors.StepFailed: (
         "{step} failed: {reason}. The job's log in Remote Jobs says more."
     ),
@@ -312,16 +320,14 @@ def worker_state(worker: WorkerRow) -> str:
 
 
 def job_words(job: JobRow, *, before: int | None = None) -> str:
-    """Say where a job stands, such as "Training model 1 of 2, epoch 12".
+    """Say where a job stands, such as "Training, step 1 of 2, epoch 12".
 
     Args:
         job: the job.
         before: how many jobs run before it, where that is known.
     """
     if job.state == JobState.QUEUED and before is not None:
-        return (
-            f"Waiting in the queue, {before} before you" if before else "Next in line"
-        )
+        return f"Waiting in the queue, {before} before you"
     if job.state != JobState.RUNNING:
         return _JOB_STATES.get(job.state, "Unknown")
     if job.total > 0:

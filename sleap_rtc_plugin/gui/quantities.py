@@ -27,12 +27,11 @@ def format_size(size_bytes: float) -> str:
         return UNKNOWN
     if size_bytes < 1000:
         return "1 byte" if int(size_bytes) == 1 else f"{int(size_bytes)} bytes"
-    value, unit = float(size_bytes), ""
-    for unit in _SIZES:
-        value /= 1000
-        if value < 999.5:
-            break
-    return f"{value:.1f} {unit}" if value < 99.95 else f"{value:,.0f} {unit}"
+    value, step = size_bytes / 1000, 0
+    while value >= 999.5 and step < len(_SIZES) - 1:
+        value, step = value / 1000, step + 1
+    digits = 1 if value < 99.95 else 0
+    return f"{value:,.{digits}f} {_SIZES[step]}"
 
 
 def format_rate(bytes_per_s: float) -> str:
@@ -49,11 +48,16 @@ def format_duration(seconds: float) -> str:
     minutes, s = divmod(whole, 60)
     hours, m = divmod(minutes, 60)
     days, h = divmod(hours, 24)
-    for large, small, units in ((days, h, "d h"), (hours, m, "h min"), (m, s, "min s")):
-        if large:
-            first, second = units.split()
-            return f"{large} {first} {small} {second}" if small else f"{large} {first}"
-    return f"{s} s"
+    if days:
+        return _two(days, "d", h, "h")
+    if hours:
+        return _two(h, "h", m, "min")
+    return _two(m, "min", s, "s") if m else f"{s} s"
+
+
+def _two(large: int, large_unit: str, small: int, small_unit: str) -> str:
+    words = f"{large} {large_unit}"
+    return f"{words} {small} {small_unit}" if small else words
 
 
 def format_memory(free_mb: int | None, total_mb: int | None) -> str:
