@@ -5,7 +5,6 @@ Standard output carries exactly one line, the session string; all else is on std
 """
 
 import contextlib
-import secrets
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -22,7 +21,6 @@ from sleap_rtc_plugin.cli.options import (
     verbose_option,
 )
 from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
-from sleap_rtc_plugin.protocol.limits import SECRET_BYTES
 from sleap_rtc_plugin.protocol.session_string import Session, is_signaling_url
 
 if TYPE_CHECKING:
@@ -155,13 +153,15 @@ async def _session(
     server: "_Server",
 ) -> AsyncIterator[Session]:
     """Join a session, or open one at a server that is there or is started here."""
+    from sleap_rtc_plugin.session.new_room import open_room
+
     if text is not None:
         yield Session.parse(text)
     elif signaling is not None:
-        yield await _open_session(client, signaling.rstrip("/"))
+        yield await open_room(signaling.rstrip("/"), client.identity.peer_id)
     else:
         async with _signaling_here(server) as url:
-            yield await _open_session(client, url)
+            yield await open_room(url, client.identity.peer_id)
 
 
 @contextlib.asynccontextmanager
@@ -199,21 +199,6 @@ async def _signaling_here(wanted: "_Server") -> AsyncIterator[str]:
                 err=True,
             )
         yield url
-
-
-async def _open_session(client: "RTCWorkerClient", url: str) -> Session:
-    from sleap_rtc_plugin.transport.account import AccountClient
-
-    async with AccountClient(url) as account:
-        signed_in = await account.sign_in_anonymously()
-        room = await account.create_room(signed_in.token)
-    return Session(
-        url=url,
-        room_id=room.room_id,
-        token=room.token,
-        peer_id=client.identity.peer_id,
-        secret=secrets.token_bytes(SECRET_BYTES),
-    )
 
 
 def _reachable(host: str) -> str:

@@ -9,6 +9,7 @@ import getpass
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,12 @@ from sleap_rtc_plugin.protocol.errors import (
 from sleap_rtc_plugin.protocol.ids import clean_text, new_job_id
 from sleap_rtc_plugin.protocol.job import ENDED, JobState
 from sleap_rtc_plugin.protocol.job_mirror import JobMirror
-from sleap_rtc_plugin.protocol.messages import PredictStep, StepEvent, TrainStep
+from sleap_rtc_plugin.protocol.messages import (
+    JobSpec,
+    PredictStep,
+    StepEvent,
+    TrainStep,
+)
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.session.pending_jobs import (
     PendingJob,
@@ -50,6 +56,8 @@ __all__ = [
     "Submission",
     "SubmissionPlan",
     "missing_results",
+    "models_in_order",
+    "owner_name",
 ]
 
 ABANDONED_AFTER_S = 24 * 3600.0
@@ -155,7 +163,7 @@ class Submission:
             self._plan.package, workdir, keep_wandb_key=self._plan.keep_wandb_key
         )
         spec = msgspec.structs.replace(
-            package.spec, owner=_owner(), allow_wandb=self._plan.keep_wandb_key
+            package.spec, owner=owner_name(), allow_wandb=self._plan.keep_wandb_key
         )
         return dataclasses.replace(package, spec=spec)
 
@@ -259,8 +267,7 @@ class Submission:
             )
         finally:
             self._watch.stop("results")
-        names = [s.run_name for s in job.mirror.spec.steps if isinstance(s, TrainStep)]
-        models = sorted(imported.models, key=lambda path: _place(path.name, names))
+        models = models_in_order(imported.models, job.mirror.spec)
         self._report.models = [str(path.resolve()) for path in models]
         missing = missing_results(job.mirror, imported)
         self._report.predictions = [
@@ -302,13 +309,19 @@ def missing_results(mirror: JobMirror, imported: ImportedResults) -> list[str]:
     return missing
 
 
-def _place(folder: str, run_names: list[str]) -> int:
-    """Return where a model stands in its job; ` (2)` may follow its run name."""
-    places = (i for i, name in enumerate(run_names) if folder.startswith(name))
-    return next(places, len(run_names))
+def models_in_order(models: Sequence[Path], spec: JobSpec) -> list[Path]:
+    """Return model folders in the order in which their job trained them."""
+    names = [step.run_name for step in spec.steps if isinstance(step, TrainStep)]
+
+    def place(folder: Path) -> int:
+        # ` (2)` may follow a run name.
+        places = (i for i, name in enumerate(names) if folder.name.startswith(name))
+        return next(places, len(names))
+
+    return sorted(models, key=place)
 
 
-def _owner() -> str:
+def owner_name() -> str:
     """Return the name that others in the room see beside the job."""
     try:
         return clean_text(getpass.getuser())

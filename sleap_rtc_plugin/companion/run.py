@@ -1,0 +1,384 @@
+"""A run from the click to its results at home, in the companion.
+
+Builds or opens the package, submits it, follows the job, brings the results to the
+project's folder, and writes down at each point what a later SLEAP has to know. The
+service starts runs and picks up those of an earlier SLEAP.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import shutil
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import platformdirs
+import yaml
+
+from sleap_rtc_plugin.companion.followed_job import (
+    FollowedJob,
+    FollowedWorker,
+    StepFacts,
+)
+from sleap_rtc_plugin.companion.messages import (
+    Event,
+    JobChanged,
+    JobRow,
+    PackageProgress,
+    ResultsHome,
+)
+from sleap_rtc_plugin.companion.throttle import Ticker
+from sleap_rtc_plugin.protocol.errors import (
+    JobCancelled,
+    JobLost,
+    LocalProtocolError,
+    ResultsIncomplete,
+    RtcError,
+    StorageFailed,
+)
+from sleap_rtc_plugin.protocol.job import JobState
+from sleap_rtc_plugin.protocol.messages import TrainStep
+from sleap_rtc_plugin.session.package_builder import build_package
+from sleap_rtc_plugin.session.run_records import RunRecord, RunRecords
+from sleap_rtc_plugin.session.run_request import RunRequest
+from sleap_rtc_plugin.session.submission import (
+    missing_results,
+    models_in_order,
+    owner_name,
+)
+from sleap_rtc_plugin.session.training_package import TrainingPackage, open_package
+from sleap_rtc_plugin.session.worker_link import WorkerLink
+from sleap_rtc_plugin.transport.effects import in_thread, monotonic
+from sleap_rtc_plugin.transport.file_source import FileSource
+
+__all__ = [
+    "PREDICTIONS_FOLDER",
+    "PackageMaker",
+    "Run",
+    "RunTools",
+    "from_package",
+    "from_project",
+    "images_folder",
+    "results_home",
+]
+
+logger = logging.getLogger(__name__)
+
+PREDICTIONS_FOLDER: Final = "predictions"
+PACKAGE_INTERVAL_S: Final = 0.1
+_WITH_RESULTS: Final = (JobState.SUCCEEDED, JobState.FAILED, JobState.LOST)
+
+OnProgress = Callable[[str, int, int], None]
+PackageMaker = Callable[[Path, OnProgress], TrainingPackage]
+"""Makes or opens a package below a folder, in a thread; may raise `RtcError`."""
+
+
+@dataclass(frozen=True)
+class RunTools:
+    """What runs share.
+
+    Attributes:
+        emit: takes events, on the event loop.
+        records: the runs that are under way.
+        connect: returns an open link to a worker.
+        adopt: makes a followed job of a record's job known to commands.
+        find: begins to follow a job that the worker has.
+    """
+
+    emit: Callable[[Event], None]
+    records: RunRecords
+    connect: Callable[[str], Awaitable[WorkerLink]]
+    adopt: Callable[[FollowedJob], None]
+    find: Callable[[str, str], Awaitable[FollowedJob]]
+
+
+def runs_folder(job_id: str) -> Path:
+    """Return where a run's package is built."""
+    return platformdirs.user_cache_path("sleap-remote") / "runs" / job_id
+
+
+def images_folder(job_id: str) -> Path:
+    """Return where a job's validation images are shown from."""
+    return platformdirs.user_cache_path("sleap-remote") / "images" / job_id
+
+
+def results_home(record: RunRecord) -> ResultsHome:
+    """Return the event for results that are at home."""
+    return ResultsHome(
+        job_id=record.job_id,
+        worker=record.worker,
+        models=record.models,
+        predictions=record.predictions,
+        project=record.project,
+        merge=record.merge,
+    )
+
+
+# -- where packages come from ------------------------------------------------------
+
+
+def from_project(run: RunRequest, now: datetime) -> PackageMaker:
+    """Return what builds the package of a project's run; built once per folder."""
+
+    def make(folder: Path, on_progress: OnProgress) -> TrainingPackage:
+        built = build_package(
+            run,
+            folder / "package",
+            now=now.strftime("%y%m%d_%H%M%S"),
+            on_progress=on_progress,
+        )
+        return open_package(built, folder / "opened", keep_wandb_key=run.send_wandb_key)
+
+    return make
+
+
+def from_package(path: Path) -> PackageMaker:
+    """Return what opens a package that exists."""
+
+    def make(folder: Path, on_progress: OnProgress) -> TrainingPackage:
+        return open_package(
+            path,
+            folder / "opened",
+            progress=lambda done, total: on_progress("reading", done, total),
+        )
+
+    return make
+
+
+# -- the run -----------------------------------------------------------------------
+
+
+class Run:
+    """One run; `start` it once."""
+
+    def __init__(
+        self, record: RunRecord, tools: RunTools, make: PackageMaker | None = None
+    ) -> None:
+        """Take up `record`; `make` is None for a job that the worker has already."""
+        self.record = record
+        self.sent = asyncio.Event()
+        self._tools = tools
+        self._make = make
+        self._job: FollowedJob | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._is_cancelled = threading.Event()
+        self._ticker = Ticker(PACKAGE_INTERVAL_S)
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen."""
+        return self._task is None or self._task.done()
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether its package has not arrived at the worker yet."""
+        return not self.is_over and not self.sent.is_set()
+
+    def cancel(self) -> None:
+        """End it and discard the job, wherever it stands."""
+        self._is_cancelled.set()
+        if self._job is not None:
+            self._job.cancel()
+
+    async def let_go(self) -> None:
+        """Stop working on it; a later SLEAP takes it up from its record."""
+        self._is_cancelled.set()  # the thread that builds a package sees this
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def row(self, state: str, error: RtcError | None = None) -> JobRow:
+        """Return the run as a job that its worker does not know yet."""
+        record = self.record
+        return JobRow(
+            job_id=record.job_id,
+            worker_id=record.worker_id,
+            worker=record.worker,
+            name=record.name,
+            owner=owner_name(),
+            state=state,
+            created_at=record.created_at,
+            is_followed=True,
+            error=str(error) if error is not None else "",
+        )
+
+    # -- its way -------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            if self._make is not None:
+                job = await self._submit(self._make)
+            else:
+                job = await self._tools.find(self.record.worker_id, self.record.job_id)
+            self._job = job
+            self.sent.set()
+            await job.follow()
+            await self._come_home(job)
+        except RtcError as error:
+            self._fail(error)
+        except Exception as error:
+            logger.exception("The run %s failed", self.record.job_id)
+            self._fail(LocalProtocolError(detail=type(error).__name__))
+        finally:
+            self.sent.set()
+
+    async def _submit(self, make: PackageMaker) -> FollowedJob:
+        folder = runs_folder(self.record.job_id)
+        self._tools.emit(JobChanged(job=self.row("packaging")))
+        package, source = await self._packed(make, folder)
+        await self._note(phase="sending")
+        job = FollowedJob(
+            self.record.job_id,
+            package.spec,
+            worker=FollowedWorker(self.record.worker_id, self.record.worker),
+            connect=lambda: self._tools.connect(self.record.worker_id),
+            emit=self._tools.emit,
+            images_folder=images_folder(self.record.job_id),
+            facts=await in_thread(None, step_facts, package),
+            created_at=self.record.created_at,
+        )
+        self._job = job
+        self._tools.adopt(job)
+        self._raise_if_cancelled()
+        await job.submit(source)
+        await self._note(phase="running")
+        await in_thread(None, shutil.rmtree, folder, ignore_errors=True)
+        return job
+
+    async def _packed(
+        self, make: PackageMaker, folder: Path
+    ) -> tuple[TrainingPackage, FileSource]:
+        loop = asyncio.get_running_loop()
+
+        def on_progress(phase: str, done: int, total: int) -> None:
+            self._raise_if_cancelled()
+            if self._ticker.is_due(monotonic()) or done == total:
+                event = PackageProgress(
+                    job_id=self.record.job_id,
+                    phase=phase,  # type: ignore[arg-type]  # the makers' own words
+                    done=done,
+                    total=total,
+                )
+                with contextlib.suppress(RuntimeError):  # the loop may be gone
+                    loop.call_soon_threadsafe(self._tools.emit, event)
+
+        def work() -> tuple[TrainingPackage, FileSource]:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.rmtree(folder / "opened", ignore_errors=True)
+            package = make(folder, on_progress)
+            read = 0
+
+            def on_read(size_bytes: int) -> None:
+                nonlocal read
+                read += size_bytes
+                on_progress("reading", read, package.total_bytes)
+
+            return package, FileSource.scan(package.root, package.members, on_read)
+
+        package, source = await in_thread(None, work)
+        spec = msgspec.structs.replace(
+            package.spec, owner=owner_name(), name=self.record.name or package.spec.name
+        )
+        if not self.record.name:
+            self.record = msgspec.structs.replace(self.record, name=spec.name)
+        return dataclasses.replace(package, spec=spec), source
+
+    def _raise_if_cancelled(self) -> None:
+        if self._is_cancelled.is_set():
+            raise JobCancelled(job_id=self.record.job_id)
+
+    # -- results -------------------------------------------------------------------
+
+    async def _come_home(self, job: FollowedJob) -> None:
+        if job.mirror.state not in _WITH_RESULTS:
+            await self._forget()
+            return
+        output = Path(self.record.output)
+        if not await in_thread(None, output.is_dir):
+            raise StorageFailed(
+                place=str(output),
+                reason="the folder is gone; the results wait on the worker, fetch "
+                "them to another folder from the list of remote jobs",
+            )
+        imported = await job.bring_home(
+            output, PREDICTIONS_FOLDER if self.record.project is not None else ""
+        )
+        models = models_in_order(imported.models, job.mirror.spec)
+        await self._note(
+            phase="home",
+            models=[str(path.resolve()) for path in models],
+            predictions=[str(path.resolve()) for path in imported.predictions],
+        )
+        await in_thread(
+            None, shutil.rmtree, images_folder(self.record.job_id), ignore_errors=True
+        )
+        self._tools.emit(results_home(self.record))
+        missing = missing_results(job.mirror, imported)
+        if missing:
+            raise ResultsIncomplete(
+                step=f"The job {job.job_id}", missing=", ".join(missing)
+            )
+        if job.mirror.error is None and job.mirror.state is not JobState.SUCCEEDED:
+            raise JobLost(job_id=job.job_id, reason="it ended without a reason")
+
+    def _fail(self, error: RtcError) -> None:
+        logger.warning("The run %s: %s", self.record.job_id, error)
+        if self._job is not None and self._job.mirror.last_seq > 0:
+            self._job.failed(error)
+            return
+        # The worker has not taken it; what was built is kept for another try.
+        word = "cancelled" if isinstance(error, JobCancelled) else "unsent"
+        self._tools.records.remove(self.record.job_id)
+        self._tools.emit(JobChanged(job=self.row(word, error), error=error.to_wire()))
+
+    # -- its record ----------------------------------------------------------------
+
+    async def _note(self, **changes: Any) -> None:
+        self.record = msgspec.structs.replace(self.record, **changes)
+        try:
+            await in_thread(None, self._tools.records.write, self.record)
+        except OSError as error:
+            raise StorageFailed(
+                place="the list of runs", reason=error.strerror or "it is not written"
+            ) from error
+
+    async def _forget(self) -> None:
+        await in_thread(None, self._tools.records.remove, self.record.job_id)
+        folder = runs_folder(self.record.job_id)
+        await in_thread(None, shutil.rmtree, folder, ignore_errors=True)
+
+
+def step_facts(package: TrainingPackage) -> dict[int, StepFacts]:
+    """Read what the package's configurations say to the monitors."""
+    facts: dict[int, StepFacts] = {}
+    for index, step in enumerate(package.spec.steps):
+        if isinstance(step, TrainStep):
+            text = (package.root / step.config).read_text(encoding="utf-8")
+            facts[index] = _facts(yaml.safe_load(text))
+    return facts
+
+
+def _facts(config: Any) -> StepFacts:
+    trainer = _section(config, "trainer_config")
+    stopping = _section(trainer, "early_stopping")
+    patience, min_delta = stopping.get("patience"), stopping.get("min_delta")
+    return StepFacts(
+        patience=patience if isinstance(patience, int) else None,
+        min_delta=float(min_delta) if isinstance(min_delta, int | float) else None,
+        shows_images=trainer.get("visualize_preds_during_training") is True,
+    )
+
+
+def _section(config: Any, name: str) -> dict[str, Any]:
+    section = config.get(name) if isinstance(config, dict) else None
+    return section if isinstance(section, dict) else {}

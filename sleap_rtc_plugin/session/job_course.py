@@ -1,0 +1,200 @@
+"""One job from its submission to its results at home, across lost links.
+
+What `RemoteJob` does over one link, this does over as many as it takes: it connects
+again, attaches where it was, and repeats what the user wanted until the worker has
+acknowledged it. Used by the companion.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+from sleap_rtc_plugin.protocol.errors import (
+    ConnectionFailure,
+    PeerNotFound,
+    RtcError,
+    TransferStalled,
+)
+from sleap_rtc_plugin.protocol.job import JobState
+from sleap_rtc_plugin.protocol.job_mirror import JobMirror
+from sleap_rtc_plugin.protocol.messages import StepEvent, StopScope, TrainLog
+from sleap_rtc_plugin.session.remote_job import RemoteJob
+from sleap_rtc_plugin.session.result_import import ImportedResults
+from sleap_rtc_plugin.session.worker_link import WorkerLink
+from sleap_rtc_plugin.transport.file_source import FileSource
+from sleap_rtc_plugin.transport.transfer_pump import Progress
+
+__all__ = ["CourseObserver", "JobCourse"]
+
+logger = logging.getLogger(__name__)
+
+RETRY_FIRST_S: Final = 0.5
+RETRY_MAX_S: Final = 15.0
+MAX_LOG_LINES: Final = 2000
+# What another attempt may mend; everything else is the worker's last word.
+_PASSING: Final = (ConnectionFailure, PeerNotFound, TransferStalled)
+_STAGING: Final = (JobState.SUBMITTED, JobState.STAGING)
+
+T = TypeVar("T")
+
+
+class CourseObserver(Protocol):
+    """Who is told how a job goes."""
+
+    def event(self, event: StepEvent, mirror: JobMirror) -> None:
+        """Something happened to the job."""
+
+    def link_lost(self, error: RtcError) -> None:
+        """The worker cannot be reached; it is tried again."""
+
+    def link_back(self) -> None:
+        """The worker is there again, and nothing was missed."""
+
+
+class JobCourse:
+    """One job on one worker."""
+
+    def __init__(
+        self,
+        mirror: JobMirror,
+        connect: Callable[[], Awaitable[WorkerLink]],
+        observer: CourseObserver,
+    ) -> None:
+        """Follow the job of `mirror`; `connect` returns an open link to its worker."""
+        self.mirror = mirror
+        self.log: deque[str] = deque(maxlen=MAX_LOG_LINES)
+        self._connect = connect
+        self._observer = observer
+        self._job: RemoteJob | None = None
+        self._link: WorkerLink | None = None
+        self._is_lost = False
+        self._opening = asyncio.Lock()
+
+    @property
+    def link(self) -> WorkerLink | None:
+        """The link that was used last."""
+        return self._link
+
+    # -- the way of a job --------------------------------------------------------------
+
+    async def submit(self, source: FileSource, on_progress: Progress) -> None:
+        """Submit the job and send its package.
+
+        Until the worker has taken the job a failure is raised at once, since the user
+        stands before it; later ones are retried.
+
+        Raises:
+            RtcError: the worker does not take the job or its package.
+        """
+        job = await self._open()
+        state = await job.submit(source)
+        await job.attach(self._take)
+        if state in _STAGING:
+            await self._persist(lambda job: self._send(job, source, on_progress))
+
+    async def follow(self) -> None:
+        """Follow the job until it has ended.
+
+        Raises:
+            RtcError: the worker does not know the job, or breaks the protocol.
+        """
+        await self._persist(lambda job: job.wait_until(lambda m: m.has_ended))
+
+    async def bring_home(
+        self, output: Path, on_progress: Progress, predictions_folder: str = ""
+    ) -> ImportedResults:
+        """Fetch the results of an ended job into `output`.
+
+        Raises:
+            RtcError: they are not safe, not complete, or cannot be written.
+        """
+
+        async def fetch(job: RemoteJob) -> ImportedResults:
+            imported, _ = await job.fetch(
+                output, on_progress, predictions_folder=predictions_folder
+            )
+            return imported
+
+        return await self._persist(fetch)
+
+    async def stop(self, scope: StopScope) -> None:
+        """End the training soon and keep its model; said again until it arrived."""
+        await self._unless_ended(lambda job: job.stop(scope))
+
+    async def cancel(self) -> None:
+        """End the job now and discard it; said again until it arrived."""
+        await self._unless_ended(lambda job: job.cancel())
+
+    async def with_job(self, action: Callable[[RemoteJob], Awaitable[T]]) -> T:
+        """Do something over the link there is, or a new one; once."""
+        return await action(await self._attached())
+
+    # -- keeping on --------------------------------------------------------------------
+
+    async def _send(
+        self, job: RemoteJob, source: FileSource, on_progress: Progress
+    ) -> None:
+        try:
+            if self.mirror.state in _STAGING:
+                await job.send_package(source, on_progress)
+        except RtcError:
+            # A job that was refused or cancelled meanwhile says it better.
+            if not self.mirror.has_ended:
+                raise
+
+    async def _unless_ended(
+        self, command: Callable[[RemoteJob], Awaitable[None]]
+    ) -> None:
+        async def give(job: RemoteJob) -> None:
+            if not self.mirror.has_ended:
+                await command(job)
+
+        await self._persist(give)
+
+    async def _persist(self, attempt: Callable[[RemoteJob], Awaitable[T]]) -> T:
+        delay = RETRY_FIRST_S
+        while True:
+            try:
+                result = await attempt(await self._attached())
+            except _PASSING as error:
+                self._lost(error)
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, RETRY_MAX_S)
+            else:
+                return result
+
+    async def _attached(self) -> RemoteJob:
+        """Return the job over an open link that its events come on."""
+        async with self._opening:
+            if self._job is not None and not self._is_closed():
+                return self._job
+            job = await self._open()
+            await job.attach(self._take)
+            return job
+
+    async def _open(self) -> RemoteJob:
+        self._link = await self._connect()
+        self._job = RemoteJob(
+            self._link, self.mirror.job_id, self.mirror.spec, mirror=self.mirror
+        )
+        if self._is_lost:
+            self._is_lost = False
+            self._observer.link_back()
+        return self._job
+
+    def _is_closed(self) -> bool:
+        return self._link is None or self._link.link.closed.is_set()
+
+    def _lost(self, error: RtcError) -> None:
+        if not self._is_lost:
+            logger.warning("Job %s: %s", self.mirror.job_id, error)
+            self._observer.link_lost(error)
+        self._is_lost = True
+
+    def _take(self, event: StepEvent, mirror: JobMirror) -> None:
+        if isinstance(event, TrainLog):
+            self.log.extend(event.lines)
+        self._observer.event(event, mirror)
