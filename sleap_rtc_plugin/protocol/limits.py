@@ -111,3 +111,15 @@ MAX_LOG_LINES_PER_S = 200
 MAX_LAST_LINES = 20
 MAX_LOSSES_PER_EVENT = 16
 MAX_ERROR_TEXT_CHARS = 2_000
+MAX_JOBS_PER_PAGE = 100
+MAX_JOB_PAGE_BYTES = 64 * KIB
+MAX_JOBS_LISTED = 1_000
+# The end of the year 9999: the last second that calendars show.
+MAX_UNIX_TIME_S = 253_402_300_799.0
+
+# -- a training's validation images ----------------------------------------------
+MAX_IMAGES_PER_FETCH = 100
+MAX_IMAGE_BYTES = 4 * MIB
+MAX_IMAGES_TOTAL_BYTES = 64 * MIB
+MAX_IMAGE_SIDE_PIXELS = 8_192
+MAX_IMAGE_PIXELS = 32 * 1024 * 1024

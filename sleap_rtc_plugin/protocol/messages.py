@@ -14,6 +14,7 @@ from sleap_rtc_plugin.protocol.limits import (
     MAX_DISPLAY_NAME_LENGTH,
     MAX_FEATURES,
     MAX_ID_LENGTH,
+    MAX_JOBS_PER_PAGE,
     MAX_LOG_LINE_CHARS,
     MAX_LOG_LINES_PER_EVENT,
     MAX_LOSSES_PER_EVENT,
@@ -22,6 +23,7 @@ from sleap_rtc_plugin.protocol.limits import (
     MAX_PATH_CHARS,
     MAX_STEP_OPTIONS,
     MAX_STEPS,
+    MAX_UNIX_TIME_S,
 )
 
 __all__ = [
@@ -33,15 +35,22 @@ __all__ = [
     "FileDone",
     "FileMeta",
     "FileNeed",
+    "FilePurpose",
     "Hello",
     "JobAccepted",
     "JobAttach",
     "JobCancel",
+    "JobDescribe",
+    "JobDescribed",
     "JobEvent",
     "JobFetch",
+    "JobList",
+    "JobListed",
+    "JobPart",
     "JobRejected",
     "JobSpec",
     "JobSubmit",
+    "JobSummary",
     "KeepAlive",
     "NumberedEvent",
     "PredictStep",
@@ -65,7 +74,10 @@ Path = Annotated[str, Meta(min_length=1, max_length=MAX_PATH_CHARS)]
 Option = Annotated[str, Meta(max_length=MAX_OPTION_CHARS)]
 Ranges = Annotated[list[tuple[Stream, Stream]], Meta(max_length=MAX_NEED_RANGES)]
 LogLine = Annotated[str, Meta(max_length=MAX_LOG_LINE_CHARS)]
+UnixTime = Annotated[float, Meta(ge=0, le=MAX_UNIX_TIME_S)]
 StopScope = Literal["step", "job"]
+JobPart = Literal["results", "images"]
+FilePurpose = Literal["package", "results", "images"]
 
 
 class _Frame(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -155,6 +167,38 @@ class JobSpec(Struct, frozen=True, kw_only=True):
     allow_wandb: bool = False
 
 
+class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A job in one row of a list. Times are the worker's clock (Unix seconds).
+
+    Attributes:
+        state: where it stands.
+        steps: how many there are.
+        step: the one that runs or ran last, by its index.
+        epoch: of that step, counted from 0.
+        done: frames that the step has predicted.
+        total: frames that it is to predict.
+        started_at: when its first step began.
+        ended_at: when it reached its end.
+        last_seq: the number of its newest event.
+        error: why it did not end well.
+    """
+
+    job_id: JobId
+    name: Name
+    owner: Name = ""
+    state: Name
+    steps: Annotated[int, Meta(ge=1, le=MAX_STEPS)]
+    step: Count | None = None
+    epoch: Count | None = None
+    done: Count = 0
+    total: Count = 0
+    created_at: UnixTime
+    started_at: UnixTime | None = None
+    ended_at: UnixTime | None = None
+    last_seq: Count = 0
+    error: ErrorInfo | None = None
+
+
 # -- commands --------------------------------------------------------------------
 
 
@@ -223,11 +267,51 @@ class JobCancel(_Frame, frozen=True):
 
 
 class JobFetch(_Frame, frozen=True):
-    """Offer the job's results; the worker answers with `FILE_META`."""
+    """Offer files of a job; the worker answers with `FILE_META`.
+
+    The results are there when the job has ended; the images are those that the
+    training `step` has drawn so far.
+    """
 
     NAME: ClassVar[str] = "JOB_FETCH"
     command_id: CommandId
     job_id: JobId
+    part: JobPart = "results"
+    step: Count | None = None
+
+
+class JobList(_Frame, frozen=True):
+    """List the worker's jobs, the newest first, from the one after `after` on."""
+
+    NAME: ClassVar[str] = "JOB_LIST"
+    command_id: CommandId
+    after: JobId | None = None
+
+
+class JobListed(_Frame, frozen=True):
+    """A page of the worker's jobs; `more` says that older ones follow."""
+
+    NAME: ClassVar[str] = "JOB_LISTED"
+    command_id: CommandId
+    jobs: Annotated[list[JobSummary], Meta(max_length=MAX_JOBS_PER_PAGE)]
+    more: bool = False
+
+
+class JobDescribe(_Frame, frozen=True):
+    """Tell what a job is, so that a client that did not submit it can follow it."""
+
+    NAME: ClassVar[str] = "JOB_DESCRIBE"
+    command_id: CommandId
+    job_id: JobId
+
+
+class JobDescribed(_Frame, frozen=True):
+    """What a job is and where it stands."""
+
+    NAME: ClassVar[str] = "JOB_DESCRIBED"
+    command_id: CommandId
+    job: JobSummary
+    spec: JobSpec
 
 
 class Acknowledged(_Frame, frozen=True):
@@ -259,7 +343,7 @@ class FileMeta(_Frame, frozen=True):
     transfer_id: TransferId
     stream: Stream
     job_id: JobId
-    purpose: Literal["package", "results"]
+    purpose: FilePurpose
     manifest_bytes: Count
     manifest_digest: Hex32
     total_bytes: Count
@@ -362,6 +446,10 @@ CONTROL_TYPES = (
     ZmqCtrl,
     JobCancel,
     JobFetch,
+    JobList,
+    JobListed,
+    JobDescribe,
+    JobDescribed,
     Acknowledged,
     CommandFailed,
     FileMeta,
@@ -383,6 +471,10 @@ ControlMessage = (
     | ZmqCtrl
     | JobCancel
     | JobFetch
+    | JobList
+    | JobListed
+    | JobDescribe
+    | JobDescribed
     | Acknowledged
     | CommandFailed
     | FileMeta

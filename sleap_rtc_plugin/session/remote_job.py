@@ -8,6 +8,9 @@ import asyncio
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
+
+import msgspec
 
 from sleap_rtc_plugin.protocol.errors import (
     RemoteProtocolError,
@@ -15,20 +18,26 @@ from sleap_rtc_plugin.protocol.errors import (
     UnsafeCheckpoint,
     UnsafeMember,
 )
-from sleap_rtc_plugin.protocol.ids import new_command_id
+from sleap_rtc_plugin.protocol.ids import clean_text, new_command_id
 from sleap_rtc_plugin.protocol.job import JobState
 from sleap_rtc_plugin.protocol.job_mirror import (
     EventApplied,
     EventsMissing,
     JobMirror,
 )
+from sleap_rtc_plugin.protocol.limits import MAX_JOBS_LISTED
 from sleap_rtc_plugin.protocol.messages import (
     JobAccepted,
     JobAttach,
     JobCancel,
+    JobDescribe,
+    JobDescribed,
     JobFetch,
+    JobList,
+    JobListed,
     JobSpec,
     JobSubmit,
+    JobSummary,
     StepEvent,
     StopScope,
     ZmqCtrl,
@@ -41,11 +50,47 @@ from sleap_rtc_plugin.transport.link import LinkClosed
 from sleap_rtc_plugin.transport.staging_area import StagingArea
 from sleap_rtc_plugin.transport.transfer_pump import Progress, TransferTotals
 
-__all__ = ["INCOMING_FOLDER", "RemoteJob"]
+__all__ = ["INCOMING_FOLDER", "RemoteJob", "describe_job", "list_jobs"]
 
 INCOMING_FOLDER = ".sleap-remote"
 
 OnEvent = Callable[[StepEvent, JobMirror], None]
+
+
+async def list_jobs(link: WorkerLink) -> list[JobSummary]:
+    """Return a worker's jobs, the newest first, at most `MAX_JOBS_LISTED`.
+
+    Raises:
+        RtcError: the worker does not tell, or breaks the protocol.
+    """
+    jobs: dict[str, JobSummary] = {}
+    after: str | None = None
+    while len(jobs) < MAX_JOBS_LISTED:
+        page = await link.ask(JobList(command_id=new_command_id(), after=after))
+        if not isinstance(page, JobListed):
+            raise RemoteProtocolError(detail="an answer that lists no jobs")
+        if any(job.job_id in jobs for job in page.jobs):
+            raise RemoteProtocolError(detail="the same job listed twice")
+        jobs.update((job.job_id, _cleaned(job)) for job in page.jobs)
+        if not page.more:
+            break
+        if not page.jobs:
+            raise RemoteProtocolError(detail="an empty page with more to follow")
+        after = page.jobs[-1].job_id
+    return list(jobs.values())[:MAX_JOBS_LISTED]
+
+
+async def describe_job(link: WorkerLink, job_id: str) -> tuple[JobSummary, JobSpec]:
+    """Return where a job stands and what it is, for a client that did not submit it.
+
+    Raises:
+        JobUnknown: the worker has no such job.
+        RtcError: the worker does not tell, or breaks the protocol.
+    """
+    told = await link.ask(JobDescribe(command_id=new_command_id(), job_id=job_id))
+    if not isinstance(told, JobDescribed) or told.job.job_id != job_id:
+        raise RemoteProtocolError(detail="an answer that describes another thing")
+    return _cleaned(told.job), told.spec
 
 
 class RemoteJob:
@@ -59,6 +104,18 @@ class RemoteJob:
         self._changed = asyncio.Event()
         self._fault: RtcError | None = None
         self._on_event: OnEvent | None = None
+
+    @classmethod
+    def resume(cls, link: WorkerLink, mirror: JobMirror) -> Self:
+        """Go on over a new link with what is known; `attach` asks for the rest."""
+        job = cls(link, mirror.job_id, mirror.spec)
+        job.mirror = mirror
+        return job
+
+    @property
+    def link(self) -> WorkerLink:
+        """The link that it goes over."""
+        return self._link
 
     async def submit(self, source: FileSource) -> JobState:
         """Submit the job; return where it stands, which may be far if it is known.
@@ -150,13 +207,10 @@ class RemoteJob:
         """
         incoming = output / INCOMING_FOLDER / self.job_id
         area = StagingArea(incoming)
-        meta = await self._link.offered_results(
+        meta = await self._link.offered_files(
             JobFetch(command_id=new_command_id(), job_id=self.job_id)
         )
-        try:
-            totals = await self._link.pump.receive(meta, area, on_progress=on_progress)
-        except LinkClosed:
-            raise self._link.vanished("the results were on their way") from None
+        totals = await self._link.receive(meta, area, on_progress)
         try:
             imported = await in_thread(None, import_results, area.files, output)
         except (UnsafeCheckpoint, UnsafeMember):
@@ -195,6 +249,16 @@ def _activity(state: JobState) -> str:
         JobState.QUEUED: "the job was waiting in its queue",
         JobState.COLLECTING: "the results were being gathered",
     }.get(state, "the job was running")
+
+
+def _cleaned(job: JobSummary) -> JobSummary:
+    """Return a row whose text, which other people chose, can be shown."""
+    return msgspec.structs.replace(
+        job,
+        name=clean_text(job.name),
+        owner=clean_text(job.owner),
+        state=clean_text(job.state),
+    )
 
 
 def _remove_incoming(incoming: Path) -> None:

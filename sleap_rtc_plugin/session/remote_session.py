@@ -14,6 +14,7 @@ from sleap_rtc_plugin.protocol.codec import decode_peer_payload, encode_peer_pay
 from sleap_rtc_plugin.protocol.errors import (
     NoReply,
     RemoteProtocolError,
+    RtcError,
     WorkerBusy,
     from_wire,
 )
@@ -37,6 +38,7 @@ from sleap_rtc_plugin.session.worker_info import (
 )
 from sleap_rtc_plugin.session.worker_link import WorkerLink
 from sleap_rtc_plugin.transport.account import AccountClient
+from sleap_rtc_plugin.transport.effects import monotonic
 from sleap_rtc_plugin.transport.peer import PeerConnection, connect_to_worker
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
 
@@ -83,6 +85,14 @@ class RemoteSession:
             await connection.close()
         await self._signaling.close()
 
+    @property
+    def ended_with(self) -> RtcError | None:
+        """Why the server ended this stay for good, or None while it lasts."""
+        gave_up = self._signaling.gave_up
+        if gave_up is None or not gave_up.done() or gave_up.cancelled():
+            return None
+        return gave_up.result()
+
     async def workers(self) -> list[WorkerInfo]:
         """List the room's workers."""
         return [read_worker(p) for p in await self._signaling.discover("worker")]
@@ -109,6 +119,32 @@ class RemoteSession:
         Raises:
             RtcError: why it would not, or could not be asked.
         """
+        answer = await self._ask_acceptance(
+            worker, package_bytes=package_bytes, steps=steps
+        )
+        refusal = _refusal(worker, answer)
+        if refusal is not None:
+            raise refusal
+        return answer
+
+    async def probe(self, worker: WorkerInfo) -> tuple[float, str]:
+        """Measure a question and its answer through the room.
+
+        Returns:
+            The round trip in seconds, and the sentence with which the worker would
+            refuse even a small job, or an empty text.
+
+        Raises:
+            RtcError: it did not answer.
+        """
+        asked_at = monotonic()
+        answer = await self._ask_acceptance(worker, package_bytes=0, steps=1)
+        refusal = _refusal(worker, answer)
+        return monotonic() - asked_at, str(refusal) if refusal is not None else ""
+
+    async def _ask_acceptance(
+        self, worker: WorkerInfo, *, package_bytes: int, steps: int
+    ) -> JobResponse:
         request_id = new_command_id()
         response: asyncio.Future[JobResponse] = (
             asyncio.get_running_loop().create_future()
@@ -126,18 +162,13 @@ class RemoteSession:
                 )
             )
             async with asyncio.timeout(SIGNALING_REPLY_TIMEOUT_S):
-                answer = await response
+                return await response
         except TimeoutError:
             raise NoReply(
                 peer=f"the worker {worker.name}", command="job_request"
             ) from None
         finally:
             del self._responses[request_id]
-        if answer.error is not None:
-            raise from_wire(answer.error)
-        if not answer.accepts:
-            raise WorkerBusy(worker=worker.name, reason="it gives no reason")
-        return answer
 
     async def connect(self, worker: WorkerInfo) -> WorkerLink:
         """Connect to a worker and prove each other's membership.
@@ -171,3 +202,12 @@ class RemoteSession:
         future = self._responses.get(response.request_id)
         if future is not None and not future.done():
             future.set_result(response)
+
+
+def _refusal(worker: WorkerInfo, answer: JobResponse) -> RtcError | None:
+    """Return why a worker would not take the job, or None where it would."""
+    if answer.error is not None:
+        return from_wire(answer.error)
+    if not answer.accepts:
+        return WorkerBusy(worker=worker.name, reason="it gives no reason")
+    return None

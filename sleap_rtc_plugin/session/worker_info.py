@@ -27,6 +27,7 @@ class WorkerInfo:
     device: str
     gpu_model: str | None
     gpu_memory_mb: int | None
+    gpu_free_mb: int | None
     queue_length: int
     running_jobs: int
     sleap_nn_version: str | None
@@ -47,6 +48,7 @@ def read_worker(peer: PeerInfo) -> WorkerInfo:
         device=_text(values, "device") or "unknown",
         gpu_model=_text(values, "gpu_model"),
         gpu_memory_mb=_count(values, "gpu_memory_mb"),
+        gpu_free_mb=_count(values, "gpu_memory_free_mb"),
         queue_length=_count(values, "queue_length") or 0,
         running_jobs=_count(values, "running_jobs") or 0,
         sleap_nn_version=_text(values, "sleap_nn_version"),

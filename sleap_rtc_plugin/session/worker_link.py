@@ -5,15 +5,19 @@ end of the link into words. Used by remote jobs; knows nothing of files' content
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from sleap_rtc_plugin.protocol.errors import (
+    BadRequest,
     NoReply,
     RemoteProtocolError,
+    WorkerTooOld,
     WorkerVanished,
     from_wire,
 )
+from sleap_rtc_plugin.protocol.features import JOB_IMAGES, JOB_LIST
 from sleap_rtc_plugin.protocol.limits import COMMAND_REPLY_TIMEOUT_S
 from sleap_rtc_plugin.protocol.messages import (
     Acknowledged,
@@ -25,8 +29,12 @@ from sleap_rtc_plugin.protocol.messages import (
     JobAccepted,
     JobAttach,
     JobCancel,
+    JobDescribe,
+    JobDescribed,
     JobEvent,
     JobFetch,
+    JobList,
+    JobListed,
     JobRejected,
     JobSubmit,
     ProgressReport,
@@ -34,13 +42,19 @@ from sleap_rtc_plugin.protocol.messages import (
     TrainLog,
     ZmqCtrl,
 )
-from sleap_rtc_plugin.transport.link import Link
-from sleap_rtc_plugin.transport.transfer_pump import TransferPump
+from sleap_rtc_plugin.transport.link import Link, LinkClosed
+from sleap_rtc_plugin.transport.staging_area import StagingArea
+from sleap_rtc_plugin.transport.transfer_pump import (
+    Progress,
+    TransferPump,
+    TransferTotals,
+)
 
 __all__ = ["WorkerLink"]
 
-Command = JobSubmit | JobAttach | ZmqCtrl | JobCancel | JobFetch
-Reply = JobAccepted | Acknowledged
+Command = JobSubmit | JobAttach | ZmqCtrl | JobCancel | JobFetch | JobList | JobDescribe
+Reply = JobAccepted | Acknowledged | JobListed | JobDescribed
+T = TypeVar("T")
 
 
 class WorkerLink:
@@ -53,7 +67,10 @@ class WorkerLink:
         self.pump = TransferPump(link)
         self._replies: dict[str, asyncio.Future[Reply]] = {}
         self._followers: dict[str, Callable[[StepEvent], None]] = {}
-        self._offers: dict[str, asyncio.Future[FileMeta]] = {}
+        self._offer: asyncio.Future[FileMeta] | None = None
+        self._offer_of: tuple[str, str] = ("", "")
+        self._asking = asyncio.Lock()
+        self._given_up: Counter[tuple[str, str]] = Counter()
         link.on_control = self._on_control
 
     def vanished(self, activity: str) -> WorkerVanished:
@@ -64,61 +81,84 @@ class WorkerLink:
         """Send a command and return its reply.
 
         Raises:
+            WorkerTooOld: it does not know this command; nothing was sent.
             RtcError: the worker's refusal, no reply in time, or a lost link.
         """
+        self._check_feature(command)
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._replies[command.command_id] = reply
-        closed = asyncio.ensure_future(self.link.closed.wait())
         try:
             self.link.send(command)
-            ends: set[asyncio.Future[Any]] = {reply, closed}
+            return await self._within_reach(reply, command)
+        finally:
+            del self._replies[command.command_id]
+
+    async def _within_reach(self, answer: asyncio.Future[T], command: Command) -> T:
+        """Wait for an answer, no longer than it may take and the link lives."""
+        closed = asyncio.ensure_future(self.link.closed.wait())
+        ends: set[asyncio.Future[Any]] = {answer, closed}
+        try:
             await asyncio.wait(
                 ends,
                 timeout=COMMAND_REPLY_TIMEOUT_S,
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            if reply.done():
-                return reply.result()
+            if answer.done():
+                return answer.result()
             if closed.done():
                 raise self.vanished("it was being asked")
             raise NoReply(peer=f"the worker {self.worker_name}", command=command.NAME)
         finally:
             closed.cancel()
-            del self._replies[command.command_id]
 
     def follow(self, job_id: str, follower: Callable[[StepEvent], None]) -> None:
         """Hand a job's events to `follower` from now on."""
         self._followers[job_id] = follower
 
-    async def offered_results(self, command: JobFetch) -> FileMeta:
-        """Ask for a job's results and return the worker's offer.
+    async def offered_files(self, command: JobFetch) -> FileMeta:
+        """Ask for files of a job and return the worker's offer; `receive` it.
 
         Raises:
+            WorkerTooOld: it has no such files; nothing was sent.
             RtcError: the worker's refusal, no reply in time, or a lost link.
         """
-        offer: asyncio.Future[FileMeta] = asyncio.get_running_loop().create_future()
-        self._offers[command.job_id] = offer
-        closed = asyncio.ensure_future(self.link.closed.wait())
+        # One at a time: an offer does not say which command it answers.
+        async with self._asking:
+            offer: asyncio.Future[FileMeta] = asyncio.get_running_loop().create_future()
+            self._offer, self._offer_of = offer, (command.job_id, command.part)
+            try:
+                await self.ask(command)
+                return await self._within_reach(offer, command)
+            except (NoReply, asyncio.CancelledError):
+                self._give_up(offer)
+                raise
+            finally:
+                self._offer = None
+
+    async def receive(
+        self, meta: FileMeta, area: StagingArea, on_progress: Progress
+    ) -> TransferTotals:
+        """Fetch what was offered; a caller that is cancelled lets the worker know.
+
+        Raises:
+            RtcError: it did not arrive; trying again goes on from there.
+        """
         try:
-            await self.ask(command)
-            ends: set[asyncio.Future[Any]] = {offer, closed}
-            await asyncio.wait(
-                ends,
-                timeout=COMMAND_REPLY_TIMEOUT_S,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if offer.done():
-                return offer.result()
-            if closed.done():
-                raise self.vanished("its results were asked for")
-            raise NoReply(peer=f"the worker {self.worker_name}", command=command.NAME)
-        finally:
-            closed.cancel()
-            self._offers.pop(command.job_id, None)
+            return await self.pump.receive(meta, area, on_progress=on_progress)
+        except LinkClosed:
+            raise self.vanished(f"the {meta.purpose} were on their way") from None
+        except asyncio.CancelledError:
+            self.decline(meta)
+            raise
+
+    def decline(self, meta: FileMeta) -> None:
+        """Let the worker stop waiting for us to ask for what it offered."""
+        error = BadRequest(reason="nobody waits for these files any more")
+        self.link.send(FileDone(transfer_id=meta.transfer_id, error=error.to_wire()))
 
     def _on_control(self, message: ControlMessage) -> None:
         match message:
-            case JobAccepted() | Acknowledged():
+            case JobAccepted() | Acknowledged() | JobListed() | JobDescribed():
                 self._settle(message.command_id, message)
             case JobRejected() | CommandFailed():
                 future = self._replies.get(message.command_id)
@@ -129,7 +169,7 @@ class WorkerLink:
                 if follower is not None:
                     follower(message)
             case FileMeta():
-                self._offer(message)
+                self._take_offer(message)
             case FileNeed() | FileDone():
                 self.pump.handle(message)
             case _:
@@ -141,8 +181,32 @@ class WorkerLink:
         if future is not None and not future.done():
             future.set_result(reply)
 
-    def _offer(self, meta: FileMeta) -> None:
-        offer = self._offers.get(meta.job_id)
-        if meta.purpose != "results" or offer is None or offer.done():
+    def _take_offer(self, meta: FileMeta) -> None:
+        key = (meta.job_id, meta.purpose)
+        offer = self._offer
+        if offer is not None and not offer.done() and self._offer_of == key:
+            offer.set_result(meta)
+        elif self._given_up[key] > 0:
+            self._given_up[key] -= 1
+            self.decline(meta)
+        else:
             raise RemoteProtocolError(detail="files that were not asked for")
-        offer.set_result(meta)
+
+    def _give_up(self, offer: asyncio.Future[FileMeta]) -> None:
+        """Nobody waits any more for an offer that is here or may still come."""
+        if offer.done():
+            self.decline(offer.result())
+        else:
+            self._given_up[self._offer_of] += 1
+
+    def _check_feature(self, command: Command) -> None:
+        """An older worker would take the frame for a breach and hang up."""
+        match command:
+            case JobList() | JobDescribe():
+                feature, activity = JOB_LIST, "listing its jobs"
+            case JobFetch(part="images"):
+                feature, activity = JOB_IMAGES, "sending validation images"
+            case _:
+                return
+        if feature not in self.link.features:
+            raise WorkerTooOld(worker=self.worker_name, activity=activity)

@@ -36,6 +36,7 @@ from sleap_rtc_plugin.protocol.errors import (
     RemoteProtocolError,
     RtcError,
 )
+from sleap_rtc_plugin.protocol.features import FEATURES
 from sleap_rtc_plugin.protocol.ids import clean_text, new_command_id
 from sleap_rtc_plugin.protocol.limits import (
     CLOSE_DRAIN_TIMEOUT_S,
@@ -60,7 +61,6 @@ from sleap_rtc_plugin.transport.link import Link
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
 
 __all__ = [
-    "FEATURES",
     "SOFTWARE",
     "PeerConnection",
     "accept_offer",
@@ -70,7 +70,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 SOFTWARE: Final = f"sleap-rtc-plugin {version('sleap-rtc-plugin')}"
-FEATURES: Final[frozenset[str]] = frozenset()
 
 _FATAL_STATES: Final = ("failed", "closed")
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from sleap_rtc_plugin.protocol import transfer_receiver as receiving
 from sleap_rtc_plugin.protocol import transfer_sender as sending
@@ -23,7 +23,7 @@ from sleap_rtc_plugin.protocol.fragments import decode_fragment, fragments_of
 from sleap_rtc_plugin.protocol.ids import new_transfer_id
 from sleap_rtc_plugin.protocol.limits import MAX_TRANSFERS_PER_LINK
 from sleap_rtc_plugin.protocol.manifest import Manifest
-from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed
+from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed, FilePurpose
 from sleap_rtc_plugin.transport.effects import in_thread, monotonic
 from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
 from sleap_rtc_plugin.transport.link import Link, LinkClosed
@@ -32,8 +32,6 @@ from sleap_rtc_plugin.transport.staging_area import StagingArea
 __all__ = ["Progress", "TransferPump", "TransferTotals"]
 
 logger = logging.getLogger(__name__)
-
-Purpose = Literal["package", "results"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ class TransferPump:
         source: FileSource,
         *,
         job_id: str,
-        purpose: Purpose,
+        purpose: FilePurpose,
         on_progress: Progress = _no_progress,
     ) -> TransferTotals:
         """Offer files and serve the peer until it has verified them all.

@@ -358,6 +358,28 @@ def job() -> list[dict[str, str]]:
         ("worker", state(10, "collecting", 0)),
         ("worker", state(11, "succeeded", 0)),
         ("client", m.JobFetch(command_id="c-4", job_id=job_id)),
+        ("client", m.JobList(command_id="c-5")),
+        (
+            "worker",
+            m.JobListed(
+                command_id="c-5",
+                jobs=[
+                    m.JobSummary(
+                        job_id=job_id,
+                        name=spec.name,
+                        owner=spec.owner,
+                        state="succeeded",
+                        steps=1,
+                        step=0,
+                        epoch=0,
+                        created_at=0.5,
+                        started_at=3.0,
+                        ended_at=11.0,
+                        last_seq=11,
+                    )
+                ],
+            ),
+        ),
     ]
     return [
         {"from": role, "frame": codec.encode_control(message)} for role, message in said

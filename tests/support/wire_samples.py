@@ -37,6 +37,33 @@ SPEC: Final = m.JobSpec(
 )
 FULL: Final = DiskFull(place="/data", needed="2.0 MiB", free="1.0 MiB")
 
+SUMMARY: Final = m.JobSummary(
+    job_id=JOB,
+    name="flies",
+    owner="ann@laptop",
+    state="running",
+    steps=3,
+    step=0,
+    epoch=3,
+    created_at=1700000000.0,
+    started_at=1700000000.5,
+    last_seq=4,
+)
+FAILED: Final = m.JobSummary(
+    job_id="job-ffeeddccbbaa99887766",
+    name="mice",
+    state="failed",
+    steps=1,
+    step=0,
+    done=10,
+    total=40,
+    created_at=1690000000.0,
+    started_at=1690000001.0,
+    ended_at=1690000009.0,
+    last_seq=9,
+    error=FULL.to_wire(),
+)
+
 CONTROL: Final[list[m.ControlMessage]] = [
     m.Hello(role="client", protocol_min=1, protocol_max=1, nonce="01" * 32),
     m.Hello(
@@ -111,6 +138,13 @@ CONTROL: Final[list[m.ControlMessage]] = [
     m.TrainLog(
         job_id=JOB, seq=4, at=1700000003.0, step=0, lines=["one", "zwei"], dropped=7
     ),
+    m.JobFetch(command_id="c-7", job_id=JOB, part="images", step=0),
+    m.JobList(command_id="c-8"),
+    m.JobList(command_id="c-9", after=JOB),
+    m.JobListed(command_id="c-8", jobs=[SUMMARY, FAILED], more=True),
+    m.JobListed(command_id="c-9", jobs=[]),
+    m.JobDescribe(command_id="c-10", job_id=JOB),
+    m.JobDescribed(command_id="c-10", job=SUMMARY, spec=SPEC),
 ]
 
 METADATA: Final = s.PeerMetadata(

@@ -27,6 +27,7 @@ __all__ = [
     "TorchReport",
     "WorkerCapabilities",
     "detect",
+    "free_gpu_memory_mb",
     "probe_nvml",
     "probe_torch",
     "read_torch_report",
@@ -93,6 +94,7 @@ class WorkerCapabilities:
         gpu_model: of the card that jobs get, or None where `device` is "cpu".
         gpu_memory_mb: its whole memory in MiB, or None; on Apple silicon, where it
             is shared, that of the machine.
+        gpu_free_mb: what was free of it at the time of the probe, or None.
         cuda_version: the newest that the driver supports.
         device: what a training really runs on.
         memory_mb: the machine's, in MiB.
@@ -101,6 +103,7 @@ class WorkerCapabilities:
     device: Device = "cpu"
     gpu_model: str | None = None
     gpu_memory_mb: int | None = None
+    gpu_free_mb: int | None = None
     cuda_version: str | None = None
     driver_version: str | None = None
     gpus: tuple[Gpu, ...] = ()
@@ -116,6 +119,7 @@ class WorkerCapabilities:
             "device": self.device,
             "gpu_model": self.gpu_model,
             "gpu_memory_mb": self.gpu_memory_mb,
+            "gpu_memory_free_mb": self.gpu_free_mb,
             "gpu_count": len(self.gpus) if self.device == "cuda" else 0,
             "cuda_version": self.cuda_version,
             "driver_version": self.driver_version,
@@ -158,11 +162,13 @@ def detect(
     device: Device = "cpu"
     model: str | None = None
     gpu_memory: int | None = None
-    chosen = [gpu for gpu in driver.gpus if gpu_id in (None, gpu.index)][:1]
-    if gpu_id is not None and driver.gpus and not chosen:
+    gpu_free: int | None = None
+    chosen = _chosen(driver, gpu_id)
+    if gpu_id is not None and driver.gpus and chosen is None:
         warnings.append(f"there is no GPU {gpu_id}")
-    if chosen and report.has_cuda:
-        device, model, gpu_memory = "cuda", chosen[0].model, chosen[0].memory_mb
+    if chosen is not None and report.has_cuda:
+        device, model = "cuda", chosen.model
+        gpu_memory, gpu_free = chosen.memory_mb, chosen.free_mb
     elif report.has_mps:
         device, model, gpu_memory = "mps", "Apple GPU", memory
     elif driver.gpus and version is not None:
@@ -176,6 +182,7 @@ def detect(
         device=device,
         gpu_model=model,
         gpu_memory_mb=gpu_memory,
+        gpu_free_mb=gpu_free,
         cuda_version=driver.cuda_version if device == "cuda" else None,
         driver_version=driver.driver_version,
         gpus=driver.gpus,
@@ -185,6 +192,22 @@ def detect(
         torch_version=report.version,
         warnings=tuple(warnings),
     )
+
+
+def free_gpu_memory_mb(
+    gpu_id: int | None = None, *, nvml: Callable[[], DriverReport] | None = None
+) -> int | None:
+    """Return what is free now of the card that jobs get, in MiB, or None.
+
+    Blocks for some milliseconds: call it in a thread.
+    """
+    chosen = _chosen((nvml or probe_nvml)(), gpu_id)
+    return chosen.free_mb if chosen is not None else None
+
+
+def _chosen(driver: DriverReport, gpu_id: int | None) -> Gpu | None:
+    """Return the card that jobs get: the one of that number, or the first."""
+    return next((gpu for gpu in driver.gpus if gpu_id in (None, gpu.index)), None)
 
 
 # -- probes ------------------------------------------------------------------------

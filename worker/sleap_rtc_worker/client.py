@@ -23,15 +23,21 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     RelayedPeerMessage,
 )
 from sleap_rtc_plugin.transport.account import AccountClient
+from sleap_rtc_plugin.transport.effects import in_thread
 from sleap_rtc_plugin.transport.peer import accept_offer
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
-from sleap_rtc_worker.capabilities import WorkerCapabilities, detect
+from sleap_rtc_worker.capabilities import (
+    WorkerCapabilities,
+    detect,
+    free_gpu_memory_mb,
+)
 from sleap_rtc_worker.file_manager import FileManager
 from sleap_rtc_worker.identity import load_or_make_identity
 from sleap_rtc_worker.job_coordinator import JobCoordinator
 from sleap_rtc_worker.job_executor import JobExecutor
 from sleap_rtc_worker.job_run import StepTools
 from sleap_rtc_worker.journal import Journal
+from sleap_rtc_worker.limits import GPU_MEMORY_POLL_S
 from sleap_rtc_worker.link_service import LinkService
 from sleap_rtc_worker.room_service import RoomService
 from sleap_rtc_worker.sleap_nn_command import trainer_command
@@ -112,6 +118,7 @@ class RTCWorkerClient:
         self._signaling: SignalingClient | None = None
         self._session: Session | None = None
         self._ice_servers: list[IceServer] = []
+        self._gpu_id = gpu_id
         self._links = 0
         self._stopping = asyncio.Event()
 
@@ -179,6 +186,8 @@ class RTCWorkerClient:
                 self._state.set_status(WorkerStatus.AVAILABLE)
                 await self._coordinator.resume()
                 self._room.enter(signaling)
+                if self.capabilities.device == "cuda":
+                    self._spawn(self._watch_gpu())
                 on_ready()
                 await self._until_stopped(signaling)
         finally:
@@ -213,6 +222,13 @@ class RTCWorkerClient:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._coordinator.close()
+
+    async def _watch_gpu(self) -> None:
+        """Keep the room's picture of the GPU's memory true."""
+        while True:
+            await asyncio.sleep(GPU_MEMORY_POLL_S)
+            free_mb = await in_thread(None, free_gpu_memory_mb, self._gpu_id)
+            self._state.set_gpu_free(free_mb)
 
     # -- the room --------------------------------------------------------------------
 

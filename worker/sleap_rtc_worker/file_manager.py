@@ -8,6 +8,8 @@ it, results leave from it. Blocking calls, made in threads by the job coordinato
     jobs/<job id>/steps/<n>/       the step runner's folder
 """
 
+import heapq
+import os
 import shutil
 from pathlib import Path
 from typing import Final
@@ -17,20 +19,30 @@ from sleap_rtc_plugin.protocol.errors import (
     DiskFull,
     LocalProtocolError,
     ResultsIncomplete,
+    StorageFailed,
     UnsafeMember,
 )
 from sleap_rtc_plugin.protocol.ids import is_job_id
+from sleap_rtc_plugin.protocol.images import (
+    IMAGES_FOLDER,
+    image_fault,
+    is_image_name,
+)
 from sleap_rtc_plugin.protocol.limits import (
     CHUNK_BYTES,
     FREE_SPACE_FACTOR,
     MAX_CHUNK_BYTES,
     MAX_CONFIG_BYTES,
+    MAX_IMAGE_BYTES,
+    MAX_IMAGES_PER_FETCH,
+    MAX_IMAGES_TOTAL_BYTES,
     MIB,
 )
+from sleap_rtc_plugin.protocol.manifest import FileEntry, Manifest
 from sleap_rtc_plugin.protocol.messages import JobSpec, PredictStep, Step, TrainStep
 from sleap_rtc_plugin.protocol.paths import path_fault
 from sleap_rtc_plugin.transport.effects import storage_error
-from sleap_rtc_plugin.transport.file_source import FileSource
+from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
 from sleap_rtc_plugin.transport.staging_area import StagingArea
 
 __all__ = ["FileManager"]
@@ -181,6 +193,29 @@ class FileManager:
         # What sleap-nn may write and no system can store is not worth a lost model.
         return [path for path in found if path_fault(path) is None]
 
+    def images(self, job_id: str, step: TrainStep) -> FileSource:
+        """Read the newest whole images that a training has drawn so far.
+
+        sleap-nn goes on drawing meanwhile, and deletes them all when it is done:
+        what is not whole or not there any more is left out.
+        """
+        folder = self.package_dir(job_id) / MODELS / step.run_name / IMAGES_FOLDER
+        entries: list[FileEntry] = []
+        total_bytes = 0
+        for name in _newest_images(folder):
+            try:
+                [entry] = FileSource.scan(folder, [name]).manifest.files
+                data = (folder / name).read_bytes()
+            except (StorageFailed, OSError):
+                continue
+            total_bytes += entry.size_bytes
+            if total_bytes > MAX_IMAGES_TOTAL_BYTES:
+                break
+            # The digest tells that both reads saw the same image.
+            if image_fault(data) is None and digest_of(data) == entry.digest:
+                entries.append(entry)
+        return FileSource(folder, Manifest(entries))
+
     def discard(self, job_id: str) -> None:
         """Delete everything of a job.
 
@@ -193,3 +228,23 @@ class FileManager:
                 shutil.rmtree(folder)
         except OSError as error:
             raise storage_error(error, folder) from None
+
+
+def _newest_images(folder: Path) -> list[str]:
+    """Return the names of a folder's images, the newest first, bounded."""
+    found: list[tuple[int, str]] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not is_image_name(entry.name) or not entry.is_file(
+                    follow_symlinks=False
+                ):
+                    continue
+                status = entry.stat(follow_symlinks=False)
+                if status.st_size <= MAX_IMAGE_BYTES:
+                    found.append((status.st_mtime_ns, entry.name))
+    except OSError:
+        # The folder is not there yet, or not any more.
+        return []
+    newest = heapq.nlargest(MAX_IMAGES_PER_FETCH, found)
+    return [name for _, name in newest]

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
+
 from sleap_rtc_plugin.protocol.errors import (
     BadRequest,
     ConfigRefused,
@@ -22,11 +24,17 @@ from sleap_rtc_plugin.protocol.errors import (
 )
 from sleap_rtc_plugin.protocol.inference_options import check_options
 from sleap_rtc_plugin.protocol.job import JobState
-from sleap_rtc_plugin.protocol.limits import MAX_JOBS_QUEUED, STAGING_IDLE_TIMEOUT_S
+from sleap_rtc_plugin.protocol.limits import (
+    MAX_JOB_PAGE_BYTES,
+    MAX_JOBS_PER_PAGE,
+    MAX_JOBS_QUEUED,
+    STAGING_IDLE_TIMEOUT_S,
+)
 from sleap_rtc_plugin.protocol.messages import (
     FileMeta,
     JobSpec,
     JobSubmit,
+    JobSummary,
     PredictStep,
     TrainStep,
 )
@@ -109,6 +117,32 @@ class JobCoordinator:
         if run is None:
             raise JobUnknown(job_id=job_id)
         return run
+
+    def page(self, after: str | None) -> tuple[list[JobSummary], bool]:
+        """Return a page of the jobs, the newest first, and whether more follow.
+
+        Args:
+            after: the last job of the page before, or None for the first page.
+
+        Raises:
+            JobUnknown: there is no job `after`.
+        """
+        runs = sorted(
+            self._jobs.values(),
+            key=lambda run: (run.record.created_at, run.job_id),
+            reverse=True,
+        )
+        if after is not None:
+            runs = runs[runs.index(self.find(after)) + 1 :]
+        page: list[JobSummary] = []
+        size_bytes = 0
+        for run in runs[:MAX_JOBS_PER_PAGE]:
+            summary = run.summary()
+            size_bytes += len(msgspec.json.encode(summary))
+            if page and size_bytes > MAX_JOB_PAGE_BYTES:
+                break
+            page.append(summary)
+        return page, len(page) < len(runs)
 
     @property
     def queue_length(self) -> int:

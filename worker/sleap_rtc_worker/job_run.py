@@ -15,13 +15,23 @@ import msgspec
 
 from sleap_rtc_plugin.protocol import job as machine
 from sleap_rtc_plugin.protocol.errors import (
+    BadRequest,
+    ErrorInfo,
     JobLost,
     RtcError,
     StepFailed,
     from_wire,
 )
-from sleap_rtc_plugin.protocol.job import Job, JobState
-from sleap_rtc_plugin.protocol.messages import JobEvent, StepEvent, StopScope
+from sleap_rtc_plugin.protocol.job import ENDED, Job, JobState
+from sleap_rtc_plugin.protocol.limits import MAX_ERROR_TEXT_CHARS
+from sleap_rtc_plugin.protocol.messages import (
+    JobEvent,
+    JobSummary,
+    ProgressReport,
+    StepEvent,
+    StopScope,
+    TrainStep,
+)
 from sleap_rtc_plugin.transport.effects import in_thread, monotonic
 from sleap_rtc_plugin.transport.file_source import FileSource
 from sleap_rtc_worker.file_manager import FileManager
@@ -108,6 +118,26 @@ class JobRun:
         """The number of its newest event."""
         return self._seq
 
+    def summary(self) -> JobSummary:
+        """Return the job in one row; nothing is read from the disk."""
+        record = self.record
+        return JobSummary(
+            job_id=record.job_id,
+            name=record.spec.name,
+            owner=record.spec.owner,
+            state=record.state.value,
+            steps=len(record.spec.steps),
+            step=record.step,
+            epoch=record.epoch,
+            done=record.done,
+            total=record.total,
+            created_at=record.created_at,
+            started_at=record.started_at,
+            ended_at=record.ended_at,
+            last_seq=self._seq,
+            error=_shortened(record.error),
+        )
+
     def watch(self, watcher: _Watcher) -> None:
         """Call `watcher` after each addition to the journal."""
         self._watchers.add(watcher)
@@ -157,6 +187,18 @@ class JobRun:
                 self._machine.finished_steps,
             )
         return self._results
+
+    async def images(self, index: int | None) -> FileSource:
+        """Return the images that a training step has drawn so far, ready to be sent.
+
+        Raises:
+            BadRequest: the job has no such training.
+        """
+        steps = self.record.spec.steps
+        step = steps[index] if index is not None and index < len(steps) else None
+        if not isinstance(step, TrainStep):
+            raise BadRequest(reason=f"the job has no training as its step {index}")
+        return await in_thread(None, self._tools.files.images, self.job_id, step)
 
     async def resume(self) -> None:
         """Go on after a restart of the worker."""
@@ -217,23 +259,30 @@ class JobRun:
         self, state: JobState, step: int | None, error: RtcError | None
     ) -> None:
         wire = error.to_wire() if error is not None else None
+        now = time.time()
         event = JobEvent(
             job_id=self.job_id,
             seq=self._seq + 1,
-            at=time.time(),
+            at=now,
             state=state.value,
             step=step,
             error=wire,
         )
-        new_step = step != self.record.step
+        before = self.record
+        if step != before.step:
+            before = msgspec.structs.replace(
+                before, events_offset=0, epoch=None, done=0, total=0
+            )
+        if state is JobState.STARTING and before.started_at is None:
+            before = msgspec.structs.replace(before, started_at=now)
         record = msgspec.structs.replace(
-            self.record,
+            before,
             state=state,
             step=step,
             error=wire,
             finished_steps=list(self._machine.finished_steps),
             stop_scope=self._machine.stop_scope,
-            events_offset=0 if new_step else self.record.events_offset,
+            ended_at=now if state in ENDED else None,
         )
         self._write(record, [event])
         self._on_change(self)
@@ -330,8 +379,16 @@ class JobRun:
             self.feed(machine.StepEnded(judge(wanted, outcome, worker=worker)))
 
     def _publish(self, event: UnnumberedEvent) -> None:
+        message = event.numbered(self.job_id, self._seq + 1)
         record = msgspec.structs.replace(self.record, events_offset=self._read_to)
-        self._write(record, [event.numbered(self.job_id, self._seq + 1)])
+        if isinstance(message, ProgressReport):
+            record = msgspec.structs.replace(
+                record,
+                epoch=record.epoch if message.epoch is None else message.epoch,
+                done=record.done if message.done is None else message.done,
+                total=record.total if message.total is None else message.total,
+            )
+        self._write(record, [message])
 
     # -- the end -------------------------------------------------------------------
 
@@ -348,3 +405,11 @@ class JobRun:
             await in_thread(None, self._tools.files.discard, self.job_id)
         except RtcError as error:
             logger.warning("%s", error)
+
+
+def _shortened(error: ErrorInfo | None) -> ErrorInfo | None:
+    """Cut an error to what a client reads of one, so that a row stays a row."""
+    if error is None:
+        return None
+    fields = {name: text[:MAX_ERROR_TEXT_CHARS] for name, text in error.fields.items()}
+    return ErrorInfo(code=error.code, fields=fields)

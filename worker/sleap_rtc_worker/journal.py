@@ -33,7 +33,7 @@ from sleap_rtc_plugin.transport.effects import storage_error
 
 __all__ = ["JobRecord", "Journal"]
 
-JOURNAL_VERSION: Final = 1
+JOURNAL_VERSION: Final = 2
 EVENTS_PAGE: Final = 500
 LOCK_TIMEOUT_S: Final = 0.1
 _FILE: Final = "journal.sqlite3"
@@ -58,6 +58,11 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     Attributes:
         submitter: the peer id that submitted it, to be told of its end.
         events_offset: how many bytes of the current step's event file are journaled.
+        started_at: when its first step began (Unix seconds).
+        ended_at: when it reached its end.
+        epoch: of the current step, counted from 0.
+        done: frames that the current step has predicted.
+        total: frames that it is to predict.
     """
 
     job_id: str
@@ -72,6 +77,11 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     finished_steps: list[int] = []
     stop_scope: StopScope | None = None
     events_offset: int = 0
+    started_at: float | None = None
+    ended_at: float | None = None
+    epoch: int | None = None
+    done: int = 0
+    total: int = 0
 
     @property
     def has_ended(self) -> bool:
@@ -104,6 +114,9 @@ class Journal:
         except StorageFailed:
             self._db.close()
             raise
+        except RemoteProtocolError as error:
+            self._db.close()
+            raise StorageFailed(place=str(self._path), reason=error.detail) from None
         except sqlite3.Error as error:
             self._db.close()
             if "locked" in str(error):
@@ -124,10 +137,32 @@ class Journal:
         self._db.execute("BEGIN IMMEDIATE")
         for statement in _TABLES.split(";"):
             self._db.execute(statement)
+        if version == 1:
+            self._fill_in_times()
         self._db.execute(f"PRAGMA user_version={JOURNAL_VERSION}")
         self._db.execute("COMMIT")
         self._db.execute("BEGIN EXCLUSIVE")
         self._db.execute("COMMIT")
+
+    def _fill_in_times(self) -> None:
+        """Read from their events when the jobs of a version 1 began and ended."""
+        for record in self.jobs():
+            rows = self._db.execute(
+                "SELECT frame FROM events WHERE job_id = ? "
+                "AND frame GLOB 'JOB_EVENT::*' ORDER BY seq",
+                (record.job_id,),
+            )
+            events = [decode_control(frame) for (frame,) in rows]
+            at = {e.state: e.at for e in reversed(events) if isinstance(e, JobEvent)}
+            filled = msgspec.structs.replace(
+                record,
+                started_at=at.get(JobState.STARTING),
+                ended_at=at.get(record.state) if record.has_ended else None,
+            )
+            self._db.execute(
+                "UPDATE jobs SET record = ? WHERE job_id = ?",
+                (msgspec.json.encode(filled), record.job_id),
+            )
 
     def close(self) -> None:
         """Close the journal."""

@@ -24,7 +24,11 @@ from sleap_rtc_plugin.protocol.messages import (
     JobAccepted,
     JobAttach,
     JobCancel,
+    JobDescribe,
+    JobDescribed,
     JobFetch,
+    JobList,
+    JobListed,
     JobRejected,
     JobSubmit,
     ZmqCtrl,
@@ -73,8 +77,10 @@ class LinkService:
                 self._submit(message)
             case JobAttach() | ZmqCtrl() | JobCancel():
                 self._answer(message)
+            case JobList() | JobDescribe():
+                self._tell(message)
             case JobFetch():
-                self._spawn(self._send_results(message))
+                self._spawn(self._send_files(message))
             case FileMeta():
                 self._spawn(self._receive_package(message))
             case FileNeed() | FileDone():
@@ -119,6 +125,28 @@ class LinkService:
         self._link.send(
             Acknowledged(command_id=message.command_id, last_seq=run.last_seq)
         )
+
+    def _tell(self, message: JobList | JobDescribe) -> None:
+        command_id = message.command_id
+        try:
+            match message:
+                case JobList(after=after):
+                    jobs, more = self._coordinator.page(after)
+                    self._link.send(
+                        JobListed(command_id=command_id, jobs=jobs, more=more)
+                    )
+                case JobDescribe(job_id=job_id):
+                    run = self._coordinator.find(job_id)
+                    self._link.send(
+                        JobDescribed(
+                            command_id=command_id,
+                            job=run.summary(),
+                            spec=run.record.spec,
+                        )
+                    )
+        # A description may also be larger than a frame, if its client meant it so.
+        except RtcError as error:
+            self._refuse(command_id, error)
 
     def _refuse(self, command_id: str, error: RtcError) -> None:
         self._link.send(CommandFailed(command_id=command_id, error=error.to_wire()))
@@ -165,12 +193,15 @@ class LinkService:
                 FileDone(transfer_id=meta.transfer_id, error=error.to_wire())
             )
 
-    async def _send_results(self, message: JobFetch) -> None:
+    async def _send_files(self, message: JobFetch) -> None:
         try:
             run = self._coordinator.find(message.job_id)
-            if not run.has_ended:
+            if message.part == "images":
+                source = await run.images(message.step)
+            elif run.has_ended:
+                source = await run.results()
+            else:
                 raise BadRequest(reason=f"the job {message.job_id} has not ended yet")
-            source = await run.results()
         except RtcError as error:
             self._refuse(message.command_id, error)
             return
@@ -178,11 +209,11 @@ class LinkService:
             Acknowledged(command_id=message.command_id, last_seq=run.last_seq)
         )
         try:
-            await self._pump.send(source, job_id=run.job_id, purpose="results")
+            await self._pump.send(source, job_id=run.job_id, purpose=message.part)
         except LinkClosed:
-            logger.info("The results of %s did not go out in full", run.job_id)
+            logger.info("The %s of %s did not go out", message.part, run.job_id)
         except RtcError as error:
-            logger.warning("The results of %s: %s", run.job_id, error)
+            logger.warning("The %s of %s: %s", message.part, run.job_id, error)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

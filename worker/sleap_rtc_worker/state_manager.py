@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from sleap_rtc_plugin.protocol.signaling_messages import PeerMetadata
+from sleap_rtc_worker.limits import GPU_MEMORY_STEP_MB
 
 __all__ = ["StateManager", "WorkerStatus"]
 
@@ -37,7 +38,8 @@ class StateManager:
 
         Args:
             name: what users call this worker.
-            capabilities: properties that do not change, such as the GPU.
+            capabilities: what the machine has; of it, only the GPU's free memory
+                changes.
             tags: labels for discovery.
             on_change: told the new metadata after every change.
         """
@@ -63,6 +65,16 @@ class StateManager:
         if self.status in (WorkerStatus.AVAILABLE, WorkerStatus.BUSY):
             busy = running_jobs > 0
             self.status = WorkerStatus.BUSY if busy else WorkerStatus.AVAILABLE
+        self._on_change(self.metadata())
+
+    def set_gpu_free(self, free_mb: int | None) -> None:
+        """Set the GPU's free memory (MiB); small changes are not told."""
+        told = self._capabilities.get("gpu_memory_free_mb")
+        if free_mb is None or (
+            told is not None and abs(free_mb - told) < GPU_MEMORY_STEP_MB
+        ):
+            return
+        self._capabilities["gpu_memory_free_mb"] = free_mb
         self._on_change(self.metadata())
 
     @property

@@ -30,6 +30,7 @@ from sleap_rtc_plugin.protocol.errors.base import (
 )
 from sleap_rtc_plugin.protocol.errors.meeting import (
     BadRequest,
+    CompanionGone,
     ConnectionFailure,
     FolderInUse,
     LinkFailed,
@@ -53,6 +54,7 @@ from sleap_rtc_plugin.protocol.errors.meeting import (
     VersionMismatch,
     WorkerBusy,
     WorkerNotFound,
+    WorkerTooOld,
     WorkerVanished,
 )
 from sleap_rtc_plugin.protocol.errors.wire import (
@@ -64,6 +66,7 @@ from sleap_rtc_plugin.protocol.errors.working import (
     ConfigRefused,
     DigestMismatch,
     DiskFull,
+    ImagesRefused,
     JobCancelled,
     JobConflict,
     JobError,
@@ -94,12 +97,14 @@ __all__ = [
     "EXIT_UNREACHABLE",
     "EXIT_USAGE",
     "BadRequest",
+    "CompanionGone",
     "ConfigRefused",
     "ConnectionFailure",
     "DigestMismatch",
     "DiskFull",
     "ErrorInfo",
     "FolderInUse",
+    "ImagesRefused",
     "JobCancelled",
     "JobConflict",
     "JobError",
@@ -144,6 +149,7 @@ __all__ = [
     "VersionMismatch",
     "WorkerBusy",
     "WorkerNotFound",
+    "WorkerTooOld",
     "WorkerVanished",
     "error_types",
     "from_wire",

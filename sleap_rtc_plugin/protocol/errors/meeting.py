@@ -187,6 +187,18 @@ class NoReply(ConnectionFailure):
     sentence = "There was no reply from {peer} to {command}; try again in a moment."
 
 
+@dataclass(eq=False)
+class CompanionGone(ConnectionFailure):
+    """The process beside SLEAP that does the work has ended."""
+
+    reason: str
+    code = "companion_gone"
+    sentence = (
+        "The program that works beside SLEAP has ended ({reason}); jobs on workers go "
+        "on, open Remote Train again to go on with them."
+    )
+
+
 # -- refusals ------------------------------------------------------------------
 
 
@@ -218,6 +230,19 @@ class VersionMismatch(Refusal):
     sentence = (
         "This side speaks protocol {ours}, the other {theirs}; "
         "update the older one with `pip install -U sleap-rtc-plugin`."
+    )
+
+
+@dataclass(eq=False)
+class WorkerTooOld(Refusal):
+    """The worker's version lacks what was asked for."""
+
+    worker: str
+    activity: str
+    code = "worker_too_old"
+    sentence = (
+        "The worker {worker} runs a version that cannot do this yet ({activity}); "
+        "update it with `pip install -U sleap-rtc-plugin`."
     )
 
 

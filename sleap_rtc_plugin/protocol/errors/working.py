@@ -157,6 +157,19 @@ class UnsafeCheckpoint(TransferError):
 
 
 @dataclass(eq=False)
+class ImagesRefused(TransferError):
+    """What a worker offers as a training's images are not such images."""
+
+    worker: str
+    reason: str
+    code = "images_refused"
+    sentence = (
+        "The validation images of the worker {worker} are refused ({reason}); "
+        "the job itself goes on."
+    )
+
+
+@dataclass(eq=False)
 class SourceChanged(TransferError):
     """A file changed while it was being sent."""
 

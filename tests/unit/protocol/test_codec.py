@@ -14,6 +14,9 @@ from sleap_rtc_plugin.protocol.limits import (
 )
 
 
+SUMMARY = msgspec.to_builtins(samples.SUMMARY)
+
+
 def name_of(message: object) -> str:
     return type(message).__name__
 
@@ -109,6 +112,16 @@ def test_what_is_no_control_frame(frame: str | bytes) -> None:
         (samples.CONTROL[22], "losses", {str(i): 0.0 for i in range(17)}),
         (samples.CONTROL[24], "lines", ["x"] * 51),
         (samples.CONTROL[24], "lines", ["x" * 501]),
+        (samples.CONTROL[25], "part", "anything"),
+        (samples.CONTROL[25], "step", -1),
+        (samples.CONTROL[27], "after", "../x"),
+        (samples.CONTROL[28], "jobs", [SUMMARY] * 101),
+        (samples.CONTROL[28], "jobs", [{**SUMMARY, "job_id": "../x"}]),
+        (samples.CONTROL[28], "jobs", [{**SUMMARY, "started_at": 1e300}]),
+        (samples.CONTROL[28], "jobs", [{**SUMMARY, "ended_at": -1.0}]),
+        (samples.CONTROL[28], "jobs", [{**SUMMARY, "steps": 0}]),
+        (samples.CONTROL[28], "jobs", [{**SUMMARY, "name": "x" * 121}]),
+        (samples.CONTROL[31], "spec", {}),
     ],
 )
 def test_fields_are_held_to_their_bounds(

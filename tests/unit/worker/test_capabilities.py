@@ -56,6 +56,7 @@ def test_a_card_that_torch_can_use() -> None:
         "device": "cuda",
         "gpu_model": "NVIDIA A",
         "gpu_memory_mb": 80_000,
+        "gpu_memory_free_mb": 70_000,
         "gpu_count": 2,
         "cuda_version": "12.4",
         "driver_version": "550.1",

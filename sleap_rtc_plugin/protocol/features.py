@@ -1,0 +1,17 @@
+"""What a program can do beyond the first version, by the names that HELLO carries.
+
+A side may use a feature only on a link where both named it; to an older program its
+frames would be a breach of the protocol. Named by `transport.peer`, asked for by
+whoever sends such a frame.
+"""
+
+from typing import Final
+
+__all__ = ["FEATURES", "JOB_IMAGES", "JOB_LIST"]
+
+# JOB_LIST and JOB_DESCRIBE are understood.
+JOB_LIST: Final = "job-list"
+# JOB_FETCH understands `part`.
+JOB_IMAGES: Final = "job-images"
+
+FEATURES: Final = frozenset({JOB_LIST, JOB_IMAGES})
