@@ -16,6 +16,9 @@ __all__ = ["main"]
 
 # Command -> its module and its help line, so that `--help` imports none of them.
 _COMMANDS = {
+    "label": ("label", "Start SLEAP with the menu Remote Train."),
+    "enable": ("label", "Let plain `sleap` have the menu, too."),
+    "disable": ("label", "Undo enable."),
     "train": ("train", "Train a package on a worker and bring the models home."),
     "workers": ("workers", "List the workers of a session."),
     "demo": ("demo", "Try everything on this machine, with a made-up project."),
@@ -36,7 +39,7 @@ class _LazyGroup(click.Group):
             return None
         module_name, _ = _COMMANDS[name]
         module = importlib.import_module(f"sleap_rtc_plugin.cli.{module_name}")
-        command: click.Command = getattr(module, module_name)
+        command: click.Command = getattr(module, name)
         return command
 
     def format_commands(

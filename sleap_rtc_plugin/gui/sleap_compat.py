@@ -234,7 +234,7 @@ def run_sleap(arguments: list[str]) -> None:
     main(arguments)
 
 
-def on_menus_created(callback: Callable[[QMainWindow], None]) -> None:
+def on_menus_created(callback: Callable[[QMainWindow], object]) -> None:
     """Call back with each main window as soon as it has its menus.
 
     What the callback raises becomes one log line; SLEAP starts all the same.
