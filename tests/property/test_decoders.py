@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 from support import wire_samples as samples
 from support.machines import MANIFEST
+from support.pictures import SIGNATURE, chunk, png
 
 from sleap_rtc_plugin.protocol import codec, errors
 from sleap_rtc_plugin.protocol.authentication import sdp_fingerprint
@@ -22,6 +23,7 @@ from sleap_rtc_plugin.protocol.fragments import (
     encode_fragment,
 )
 from sleap_rtc_plugin.protocol.ids import clean_text
+from sleap_rtc_plugin.protocol.images import image_fault
 from sleap_rtc_plugin.protocol.manifest import Manifest
 from sleap_rtc_plugin.protocol.messages import CONTROL_TYPES
 from sleap_rtc_plugin.protocol.session_string import Session
@@ -156,6 +158,15 @@ def test_payloads(data: bytes) -> None:
     except RemoteProtocolError:
         return
     assert codec.decode_peer_payload(codec.encode_peer_payload(payload)) == payload
+
+
+@given(any_bytes | damaged(st.just(png(extra=chunk(b"tEXt", b"a\0b")))))
+def test_images(data: bytes) -> None:
+    fault = image_fault(data)
+    if fault is None:
+        assert data.startswith(SIGNATURE)
+    else:
+        assert clean_text(fault) == fault
 
 
 SOUND_FRAGMENT = encode_fragment(Fragment(1, 2, 3, b"data", is_manifest=False))

@@ -13,7 +13,6 @@ from sleap_rtc_plugin.protocol.limits import (
     MAX_SIGNALING_MESSAGE_BYTES,
 )
 
-
 SUMMARY = msgspec.to_builtins(samples.SUMMARY)
 
 

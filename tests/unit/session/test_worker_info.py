@@ -38,6 +38,7 @@ def test_hostile_metadata_becomes_harmless_text() -> None:
             name="\x1b[31mred\u202e" * 50,
             gpu_model=["a"],
             gpu_memory_mb="lots",
+            gpu_memory_free_mb=2**60,
             queue_length=-1,
             running_jobs=True,
             status={"a": 1},
@@ -48,8 +49,14 @@ def test_hostile_metadata_becomes_harmless_text() -> None:
     assert len(read.name) <= 120
     assert read.gpu_model is None
     assert read.gpu_memory_mb is None
+    assert read.gpu_free_mb is None
     assert (read.queue_length, read.running_jobs) == (0, 0)
     assert read.status == "unknown"
+
+
+def test_memory_is_read() -> None:
+    read = worker("w-1", gpu_memory_mb=24_576, gpu_memory_free_mb=20_000)
+    assert (read.gpu_memory_mb, read.gpu_free_mb) == (24_576, 20_000)
 
 
 def test_the_shortest_queue_wins_then_the_one_in_the_session() -> None:

@@ -1,14 +1,21 @@
 """A job at work, with an executor that runs nothing and a journal that is real."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from sleap_rtc_plugin.protocol.errors import JobLost, StorageFailed
+from sleap_rtc_plugin.protocol.errors import BadRequest, JobLost, StorageFailed
 from sleap_rtc_plugin.protocol.job import JobState
-from sleap_rtc_plugin.protocol.messages import JobSpec, ProgressReport, TrainStep
+from sleap_rtc_plugin.protocol.limits import MAX_ERROR_TEXT_CHARS
+from sleap_rtc_plugin.protocol.messages import (
+    JobSpec,
+    JobSummary,
+    ProgressReport,
+    TrainStep,
+)
 from sleap_rtc_worker.file_manager import FileManager
 from sleap_rtc_worker.job_run import JobRun, StepTools
 from sleap_rtc_worker.journal import JobRecord, Journal
@@ -116,6 +123,14 @@ class Bench:
                 self.changed.clear()
                 await self.changed.wait()
 
+    async def until_read(self, offset: int) -> None:
+        news = asyncio.Event()
+        self.run.watch(news.set)
+        async with asyncio.timeout(5):
+            while self.run.record.events_offset < offset:
+                news.clear()
+                await news.wait()
+
     def start(self) -> None:
         self.run.begin_staging()
         self.run.package_staged()
@@ -149,6 +164,54 @@ async def test_steps_run_in_order_and_every_change_is_journaled(bench: Bench) ->
     assert seqs == list(range(1, len(seqs) + 1))
     results = await bench.run.results()
     assert len(results.manifest.files) == len(expected_files(STEPS[0])) * 2
+
+
+async def test_a_row_says_how_far_the_job_is(bench: Bench) -> None:
+    assert bench.run.summary() == JobSummary(
+        job_id=JOB, name="job", state="submitted", steps=2, created_at=1.0
+    )
+    bench.executor.events = [
+        StepProgress(event="epoch_begin", epoch=2, at=1.0),
+        StepProgress(event="batch_end", epoch=2, batch=5, at=2.0),
+        StepProgress(event="predict", done=3, total=9, at=3.0),
+    ]
+    began = time.time()
+    bench.start()
+    first = await bench.executor.started.get()
+    bench.executor.events = []
+    await bench.until(JobState.RUNNING)
+    await bench.until_read(3)
+    row = bench.run.summary()
+    assert (row.step, row.epoch, row.done, row.total) == (0, 2, 3, 9)
+    assert row.last_seq == bench.journal.last_seq(JOB)
+    assert row.started_at is not None
+    assert began <= row.started_at <= time.time()
+    assert row.ended_at is None
+    # A worker that takes the job up again knows as much.
+    assert bench.take_up(bench.journal.jobs()[0]).summary() == row
+
+    bench.write_results(0)
+    first.ended.set_result(GOOD)
+    second = await bench.executor.started.get()
+    later = bench.run.summary()
+    assert (later.step, later.epoch, later.done, later.total) == (1, None, 0, 0)
+    assert later.started_at == row.started_at
+    last_lines = ["x" * 500] * 20
+    second.ended.set_result(StepOutcome(exit_code=1, last_lines=last_lines))
+    await bench.until(JobState.FAILED)
+    ended = bench.run.summary()
+    assert ended.ended_at is not None
+    assert row.started_at <= ended.ended_at <= time.time()
+    assert ended.error is not None
+    assert max(map(len, ended.error.fields.values())) == MAX_ERROR_TEXT_CHARS
+
+
+async def test_only_a_training_has_images(bench: Bench) -> None:
+    for step in (None, 2, 10**9):
+        with pytest.raises(BadRequest, match="no training"):
+            await bench.run.images(step)
+    source = await bench.run.images(1)
+    assert source.manifest.files == ()
 
 
 async def test_a_stop_before_the_runner_is_up_reaches_it(bench: Bench) -> None:
@@ -220,12 +283,7 @@ async def test_a_restarted_worker_goes_on_where_the_journal_ends(
     bench.start()
     await bench.executor.started.get()
     await bench.until(JobState.RUNNING)
-    news = asyncio.Event()
-    bench.run.watch(news.set)
-    async with asyncio.timeout(5):
-        while bench.run.record.events_offset < 2:
-            news.clear()
-            await news.wait()
+    await bench.until_read(2)
     await bench.run.close()
     known = bench.run.last_seq
 

@@ -1,5 +1,6 @@
 """The journal keeps jobs and events, and lets one worker in."""
 
+import json
 import os
 import sqlite3
 from pathlib import Path
@@ -107,6 +108,58 @@ def test_a_newer_journal_is_refused_and_left_alone(tmp_path: Path) -> None:
     database.close()
     with pytest.raises(StorageFailed, match="newer version"):
         Journal(tmp_path)
+
+
+def test_an_older_journal_is_opened_and_its_times_are_read(tmp_path: Path) -> None:
+    """Version 1 kept them in the events only."""
+    other = "job-" + "1" * 20
+    journal = Journal(tmp_path)
+    states = ["staging", "queued", "starting", "running", "starting", "failed"]
+    told = [
+        JobEvent(job_id=JOB, seq=n, at=float(n), state=state)
+        for n, state in enumerate(states, start=1)
+    ]
+    ended = record(state=JobState.FAILED, epoch=None)
+    journal.write(ended, [*told[:4], *events(5, 6)])
+    journal.write(ended, [msgspec.structs.replace(e, seq=e.seq + 2) for e in told[4:]])
+    waiting = record(job_id=other, state=JobState.QUEUED)
+    journal.write(waiting, [JobEvent(job_id=other, seq=1, at=7.0, state="queued")])
+    journal.close()
+    as_version_1(tmp_path)
+    for _ in range(2):
+        journal = Journal(tmp_path)
+        filled = msgspec.structs.replace(ended, started_at=3.0, ended_at=6.0)
+        assert journal.jobs() == [filled, waiting]
+        assert journal.last_seq(JOB) == 8
+        journal.close()
+
+
+def test_an_older_journal_that_is_damaged_is_refused(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.write(record(), [])
+    journal.close()
+    as_version_1(tmp_path, "JOB_EVENT::{")
+    with pytest.raises(StorageFailed):
+        Journal(tmp_path)
+
+
+def as_version_1(folder: Path, frame: str | None = None) -> None:
+    """Make a journal what the first version would have left."""
+    database = sqlite3.connect(folder / "journal.sqlite3")
+    if frame is not None:
+        database.execute("INSERT INTO events VALUES (?, 1, ?)", (JOB, frame))
+    rows = database.execute("SELECT job_id, record FROM jobs").fetchall()
+    for job_id, row in rows:
+        kept = json.loads(row)
+        for name in ("started_at", "ended_at", "epoch", "done", "total"):
+            del kept[name]
+        database.execute(
+            "UPDATE jobs SET record = ? WHERE job_id = ?",
+            (json.dumps(kept).encode(), job_id),
+        )
+    database.execute("PRAGMA user_version=1")
+    database.commit()
+    database.close()
 
 
 def test_a_file_that_is_no_journal_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What the room is told of the worker, and when."""
 
 from sleap_rtc_plugin.protocol.signaling_messages import PeerMetadata
+from sleap_rtc_worker.limits import GPU_MEMORY_STEP_MB
 from sleap_rtc_worker.state_manager import StateManager, WorkerStatus
 
 
@@ -22,6 +23,14 @@ def test_every_change_is_told_once() -> None:
     assert told[-1].properties["queue_length"] == 2
     assert told[-1].properties["device"] == "cpu"
     assert told[-1].tags == ["t"]
+
+
+def test_free_memory_is_told_when_it_changed_noticeably() -> None:
+    state, told = make()
+    for free_mb in (None, 10_000, 10_100, 9_900, 10_000 + GPU_MEMORY_STEP_MB, None):
+        state.set_gpu_free(free_mb)
+    values = [metadata.properties["gpu_memory_free_mb"] for metadata in told]
+    assert values == [10_000, 10_000 + GPU_MEMORY_STEP_MB]
 
 
 def test_a_closing_worker_takes_nothing_and_stays_closing() -> None:
