@@ -17,6 +17,7 @@ from sleap_rtc_plugin.protocol.job import JobState
 from sleap_rtc_plugin.session.run_request import ModelToTrain, RunRequest
 
 __all__ = [
+    "COMPANION_DEAD",
     "COMPANION_RESTARTED",
     "CONFIGURE_FIRST",
     "PROJECT_EMPTY",
@@ -24,7 +25,6 @@ __all__ = [
     "PROJECT_UNSAVED",
     "Question",
     "closing_question",
-    "companion_dead",
     "error_words",
     "job_words",
     "plan_words",
@@ -71,7 +71,7 @@ _ERRORS: Final[Mapping[type[RtcError], str]] = {
     ),
     errors.CompanionGone: (
         "The program that works beside SLEAP has ended ({reason}). Jobs on workers go "
-        "on; press Start again to go on with them."
+        "on; try again to go on with them."
     ),
     errors.NoWorker: (
         "No worker is online in this lab. Start one on the machine with the GPU; it "
@@ -202,14 +202,10 @@ COMPANION_RESTARTED: Final = (
     "The program that works beside SLEAP ended unexpectedly and was started again. "
     "Jobs on workers were not affected."
 )
-
-
-def companion_dead(reason: str) -> str:
-    """Say that the companion ended twice; `reason` is what the host says."""
-    return _bounded(
-        f"{_sentence(reason)} Your project and the jobs on workers are not affected. "
-        "Press Start again to go on."
-    )
+COMPANION_DEAD: Final = (
+    "The program that works beside SLEAP ended again. Your project and the jobs on "
+    "workers are not affected. Press Start Again to go on."
+)
 
 
 def worker_gone(worker: str) -> str:
@@ -291,6 +287,8 @@ _WORKER_STATES: Final[Mapping[str, str]] = {
     "closing": "Closing",
 }
 _JOB_STATES: Final[Mapping[str, str]] = {
+    "packaging": "Packaging",
+    "unsent": "Not sent",
     JobState.SUBMITTED: "Announced",
     JobState.STAGING: "Package is on its way",
     JobState.QUEUED: "Waiting in the queue",
@@ -415,8 +413,3 @@ def _name(worker: str) -> str:
 
 def _path(path: str) -> str:
     return clean_text(path, MAX_WORDS_CHARS // 2)
-
-
-def _sentence(text: str) -> str:
-    text = clean_text(text, MAX_WORDS_CHARS)
-    return text if text.endswith((".", "!", "?", "…")) else f"{text}."

@@ -32,8 +32,8 @@ from sleap_rtc_plugin.companion.messages import (
     SubmitRun,
 )
 from sleap_rtc_plugin.gui.messages import (
+    COMPANION_DEAD,
     COMPANION_RESTARTED,
-    companion_dead,
     error_words,
 )
 from sleap_rtc_plugin.gui.snapshot import (
@@ -64,7 +64,7 @@ _WITHOUT_RESULTS: Final = (JobState.CANCELLED, JobState.REJECTED)
 
 logger = logging.getLogger(__name__)
 
-Spawn = Callable[[Coroutine[Any, Any, None], str], Any]
+Spawn = Callable[[Coroutine[Any, Any, Any], str], Any]
 
 
 class Host(Protocol):
@@ -114,7 +114,11 @@ class RemotePresenter:
         self._resumers: list[Callable[[], None]] = []
         self._way: Connect | ConnectRemembered | None = None
         self._followed: dict[str, AttachJob] = {}
-        self._take(host)
+        self._lives = 1
+        self._host = host
+        host.on_event = self._on_event
+        host.on_restarted = self._on_restarted
+        host.on_dead = self._on_dead
 
     # -- for views and windows ---------------------------------------------------------
 
@@ -272,17 +276,10 @@ class RemotePresenter:
 
     # -- the companion -----------------------------------------------------------------
 
-    def replace_host(self, host: Host) -> None:
-        """Go on with another host, after the one before was dead."""
-        self._take(host)
+    def start_again(self) -> None:
+        """Go on after the companion was dead; its host can be asked again."""
         self._change(dead="", problem="", note="")
         self._resume()
-
-    def _take(self, host: Host) -> None:
-        self._host = host
-        host.on_event = self._on_event
-        host.on_restarted = self._on_restarted
-        host.on_dead = self._on_dead
 
     def _on_event(self, event: Event) -> None:
         match event:
@@ -296,11 +293,14 @@ class RemotePresenter:
             _call(listener, event)
 
     def _on_restarted(self) -> None:
-        self._change(note=COMPANION_RESTARTED)
+        self._lives += 1
+        self._change(note=COMPANION_RESTARTED, problem="")
         self._resume()
 
     def _on_dead(self, sentence: str) -> None:
-        self._change(dead=companion_dead(sentence), problem="", note="")
+        logger.warning("%s", sentence)
+        self._lives += 1
+        self._change(dead=COMPANION_DEAD, problem="", note="")
 
     def _resume(self) -> None:
         """Bring a companion that knows nothing to where the one before it was."""
@@ -312,17 +312,19 @@ class RemotePresenter:
         self._spawn(self._go_on(self._way), "go on with a new companion")
 
     async def _go_on(self, way: Connect | ConnectRemembered) -> None:
+        life = self._lives
         if not await self._enter(way):
             return
         sent = self._snapshot.submission
+        on_its_way = sent if sent is not None and sent.is_sending else None
+        if on_its_way is not None:
+            again = self._cancel if on_its_way.is_cancelling else self._submit
+            await again(on_its_way)
         for job_id, command in tuple(self._followed.items()):
-            if sent is None or not sent.is_sending or sent.job_id != job_id:
+            if on_its_way is None or on_its_way.job_id != job_id:
                 await self._ask_quietly(command)
-        if sent is not None and sent.is_sending:
-            if sent.is_cancelling:
-                await self._cancel(sent)
-            else:
-                await self._submit(sent)
+            if life != self._lives:
+                return  # the next companion is told everything anew
         for resumer in tuple(self._resumers):
             _call(resumer)
 
@@ -359,20 +361,17 @@ class RemotePresenter:
     async def _enter(self, way: Connect | ConnectRemembered | SignIn) -> bool:
         """Enter a room; tells whether it came about.
 
-        A way that may work another time is kept for a companion that comes after this
-        one; signing in is not, since it would open one room more.
+        The way is kept for a companion that comes after this one. Signing in is not,
+        since it would open one room more.
         """
-        if not isinstance(way, SignIn):
-            self._way = way
+        self._way = None if isinstance(way, SignIn) else way
         try:
-            result = await self._host.ask(way)
-        except CompanionGone as error:
-            if self._way is None:
-                self._set(left(self._snapshot, error_words(error)))
-            return False
+            result = await self._ask(way)
         except RtcError as error:
             self._way = None
             self._set(left(self._snapshot, error_words(error)))
+            return False
+        if result is None:
             return False
         self._entered(result)
         return True
@@ -416,9 +415,7 @@ class RemotePresenter:
     async def _submit(self, sent: Submission) -> None:
         command = SubmitRun(job_id=sent.job_id, worker_id=sent.worker_id, run=sent.run)
         try:
-            await self._host.ask(command)
-        except CompanionGone:
-            return  # The next companion is told again, with the same job.
+            await self._ask(command)
         except RtcError as error:
             self._followed.pop(sent.job_id, None)
             self._end_submission(sent.job_id, problem=error_words(error))
@@ -426,22 +423,32 @@ class RemotePresenter:
     async def _cancel(self, sent: Submission) -> None:
         command = CancelJob(worker_id=sent.worker_id, job_id=sent.job_id)
         try:
-            await self._host.ask(command)
-        except CompanionGone:
-            return  # The next companion is asked again.
+            result = await self._ask(command)
         except RtcError as error:
             self._change_submission(sent.job_id, is_cancelling=False)
             self.say_problem(error_words(error))
-        else:
+            return
+        if result is not None:
             self._followed.pop(sent.job_id, None)
             self._end_submission(sent.job_id, was_cancelled=True, is_cancelling=False)
+
+    async def _ask(self, command: Command) -> Result | None:
+        """Have a command carried out; None where the companion ended meanwhile.
+
+        The one that comes after it is told by `_resume` what still matters.
+        """
+        life = self._lives
+        try:
+            return await self._host.ask(command)
+        except CompanionGone:
+            if life == self._lives:
+                raise
+            return None
 
     async def _ask_quietly(self, command: Command) -> Result | None:
         """Ask for something whose failure is only worth a sentence."""
         try:
-            return await self._host.ask(command)
-        except CompanionGone:
-            return None  # The host says so by itself.
+            return await self._ask(command)
         except RtcError as error:
             self.say_problem(error_words(error))
             return None

@@ -48,7 +48,8 @@ __all__ = [
 
 MAX_ROOMS_SHOWN: Final = 50
 MAX_SENTENCE_CHARS: Final = 600
-_BEFORE_QUEUE: Final = (JobState.SUBMITTED, JobState.STAGING)
+_BEFORE_QUEUE: Final = ("packaging", "unsent", JobState.SUBMITTED, JobState.STAGING)
+"""States of a job whose package is not all there; the first two are the companion's."""
 
 
 class Lab(Enum):
@@ -290,7 +291,8 @@ def _after_room_changed(snapshot: Snapshot, event: RoomChanged) -> Snapshot:
         return snapshot
     if event.state == "online":
         room = clean_room(event.room) if event.room is not None else snapshot.room
-        return dataclasses.replace(snapshot, lab=Lab.INSIDE, room=room, note="")
+        note = "" if snapshot.lab is Lab.CUT_OFF else snapshot.note
+        return dataclasses.replace(snapshot, lab=Lab.INSIDE, room=room, note=note)
     reason = clean_text(event.reason, MAX_SENTENCE_CHARS)
     return dataclasses.replace(snapshot, lab=Lab.CUT_OFF, note=reason)
 
@@ -322,13 +324,13 @@ def _clean_worker(worker: WorkerRow) -> WorkerRow:
 
 
 def _after_job_event(submission: Submission, event: Event) -> Submission:
+    if submission.was_cancelled:
+        return submission
     match event:
         case PackageProgress():
-            return dataclasses.replace(submission, package=event, is_over=False)
+            return dataclasses.replace(submission, package=event)
         case TransferProgress(purpose="package"):
-            return dataclasses.replace(
-                submission, transfer=event, is_over=False, is_cut_off=False
-            )
+            return dataclasses.replace(submission, transfer=event, is_cut_off=False)
         case LinkLost():
             return dataclasses.replace(submission, is_cut_off=True)
         case LinkBack():
@@ -343,7 +345,7 @@ def _after_job_event(submission: Submission, event: Event) -> Submission:
 def _after_job_changed(submission: Submission, event: JobChanged) -> Submission:
     job, error = event.job, event.error
     is_ended = job.state in ENDED
-    was_cancelled = submission.was_cancelled or job.state == JobState.CANCELLED
+    was_cancelled = job.state == JobState.CANCELLED
     has_begun = not is_ended and job.state not in _BEFORE_QUEUE
     problem = ""
     if error is not None and not was_cancelled:
