@@ -29,6 +29,7 @@ from sleap_rtc_plugin.companion.messages import (
     StepBegan,
     StepEnded,
 )
+from sleap_rtc_plugin.gui.messages import error_words
 from sleap_rtc_plugin.gui.monitor_ports import choose_ports
 from sleap_rtc_plugin.gui.monitor_view import VIEWER_SIZE, MonitorView
 from sleap_rtc_plugin.protocol.errors import RtcError, from_wire
@@ -249,7 +250,7 @@ class MonitorLauncher:
             self._close(event.job.job_id, job)
             self._say(_CANCELLED.format(worker=job.worker))
         elif event.error is not None:
-            job.view.end(clean_text(str(from_wire(event.error))))
+            job.view.end(error_words(from_wire(event.error)))
         elif job.view_step not in job.ended:
             job.view.end(clean_text(event.job.error) or _ENDED)
 
@@ -303,12 +304,14 @@ class MonitorLauncher:
         taken += self._leaving
         for _ in range(MAX_OPEN_ATTEMPTS):
             try:
-                ports = choose_ports(taken)
-                taken += ports
-                return MonitorView(self._compat, began, ports)
+                view = MonitorView(self._compat, began, choose_ports(taken))
             except Exception:
-                # SLEAP looks for ports once more itself, and may lose a race.
                 _log.warning("SLEAP's training monitor did not open", exc_info=True)
+                continue
+            if not set(view.ports) & set(taken):
+                return view
+            # SLEAP lost a race and looked for other ports itself.
+            view.close()
         return None
 
     def _close(self, job_id: str, job: _Job) -> None:
@@ -370,7 +373,7 @@ class MonitorLauncher:
                 await self._ask(command)
             except RtcError as error:
                 if job.view is view:
-                    view.say(f"The curve cannot be drawn now. {error}")
+                    view.say(f"The curve cannot be drawn now. {error_words(error)}")
             else:
                 job.is_fed = job.view is view
 
@@ -399,7 +402,7 @@ class MonitorLauncher:
                 await self._ask(command)
             except RtcError as error:
                 if job.view is not None:
-                    job.view.say(f"The job is not cancelled yet. {error}")
+                    job.view.say(f"The job is not cancelled yet. {error_words(error)}")
                 if not error.retryable:
                     return
             else:

@@ -157,15 +157,13 @@ class MonitorView(QObject):
         self._viewer.deleteLater()
         if self._images is not None:
             self._images.removeEventFilter(self)
-            # A thread of SLEAP's video player ends here; Qt aborts if it outlives it.
-            self._images.cleanup()  # type: ignore[attr-defined]
-            self._images.close()
+            self._compat.close_image_window(self._images)
             self._images.deleteLater()
             self._images = None
 
     # -- what the user does ------------------------------------------------------------
 
-    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Notice that a window is being closed; SLEAP itself does not."""
         if event.type() == QEvent.Type.Close and watched is self._viewer:
             # Qt is in the middle of closing it.
