@@ -114,6 +114,7 @@ class FollowedJob:
         facts: what the configurations say, by step.
         replayed: events up to this number are old news; steps are announced once
             they have all arrived.
+        shows_ended: announce trainings that had ended by then as well.
         created_at: when it was submitted, Unix seconds.
     """
 
@@ -128,6 +129,7 @@ class FollowedJob:
         images_folder: Path,
         facts: dict[int, StepFacts] | None = None,
         replayed: int = 0,
+        shows_ended: bool = False,
         created_at: float | None = None,
     ) -> None:
         self.worker = worker
@@ -136,6 +138,7 @@ class FollowedJob:
         self._images_folder = images_folder
         self._facts = facts or {}
         self._replayed = replayed
+        self._shows_ended = shows_ended
         self._times = _Times(created=created_at)
         self._trainings = {
             index: _Training(step, MonitorHistory())
@@ -227,14 +230,15 @@ class FollowedJob:
         """Whether events up to `last_seq` are known to exist and not known here."""
         return self.mirror.last_seq < last_seq
 
-    def announce_steps(self) -> None:
+    def announce_steps(self, *, with_ended: bool = True) -> None:
         """Say `StepBegan` for every training that has begun, so monitors open."""
         for index, training in self._trainings.items():
             seen = self.mirror.steps[index]
-            if seen.has_begun:
+            has_ended = seen.has_ended or self._is_over
+            if seen.has_begun and (with_ended or not has_ended):
                 training.is_announced = True
-                self._say_step_began(index, is_replay=seen.has_ended or self._is_over)
-                if seen.has_ended or self._is_over:
+                self._say_step_began(index, is_replay=has_ended)
+                if has_ended:
                     self._emit(StepEnded(job_id=self.job_id, step=index))
 
     def _tell_change(self) -> None:
@@ -288,7 +292,7 @@ class FollowedJob:
                 if training is not None:
                     self._progressed(training, event, is_old=is_old)
         if event.seq == self._replayed:
-            self.announce_steps()
+            self.announce_steps(with_ended=self._shows_ended)
         if event.seq >= self._replayed:
             self._changed.soon()
 

@@ -35,8 +35,10 @@ from sleap_rtc_plugin.companion.messages import (
 )
 from sleap_rtc_plugin.companion.throttle import Ticker
 from sleap_rtc_plugin.protocol.errors import (
+    ConnectionFailure,
     JobCancelled,
     JobLost,
+    JobUnknown,
     LocalProtocolError,
     ResultsIncomplete,
     RtcError,
@@ -72,6 +74,8 @@ logger = logging.getLogger(__name__)
 
 PREDICTIONS_FOLDER: Final = "predictions"
 PACKAGE_INTERVAL_S: Final = 0.1
+FIND_FIRST_S: Final = 1.0
+FIND_MAX_S: Final = 30.0
 _WITH_RESULTS: Final = (JobState.SUCCEEDED, JobState.FAILED, JobState.LOST)
 
 OnProgress = Callable[[str, int, int], None]
@@ -88,6 +92,7 @@ class RunTools:
         records: the runs that are under way.
         connect: returns an open link to a worker.
         adopt: makes a followed job of a record's job known to commands.
+        drop: forgets a job that came to nothing.
         find: begins to follow a job that the worker has.
     """
 
@@ -95,6 +100,7 @@ class RunTools:
     records: RunRecords
     connect: Callable[[str], Awaitable[WorkerLink]]
     adopt: Callable[[FollowedJob], None]
+    drop: Callable[[str], None]
     find: Callable[[str, str], Awaitable[FollowedJob]]
 
 
@@ -197,7 +203,9 @@ class Run:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def row(self, state: str, error: RtcError | None = None) -> JobRow:
+    def row(
+        self, state: JobState = JobState.SUBMITTED, error: RtcError | None = None
+    ) -> JobRow:
         """Return the run as a job that its worker does not know yet."""
         record = self.record
         return JobRow(
@@ -206,7 +214,7 @@ class Run:
             worker=record.worker,
             name=record.name,
             owner=owner_name(),
-            state=state,
+            state=state.value,
             created_at=record.created_at,
             is_followed=True,
             error=str(error) if error is not None else "",
@@ -219,7 +227,7 @@ class Run:
             if self._make is not None:
                 job = await self._submit(self._make)
             else:
-                job = await self._tools.find(self.record.worker_id, self.record.job_id)
+                job = await self._find()
             self._job = job
             self.sent.set()
             await job.follow()
@@ -232,9 +240,20 @@ class Run:
         finally:
             self.sent.set()
 
+    async def _find(self) -> FollowedJob:
+        """Find the job at its worker, who may be away for long."""
+        delay = FIND_FIRST_S
+        while True:
+            try:
+                return await self._tools.find(self.record.worker_id, self.record.job_id)
+            except ConnectionFailure as error:
+                logger.info("The run %s waits: %s", self.record.job_id, error)
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, FIND_MAX_S)
+
     async def _submit(self, make: PackageMaker) -> FollowedJob:
         folder = runs_folder(self.record.job_id)
-        self._tools.emit(JobChanged(job=self.row("packaging")))
+        self._tools.emit(JobChanged(job=self.row()))
         package, source = await self._packed(make, folder)
         await self._note(phase="sending")
         job = FollowedJob(
@@ -336,10 +355,14 @@ class Run:
         if self._job is not None and self._job.mirror.last_seq > 0:
             self._job.failed(error)
             return
+        if self._make is None and not isinstance(error, JobUnknown):
+            return  # results may wait there; a later SLEAP tries again
         # The worker has not taken it; what was built is kept for another try.
-        word = "cancelled" if isinstance(error, JobCancelled) else "unsent"
+        is_cancelled = isinstance(error, JobCancelled)
+        state = JobState.CANCELLED if is_cancelled else JobState.SUBMITTED
         self._tools.records.remove(self.record.job_id)
-        self._tools.emit(JobChanged(job=self.row(word, error), error=error.to_wire()))
+        self._tools.drop(self.record.job_id)
+        self._tools.emit(JobChanged(job=self.row(state, error), error=error.to_wire()))
 
     # -- its record ----------------------------------------------------------------
 

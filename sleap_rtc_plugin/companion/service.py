@@ -72,7 +72,7 @@ from sleap_rtc_plugin.protocol.errors import (
     from_wire,
 )
 from sleap_rtc_plugin.protocol.ids import clean_text, new_peer_id
-from sleap_rtc_plugin.protocol.messages import JobSummary
+from sleap_rtc_plugin.protocol.messages import JobSpec, JobSummary
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.session.credentials import CredentialStore
 from sleap_rtc_plugin.session.lab import Lab, WorkerSeen
@@ -101,6 +101,7 @@ class CompanionService:
         self._records = RunRecords()
         self._lab: Lab | None = None
         self._entering = asyncio.Lock()
+        self._finding: dict[str, asyncio.Lock] = {}
         self._jobs: dict[str, FollowedJob] = {}
         self._runs: dict[str, Run] = {}
         self._worker_names: dict[str, str] = {}
@@ -110,6 +111,7 @@ class CompanionService:
             records=self._records,
             connect=self._link,
             adopt=self._adopt,
+            drop=self._drop,
             find=self._find,
         )
 
@@ -322,13 +324,29 @@ class CompanionService:
             raise JobUnknown(job_id=job_id)
         return job
 
-    async def _find(self, worker_id: str, job_id: str) -> FollowedJob:
+    async def _find(
+        self, worker_id: str, job_id: str, *, shows_ended: bool = False
+    ) -> FollowedJob:
         """Return a followed job, or begin to follow one that the worker has."""
-        known = self._jobs.get(job_id)
-        if known is not None:
-            return known
-        summary, spec = await describe_job(await self._link(worker_id), job_id)
-        job = FollowedJob(
+        finding = self._finding.setdefault(job_id, asyncio.Lock())
+        try:
+            async with finding:
+                known = self._jobs.get(job_id)
+                if known is not None:
+                    return known
+                summary, spec = await describe_job(await self._link(worker_id), job_id)
+                job = self._found(worker_id, summary, spec, shows_ended=shows_ended)
+                self._adopt(job)
+                return job
+        finally:
+            if not finding.locked():
+                self._finding.pop(job_id, None)
+
+    def _found(
+        self, worker_id: str, summary: JobSummary, spec: JobSpec, *, shows_ended: bool
+    ) -> FollowedJob:
+        job_id = summary.job_id
+        return FollowedJob(
             job_id,
             spec,
             worker=self._worker(worker_id),
@@ -336,10 +354,14 @@ class CompanionService:
             emit=self._emit,
             images_folder=images_folder(job_id),
             replayed=summary.last_seq,
+            shows_ended=shows_ended,
             created_at=summary.created_at,
         )
-        self._adopt(job)
-        return job
+
+    def _drop(self, job_id: str) -> None:
+        job = self._jobs.pop(job_id, None)
+        if job is not None:
+            self._spawn(job.close())
 
     def _adopt(self, job: FollowedJob) -> None:
         if len(self._jobs) >= MAX_JOBS_FOLLOWED:
@@ -357,7 +379,7 @@ class CompanionService:
         ]
         known = {row.job_id for row in rows}
         unsent = [
-            run.row("packaging")
+            run.row()
             for run in self._runs.values()
             if run.is_sending
             and run.record.worker_id == worker_id
@@ -367,7 +389,7 @@ class CompanionService:
 
     async def _attach(self, command: AttachJob) -> Attached:
         is_new = command.job_id not in self._jobs
-        job = await self._find(command.worker_id, command.job_id)
+        job = await self._find(command.worker_id, command.job_id, shows_ended=True)
         if not is_new:
             job.announce_steps()
         elif command.output is not None and command.job_id not in self._runs:
