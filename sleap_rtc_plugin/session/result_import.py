@@ -24,9 +24,17 @@ from sleap_rtc_plugin.protocol.paths import check_paths
 from sleap_rtc_plugin.session.checkpoint_scan import scan_result
 from sleap_rtc_plugin.session.package_archive import disk_errors, list_folder
 
-__all__ = ["ImportPlan", "ImportedResults", "import_results", "plan_import"]
+__all__ = [
+    "PREDICTIONS_FOLDER",
+    "ImportPlan",
+    "ImportedResults",
+    "import_results",
+    "plan_import",
+]
 
 MODELS_FOLDER: Final = "models"
+# Where SLEAP puts the predictions of a project, beside its labels.
+PREDICTIONS_FOLDER: Final = "predictions"
 NEWEST_FILE: Final = "training_config.yaml"
 MAX_SAME_NAMES: Final = 1000
 # The coarsest clock of a file system that people use (FAT) ticks every two seconds.
@@ -80,7 +88,9 @@ def plan_import(paths: Sequence[str]) -> ImportPlan:
     return ImportPlan(models=tuple(models), predictions=tuple(predictions))
 
 
-def import_results(received: Path, output: Path) -> ImportedResults:
+def import_results(
+    received: Path, output: Path, *, predictions_folder: str = ""
+) -> ImportedResults:
     """Move verified results from `received` into `output`.
 
     What has the same name and the same contents is already there and is kept; what has
@@ -91,6 +101,8 @@ def import_results(received: Path, output: Path) -> ImportedResults:
         received: a folder with `models/<run name>/...` and predictions, on the same
             disk as `output`. It may hold files afterwards that were there already.
         output: made if it is missing.
+        predictions_folder: the folder below `output` for everything but models, made
+            if it is needed and missing; `output` itself by default.
 
     Raises:
         UnsafeMember: a path is not safe; nothing was moved.
@@ -114,11 +126,16 @@ def import_results(received: Path, output: Path) -> ImportedResults:
             target = output / MODELS_FOLDER / run_name
             models.append(_place(source, target, _same_folder, _rename_folder))
         predictions = []
+        home = output / predictions_folder
+        if plan.predictions:
+            home.mkdir(exist_ok=True)
         for name in plan.predictions:
             source = received / name
             source.chmod(file_mode)
             _sync(source)
-            predictions.append(_place(source, output / name, _same_file, _publish_file))
+            predictions.append(_place(source, home / name, _same_file, _publish_file))
+        if plan.predictions:
+            _sync(home)
         _sync(output / MODELS_FOLDER)
         _sync(output)
     return ImportedResults(models=models, predictions=predictions)

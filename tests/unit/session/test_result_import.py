@@ -14,6 +14,7 @@ from sleap_rtc_plugin.protocol.errors import (
 )
 from sleap_rtc_plugin.session import result_import
 from sleap_rtc_plugin.session.result_import import (
+    PREDICTIONS_FOLDER,
     ImportPlan,
     import_results,
     plan_import,
@@ -224,3 +225,27 @@ def test_too_many_of_one_name(
     import_results(receive(tmp_path, "old"), output)
     with pytest.raises(StorageFailed, match="of that name already"):
         import_results(receive(tmp_path, "new"), output)
+
+
+def test_predictions_of_a_project_have_a_folder_of_their_own(tmp_path: Path) -> None:
+    output = tmp_path / "project"
+    results = import_results(
+        receive(tmp_path), output, predictions_folder=PREDICTIONS_FOLDER
+    )
+    assert {path.parent for path in results.predictions} == {output / "predictions"}
+    assert all(path.is_file() for path in results.predictions)
+    assert {path.parent for path in results.models} == {output / "models"}
+    again = import_results(
+        receive(tmp_path), output, predictions_folder=PREDICTIONS_FOLDER
+    )
+    assert again == results
+
+
+def test_a_folder_for_predictions_is_made_for_predictions_only(tmp_path: Path) -> None:
+    output = tmp_path / "project"
+    received = receive(tmp_path)
+    for path in received.iterdir():
+        if path.is_file():
+            path.unlink()
+    import_results(received, output, predictions_folder=PREDICTIONS_FOLDER)
+    assert not (output / "predictions").exists()
