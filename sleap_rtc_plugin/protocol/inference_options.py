@@ -19,9 +19,11 @@ from sleap_rtc_plugin.protocol.limits import (
     MAX_DISPLAY_NAME_LENGTH,
     MAX_OPTION_CHARS,
     MAX_STEP_OPTIONS,
+    MIB,
 )
 
 __all__ = [
+    "MAX_FRAMES_CHARS",
     "OPTIONS",
     "Choice",
     "Flag",
@@ -31,9 +33,13 @@ __all__ = [
     "ParsedInference",
     "Text",
     "check_options",
+    "frame_numbers",
     "parse_argv",
     "to_argv",
 ]
+
+# The frames of a script line are a list of any length; a worker takes a shorter one.
+MAX_FRAMES_CHARS: Final = 16 * MIB
 
 _LARGEST: Final = 10**9
 _NAME: Final = r"[^\x00-\x1f\x7f]{1,120}"
@@ -294,13 +300,17 @@ class ParsedInference:
     options: dict[str, str] = field(default_factory=dict)
 
 
-def parse_argv(words: Sequence[str]) -> ParsedInference:
+def parse_argv(
+    words: Sequence[str], *, max_frames_chars: int = MAX_OPTION_CHARS
+) -> ParsedInference:
     """Read the words of a script line such as `sleap predict --data_path …`.
 
     Device and process options of the client's machine, and `--gui`, are left out.
 
     Args:
         words: after `shlex.split`, with or without the program and its command.
+        max_frames_chars: how long the value of `--frames` may be; what is sent to a
+            worker has to pass `check_options` all the same.
 
     Raises:
         OptionRefused: an option is unknown, not allowed, repeated or has a bad value.
@@ -340,8 +350,26 @@ def parse_argv(words: Sequence[str]) -> ParsedInference:
         data_path=places["data_path"][0] if "data_path" in places else None,
         model_paths=tuple(places.get("model_paths", ())),
         output_path=places["output_path"][0] if "output_path" in places else None,
-        options=check_options(options),
+        options=_checked(options, max_frames_chars),
     )
+
+
+def frame_numbers(value: str) -> Sequence[int]:
+    """Return the frames that a value of `--frames` means, as sleap-nn reads it.
+
+    `0-99` and SLEAP's own `0,-99` are the frames from the first to the last, both
+    included; anything else is a list.
+
+    Raises:
+        OptionRefused: it is neither.
+    """
+    fault = _fault(OPTIONS["frames"], value)
+    if fault:
+        raise _refused("frames", f"it {fault}, not {clean_text(value, 40) or 'empty'}")
+    first, dash, last = value.partition("-")
+    if dash:
+        return range(int(first.rstrip(",")), int(last) + 1)
+    return [int(number) for number in value.split(",")]
 
 
 def check_options(options: Mapping[str, str]) -> dict[str, str]:
@@ -350,14 +378,19 @@ def check_options(options: Mapping[str, str]) -> dict[str, str]:
     Raises:
         OptionRefused: one is not.
     """
+    return _checked(options, MAX_OPTION_CHARS)
+
+
+def _checked(options: Mapping[str, str], max_frames_chars: int) -> dict[str, str]:
     if len(options) > MAX_STEP_OPTIONS:
         raise _refused("list", f"it has more than {MAX_STEP_OPTIONS} entries")
     for name, value in options.items():
         kind = OPTIONS.get(name)
         if kind is None:
             raise _refused(name, _unknown(name))
-        if len(value) > MAX_OPTION_CHARS:
-            raise _refused(name, f"it is longer than {MAX_OPTION_CHARS} characters")
+        longest = max_frames_chars if name == "frames" else MAX_OPTION_CHARS
+        if len(value) > longest:
+            raise _refused(name, f"it is longer than {longest} characters")
         fault = _fault(kind, value)
         if fault:
             raise _refused(name, f"it {fault}, not {clean_text(value, 40) or 'empty'}")

@@ -67,13 +67,14 @@ def plan_steps(contents: PackageContents) -> list[TrainStep | PredictStep]:
         ConfigRefused: a configuration names files that are missing, or an unsafe run.
         OptionRefused: the inference uses an option that is not accepted.
     """
-    if not contents.configs:
+    predicts_only = not contents.configs and _asks_for_inference(contents)
+    if not contents.configs and not predicts_only:
         raise NotAPackage(path=contents.source, reason=_why_no_configs(contents))
     if not contents.labels:
         raise NotAPackage(
             path=contents.source, reason="it holds no labels (no .slp file)"
         )
-    training = _plan_training(contents)
+    training = [] if predicts_only else _plan_training(contents)
     steps: list[TrainStep | PredictStep] = [*training]
     steps += _plan_inference(contents, training)
     if len(steps) > MAX_STEPS:
@@ -81,6 +82,14 @@ def plan_steps(contents: PackageContents) -> list[TrainStep | PredictStep]:
             path=contents.source, reason=f"it asks for more than {MAX_STEPS} steps"
         )
     return steps
+
+
+def _asks_for_inference(contents: PackageContents) -> bool:
+    """Tell whether there is work for a package that trains nothing."""
+    if _entries(contents, "training"):
+        return False
+    script = predict_commands(contents.inference_script or "")
+    return bool(_entries(contents, "inference") or script)
 
 
 def _why_no_configs(contents: PackageContents) -> str:
@@ -215,7 +224,7 @@ def _only_labels(contents: PackageContents) -> str:
         raise NotAPackage(
             path=contents.source,
             reason=f"it holds {len(contents.labels)} labels files and does not say "
-            "which one to train on",
+            "which one to use",
         )
     return contents.labels[0]
 
@@ -330,6 +339,10 @@ def _predict_step(
     options: Mapping[str, str],
 ) -> PredictStep:
     found: list[str] = []
+    if not models and not training:
+        raise NotAPackage(
+            path=contents.source, reason="its inference does not name its models"
+        )
     for path in models or [f"{MODELS_FOLDER}/{step.run_name}" for step in training]:
         model = _find_model(contents, training, path)
         if model is None:
@@ -348,7 +361,7 @@ def _predict_step(
     # is meant is the copy of those labels that the package holds.
     data = _text(entry, "data_path")
     if data not in contents.labels:
-        data = training[0].labels
+        data = training[0].labels if training else _only_labels(contents)
     name = output.rpartition("/")[2] or f"{data.rpartition('/')[2]}.predictions.slp"
     fault = path_fault(name)
     if fault:

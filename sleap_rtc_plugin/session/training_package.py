@@ -61,7 +61,7 @@ class TrainingPackage:
         total_bytes: their size in all.
         spec: the job they make.
         source: what the person handed over; never written to.
-        labels: the member that holds the package's labels.
+        labels: the member that holds the labels of the first step.
     """
 
     root: Path
@@ -163,7 +163,7 @@ def _open_members(
         total_bytes=sum(member.size for member in sent),
         spec=JobSpec(name=_job_name(source), steps=steps, allow_wandb=keep_wandb_key),
         source=source,
-        labels=next(step.labels for step in steps if isinstance(step, TrainStep)),
+        labels=_labels_used(steps[:1], contents)[0],
     )
 
 
