@@ -1,0 +1,270 @@
+"""What the jobs window shows: words for each row, what may be done with a job.
+
+Pure functions make `TableRow`s; `KeyedTableModel` brings a table up to date row by
+row, so that a selection and the scroll position survive. Called by the jobs window.
+"""
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import PurePath
+from typing import Any, Final
+
+from qtpy.QtCore import QAbstractTableModel, QLocale, QModelIndex, QObject, Qt
+from qtpy.QtGui import QPalette
+from qtpy.QtWidgets import QApplication
+
+from sleap_rtc_plugin.companion.messages import JobRow
+from sleap_rtc_plugin.gui.home_coming import Waiting
+from sleap_rtc_plugin.gui.messages import job_words
+from sleap_rtc_plugin.gui.quantities import UNKNOWN, format_duration
+from sleap_rtc_plugin.protocol.ids import clean_text
+from sleap_rtc_plugin.protocol.job import ENDED, JobState
+
+__all__ = [
+    "JOB_COLUMNS",
+    "WAITING_COLUMNS",
+    "KeyedTableModel",
+    "TableRow",
+    "allowed_actions",
+    "job_table_row",
+    "merge_log",
+    "shown_error",
+    "waiting_table_row",
+]
+
+JOB_COLUMNS: Final = ("Name", "State", "Owner", "Worker", "Submitted", "Duration")
+WAITING_COLUMNS: Final = ("Project", "From", "Why they wait")
+MAX_HEAD_CHARS: Final = 40
+MAX_ERROR_CHARS: Final = 600
+_LATEST_S: Final = datetime(9999, 1, 1).timestamp()
+_STOPPABLE: Final = frozenset({JobState.STARTING, JobState.RUNNING})
+_WITHOUT_LOG: Final = frozenset(
+    {JobState.SUBMITTED, JobState.STAGING, JobState.QUEUED, JobState.REJECTED}
+)
+_WITH_RESULTS: Final = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.LOST})
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row of a table: its key, its cells, and a tip over all of them."""
+
+    key: str
+    cells: tuple[str, ...]
+    tip: str = ""
+    is_dim: bool = False
+
+
+# -- jobs ------------------------------------------------------------------------------
+
+
+def job_table_row(row: JobRow, now: float, *, head: str | None = None) -> TableRow:
+    """Return a job as the table shows it.
+
+    Args:
+        row: the job, with names that a peer chose.
+        now: the time, in Unix seconds.
+        head: which model its step trains, where that is known.
+    """
+    cells = (
+        clean_text(row.name) or row.job_id,
+        _state(row, head),
+        clean_text(row.owner) or UNKNOWN,
+        clean_text(row.worker) or UNKNOWN,
+        _submitted(row.created_at, now),
+        _duration(row, now),
+    )
+    return TableRow(
+        key=row.job_id,
+        cells=cells,
+        tip=shown_error(row),
+        is_dim=row.state in (JobState.CANCELLED, JobState.REJECTED),
+    )
+
+
+def shown_error(row: JobRow) -> str:
+    """Return why a job went wrong, fit to show, or nothing."""
+    return clean_text(row.error, MAX_ERROR_CHARS)
+
+
+def _state(row: JobRow, head: str | None) -> str:
+    words = job_words(row)
+    if row.state == JobState.RUNNING and head and row.total <= 0:
+        words = f"Training {clean_text(head, MAX_HEAD_CHARS)}"
+        if row.epoch is not None:
+            words += f", epoch {row.epoch + 1}"
+    return words
+
+
+def _submitted(seconds: float | None, now: float) -> str:
+    """Say a time on this computer's clock: the hour today, the day as well before."""
+    if not _is_time(seconds) or not _is_time(now):
+        return UNKNOWN
+    moment = datetime.fromtimestamp(seconds or 0.0).astimezone()
+    locale, short = QLocale(), QLocale.FormatType.ShortFormat
+    time = locale.toString(moment.time(), short)
+    if moment.date() == datetime.fromtimestamp(now).astimezone().date():
+        return time
+    return f"{locale.toString(moment.date(), short)} {time}"
+
+
+def _is_time(seconds: float | None) -> bool:
+    return seconds is not None and math.isfinite(seconds) and 0 < seconds < _LATEST_S
+
+
+def _duration(row: JobRow, now: float) -> str:
+    """Say how long it has been running, or ran."""
+    if row.started_at is None:
+        return UNKNOWN
+    until = row.ended_at
+    if until is None:
+        if row.state in ENDED:
+            return UNKNOWN
+        # The worker's clock may be a little ahead of ours.
+        until = max(now, row.started_at)
+    return format_duration(until - row.started_at)
+
+
+def allowed_actions(row: JobRow | None, *, has_folder: bool = False) -> frozenset[str]:
+    """Return what may be done with a job now, as names of the window's buttons.
+
+    Args:
+        row: the chosen job.
+        has_folder: its results are on this computer.
+    """
+    if row is None:
+        return frozenset()
+    allowed = set()
+    if row.state != JobState.REJECTED:
+        allowed.add("attach")
+    if row.state not in _WITHOUT_LOG:
+        allowed.add("logs")
+    if row.state in _STOPPABLE:
+        allowed.add("stop")
+    if row.state not in ENDED and row.state != JobState.CANCELLING:
+        allowed.add("cancel")
+    if row.state in _WITH_RESULTS:
+        allowed.add("fetch")
+    if has_folder:
+        allowed.add("openFolder")
+    return frozenset(allowed)
+
+
+# -- results that wait -----------------------------------------------------------------
+
+
+def waiting_table_row(waiting: Waiting) -> TableRow:
+    """Return results that wait as the table shows them."""
+    project = clean_text(PurePath(waiting.project).name) or UNKNOWN
+    files = "\n".join(clean_text(path, MAX_ERROR_CHARS) for path in waiting.predictions)
+    cells = (project, waiting.worker or UNKNOWN, waiting.reason)
+    return TableRow(waiting.job_id, cells, tip=f"{waiting.reason}\n{files}")
+
+
+# -- logs ------------------------------------------------------------------------------
+
+
+def merge_log(shown: Sequence[str], latest: Sequence[str]) -> list[str]:
+    """Return the lines of `latest` that come after those already shown.
+
+    The companion always tells the last few lines; those that were told before are
+    found where the end of the one meets the beginning of the other.
+    """
+    for overlap in range(min(len(shown), len(latest)), 0, -1):
+        if list(shown[-overlap:]) == list(latest[:overlap]):
+            return list(latest[overlap:])
+    return list(latest)
+
+
+# -- the model -------------------------------------------------------------------------
+
+
+class KeyedTableModel(QAbstractTableModel):
+    """A table of rows with keys, brought up to date in place."""
+
+    def __init__(self, headers: Sequence[str], parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._headers = tuple(headers)
+        self._rows: list[TableRow] = []
+
+    def set_rows(self, rows: Sequence[TableRow]) -> None:
+        """Show these rows, in this order; each key once."""
+        wanted = {row.key for row in rows}
+        for index in reversed(range(len(self._rows))):
+            if self._rows[index].key not in wanted:
+                self.beginRemoveRows(QModelIndex(), index, index)
+                del self._rows[index]
+                self.endRemoveRows()
+        for index, row in enumerate(rows):
+            self._put(index, row)
+
+    def _put(self, index: int, row: TableRow) -> None:
+        """Have `row` at `index`, where all rows before are in place."""
+        found = next(
+            (i for i in range(index, len(self._rows)) if self._rows[i].key == row.key),
+            None,
+        )
+        if found is None:
+            self.beginInsertRows(QModelIndex(), index, index)
+            self._rows.insert(index, row)
+            self.endInsertRows()
+            return
+        if found != index:
+            self.beginMoveRows(QModelIndex(), found, found, QModelIndex(), index)
+            self._rows.insert(index, self._rows.pop(found))
+            self.endMoveRows()
+        if self._rows[index] != row:
+            self._rows[index] = row
+            last = len(self._headers) - 1
+            self.dataChanged.emit(self.index(index, 0), self.index(index, last))
+
+    def key_at(self, row: int) -> str | None:
+        """Return the key of a row by its place."""
+        return self._rows[row].key if 0 <= row < len(self._rows) else None
+
+    def row_of(self, key: str) -> int | None:
+        """Return the place of a row by its key."""
+        return next((i for i, row in enumerate(self._rows) if row.key == key), None)
+
+    # -- for Qt ------------------------------------------------------------------------
+
+    def rowCount(self, parent: QModelIndex | None = None) -> int:
+        """Return the number of rows."""
+        return 0 if parent is not None and parent.isValid() else len(self._rows)
+
+    def columnCount(self, parent: QModelIndex | None = None) -> int:
+        """Return the number of columns."""
+        return 0 if parent is not None and parent.isValid() else len(self._headers)
+
+    def headerData(
+        self,
+        section: int,
+        orientation: Qt.Orientation,
+        role: int = Qt.ItemDataRole.DisplayRole,
+    ) -> Any:
+        """Return a column's title."""
+        if (
+            orientation == Qt.Orientation.Horizontal
+            and role == Qt.ItemDataRole.DisplayRole
+        ):
+            return self._headers[section]
+        return None
+
+    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Return a cell's text, tip or color."""
+        if not index.isValid():
+            return None
+        row = self._rows[index.row()]
+        text = row.cells[index.column()]
+        if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.AccessibleTextRole):
+            return text
+        if role == Qt.ItemDataRole.ToolTipRole:
+            # Tips are rich text where they look like it, so ours always are.
+            lines = html.escape(row.tip or text).replace("\n", "<br>")
+            return f"<p>{lines}</p>"
+        if role == Qt.ItemDataRole.ForegroundRole and row.is_dim:
+            palette = QApplication.palette()
+            return palette.color(QPalette.ColorGroup.Disabled, QPalette.ColorRole.Text)
+        return None
