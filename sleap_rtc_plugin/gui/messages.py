@@ -204,7 +204,7 @@ COMPANION_RESTARTED: Final = (
 )
 COMPANION_DEAD: Final = (
     "The program that works beside SLEAP ended again. Your project and the jobs on "
-    "workers are not affected. Press Start Again to go on."
+    "workers are not affected. Press Start again to go on."
 )
 
 

@@ -1,0 +1,86 @@
+"""The run: what is configured, and how far its package is on its way.
+
+A passive view; configuring happens in SLEAP's own dialog.
+"""
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QGridLayout,
+    QGroupBox,
+    QHBoxLayout,
+    QProgressBar,
+    QVBoxLayout,
+    QWidget,
+)
+
+from sleap_rtc_plugin.gui.messages import plan_words
+from sleap_rtc_plugin.gui.pages.parts import plain_label, push_button
+from sleap_rtc_plugin.gui.snapshot import Snapshot
+from sleap_rtc_plugin.gui.status_line import PROGRESS_STEPS, Progress, progress_of
+
+__all__ = ["RunPage"]
+
+
+class RunPage(QGroupBox):
+    """What to run."""
+
+    configureRequested = Signal()
+    cancelRequested = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        """Make the line and the progress below it."""
+        super().__init__("Run", parent)
+        self.setObjectName("runPage")
+        self.plan_label = plain_label(self, "planLabel", wraps=True)
+        self.configure_button = push_button(
+            self, "configureButton", "Confi&gure...", "Configure the run"
+        )
+        self.configure_button.setToolTip("Set up models and frames in SLEAP's dialog")
+        row = QHBoxLayout()
+        row.addWidget(self.plan_label, 1)
+        row.addWidget(self.configure_button)
+        self.progress_row = self._make_progress_row()
+        layout = QVBoxLayout(self)
+        layout.addLayout(row)
+        layout.addWidget(self.progress_row)
+        self.configure_button.clicked.connect(self.configureRequested)
+        self.cancel_button.clicked.connect(self.cancelRequested)
+
+    def _make_progress_row(self) -> QWidget:
+        row = QWidget(self)
+        row.setObjectName("progressRow")
+        self.progress_label = plain_label(row, "progressLabel", wraps=True)
+        self.progress_bar = QProgressBar(row)
+        self.progress_bar.setObjectName("transferProgress")
+        self.progress_bar.setAccessibleName("Progress of the package")
+        self.progress_bar.setTextVisible(False)
+        self.cancel_button = push_button(
+            row, "cancelButton", "Ca&ncel", "Cancel the run that is being sent"
+        )
+        grid = QGridLayout(row)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setColumnStretch(0, 1)
+        grid.addWidget(self.progress_bar, 0, 0)
+        grid.addWidget(self.cancel_button, 0, 1, 2, 1)
+        grid.addWidget(self.progress_label, 1, 0)
+        return row
+
+    def render_snapshot(self, snapshot: Snapshot) -> None:
+        """Draw."""
+        run = snapshot.run
+        self.plan_label.setText(plan_words(run) if run else "Nothing configured yet")
+        self.configure_button.setEnabled(not (snapshot.dead or snapshot.is_sending))
+        progress = progress_of(snapshot.submission)
+        self.progress_row.setVisible(progress is not None)
+        self.cancel_button.setEnabled(snapshot.can_cancel)
+        if progress is not None:
+            self._show_progress(progress)
+
+    def _show_progress(self, progress: Progress) -> None:
+        text = f"{progress.text} {progress.details}".strip()
+        self.progress_label.setText(text)
+        self.progress_bar.setAccessibleDescription(text)
+        is_known = progress.value is not None
+        self.progress_bar.setRange(0, PROGRESS_STEPS if is_known else 0)
+        if progress.value is not None:
+            self.progress_bar.setValue(progress.value)
