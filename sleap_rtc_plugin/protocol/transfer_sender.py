@@ -113,7 +113,11 @@ class TransferSender(Machine[SenderState, Event, Instruction]):
             ReceiverEnded: "_receiver_ended",
             SourceBroke: "_source_broke",
         },
-        SenderState.DELIVERED: {SourceBroke: "_ignore"},
+        SenderState.DELIVERED: {
+            # Whoever waited for the files may give up just when they are there.
+            ReceiverEnded: "_ignore",
+            SourceBroke: "_ignore",
+        },
         SenderState.FAILED: {
             # A request may cross our own end of the transfer on the wire.
             NeedReceived: "_ignore",

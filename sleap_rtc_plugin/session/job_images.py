@@ -5,11 +5,13 @@ again. A worker may be anybody's, so what it offers is bounded before it is rece
 and looked at before it is put in place. Used by whoever follows a job.
 """
 
+import asyncio
 import contextlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 from sleap_rtc_plugin.protocol.errors import ImagesRefused, RtcError, SourceChanged
 from sleap_rtc_plugin.protocol.ids import clean_text, new_command_id
@@ -31,6 +33,9 @@ from sleap_rtc_plugin.transport.staging_area import StagingArea
 from sleap_rtc_plugin.transport.transfer_pump import TransferTotals
 
 __all__ = ["fetch_images"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # The offer's manifest: a name, sizes and digests for each image.
 MAX_MANIFEST_BYTES_PER_IMAGE: Final = 2048
@@ -54,35 +59,39 @@ async def fetch_images(job: RemoteJob, step: int, folder: Path) -> list[Path]:
         WorkerTooOld: the worker sends no images.
         RtcError: the job has no such training, or the link was lost.
     """
-    meta = await job.link.offered_files(
-        JobFetch(
-            command_id=new_command_id(), job_id=job.job_id, part="images", step=step
-        )
-    )
-    incoming = folder / INCOMING_FOLDER
-    area = StagingArea(incoming / f"{job.job_id}.images.{step}")
     worker = job.link.worker_name
-    fault = _offer_fault(meta)
-    if fault is not None:
-        job.link.decline(meta)
-        raise ImagesRefused(worker=worker, reason=fault)
+    area = StagingArea(folder / INCOMING_FOLDER / f"{job.job_id}.images.{step}")
+    command = JobFetch(
+        command_id=new_command_id(), job_id=job.job_id, part="images", step=step
+    )
+    async with job.link.offered_files(command) as meta:
+        fault = _offer_fault(meta)
+        if fault is not None:
+            raise ImagesRefused(worker=worker, reason=fault)
+        await _on_disk(_lay_out, folder, area.files)
+        # An image that vanished meanwhile is no fault: the training has ended, or
+        # drawn another. What arrived before it is kept.
+        with contextlib.suppress(SourceChanged):
+            await job.link.receive(meta, area, _no_progress)
     try:
-        await in_thread(None, _lay_out, folder, area.files)
-    except RtcError:
-        job.link.decline(meta)
-        raise
-    # An image that vanished meanwhile is no fault: the training has ended, or drawn
-    # another. What arrived before it is kept.
-    with contextlib.suppress(SourceChanged):
-        await job.link.receive(meta, area, _no_progress)
-    try:
-        news = await in_thread(None, _put_in_place, area.files, folder, worker)
+        news = await _on_disk(_put_in_place, area.files, folder, worker)
     except ImagesRefused:
         # What is refused is not left lying in a hidden folder either.
-        await in_thread(None, _remove, area.root)
+        await _on_disk(_remove, area.root)
         raise
-    await in_thread(None, _remove, area.root)
+    await _on_disk(_remove, area.root)
     return news
+
+
+async def _on_disk(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a blocking call that is done when we are, also where we are cancelled."""
+    work = asyncio.ensure_future(in_thread(None, function, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        with contextlib.suppress(RtcError):
+            await work
+        raise
 
 
 def _no_progress(totals: TransferTotals) -> None:

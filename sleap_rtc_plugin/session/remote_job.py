@@ -8,7 +8,6 @@ import asyncio
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
 
 import msgspec
 
@@ -96,21 +95,24 @@ async def describe_job(link: WorkerLink, job_id: str) -> tuple[JobSummary, JobSp
 class RemoteJob:
     """A job over one link to its worker."""
 
-    def __init__(self, link: WorkerLink, job_id: str, spec: JobSpec) -> None:
-        """Prepare; nothing is sent yet."""
+    def __init__(
+        self,
+        link: WorkerLink,
+        job_id: str,
+        spec: JobSpec,
+        *,
+        mirror: JobMirror | None = None,
+    ) -> None:
+        """Prepare; nothing is sent yet.
+
+        `mirror` is what is known from an earlier link; `attach` asks for the rest.
+        """
         self._link = link
         self.job_id = job_id
-        self.mirror = JobMirror(job_id, spec)
+        self.mirror = mirror or JobMirror(job_id, spec)
         self._changed = asyncio.Event()
         self._fault: RtcError | None = None
         self._on_event: OnEvent | None = None
-
-    @classmethod
-    def resume(cls, link: WorkerLink, mirror: JobMirror) -> Self:
-        """Go on over a new link with what is known; `attach` asks for the rest."""
-        job = cls(link, mirror.job_id, mirror.spec)
-        job.mirror = mirror
-        return job
 
     @property
     def link(self) -> WorkerLink:
@@ -198,21 +200,31 @@ class RemoteJob:
         await self._link.ask(command)
 
     async def fetch(
-        self, output: Path, on_progress: Progress
+        self, output: Path, on_progress: Progress, *, predictions_folder: str = ""
     ) -> tuple[ImportedResults, TransferTotals]:
         """Bring the results home, verified, under their final names.
+
+        Args:
+            output: where `models` and the predictions go.
+            on_progress: told how the transfer goes.
+            predictions_folder: the folder below `output` for the predictions.
 
         Raises:
             RtcError: they did not arrive or are not acceptable.
         """
         incoming = output / INCOMING_FOLDER / self.job_id
         area = StagingArea(incoming)
-        meta = await self._link.offered_files(
-            JobFetch(command_id=new_command_id(), job_id=self.job_id)
-        )
-        totals = await self._link.receive(meta, area, on_progress)
+        command = JobFetch(command_id=new_command_id(), job_id=self.job_id)
+        async with self._link.offered_files(command) as meta:
+            totals = await self._link.receive(meta, area, on_progress)
         try:
-            imported = await in_thread(None, import_results, area.files, output)
+            imported = await in_thread(
+                None,
+                import_results,
+                area.files,
+                output,
+                predictions_folder=predictions_folder,
+            )
         except (UnsafeCheckpoint, UnsafeMember):
             # What is refused is not left lying in a hidden folder either.
             await in_thread(None, _remove_incoming, incoming)

@@ -6,7 +6,8 @@ end of the link into words. Used by remote jobs; knows nothing of files' content
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from sleap_rtc_plugin.protocol.errors import (
@@ -115,13 +116,24 @@ class WorkerLink:
         """Hand a job's events to `follower` from now on."""
         self._followers[job_id] = follower
 
-    async def offered_files(self, command: JobFetch) -> FileMeta:
-        """Ask for files of a job and return the worker's offer; `receive` it.
+    @asynccontextmanager
+    async def offered_files(self, command: JobFetch) -> AsyncIterator[FileMeta]:
+        """Ask for files of a job and yield the worker's offer, to be `receive`d.
+
+        A body that leaves with an error, or is cancelled, declines the offer.
 
         Raises:
             WorkerTooOld: it has no such files; nothing was sent.
             RtcError: the worker's refusal, no reply in time, or a lost link.
         """
+        meta = await self._offered(command)
+        try:
+            yield meta
+        except BaseException:
+            self._decline(meta)
+            raise
+
+    async def _offered(self, command: JobFetch) -> FileMeta:
         # One at a time: an offer does not say which command it answers.
         async with self._asking:
             offer: asyncio.Future[FileMeta] = asyncio.get_running_loop().create_future()
@@ -138,7 +150,7 @@ class WorkerLink:
     async def receive(
         self, meta: FileMeta, area: StagingArea, on_progress: Progress
     ) -> TransferTotals:
-        """Fetch what was offered; a caller that is cancelled lets the worker know.
+        """Fetch what was offered, inside the body of `offered_files`.
 
         Raises:
             RtcError: it did not arrive; trying again goes on from there.
@@ -147,14 +159,6 @@ class WorkerLink:
             return await self.pump.receive(meta, area, on_progress=on_progress)
         except LinkClosed:
             raise self.vanished(f"the {meta.purpose} were on their way") from None
-        except asyncio.CancelledError:
-            self.decline(meta)
-            raise
-
-    def decline(self, meta: FileMeta) -> None:
-        """Let the worker stop waiting for us to ask for what it offered."""
-        error = BadRequest(reason="nobody waits for these files any more")
-        self.link.send(FileDone(transfer_id=meta.transfer_id, error=error.to_wire()))
 
     def _on_control(self, message: ControlMessage) -> None:
         match message:
@@ -188,16 +192,21 @@ class WorkerLink:
             offer.set_result(meta)
         elif self._given_up[key] > 0:
             self._given_up[key] -= 1
-            self.decline(meta)
+            self._decline(meta)
         else:
             raise RemoteProtocolError(detail="files that were not asked for")
 
     def _give_up(self, offer: asyncio.Future[FileMeta]) -> None:
         """Nobody waits any more for an offer that is here or may still come."""
         if offer.done():
-            self.decline(offer.result())
+            self._decline(offer.result())
         else:
             self._given_up[self._offer_of] += 1
+
+    def _decline(self, meta: FileMeta) -> None:
+        """Let the worker stop waiting for us to ask for what it offered."""
+        error = BadRequest(reason="nobody waits for these files any more")
+        self.link.send(FileDone(transfer_id=meta.transfer_id, error=error.to_wire()))
 
     def _check_feature(self, command: Command) -> None:
         """An older worker would take the frame for a breach and hang up."""
