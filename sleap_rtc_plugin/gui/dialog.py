@@ -1,13 +1,14 @@
 """The remote training dialog: the lab, the workers and the run in one window.
 
 Draws the presenter's snapshots and hands it what the user wants. It opens nothing by
-itself: SLEAP's own dialog and the jobs window are the plugin's, who hears of them by
-signals. Made once per main window and shown again and again.
+itself: SLEAP's own dialog and the jobs window are the plugin's, whose functions it
+calls. Made once per main window and shown again and again.
 """
 
+from collections.abc import Callable
 from typing import Final
 
-from qtpy.QtCore import Qt, QTimer, Signal
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QApplication,
@@ -35,14 +36,24 @@ FIRST_SIZE_PX: Final = (720, 520)
 class RemoteTrainingDialog(QDialog):
     """Connect, pick a worker, configure, run. Not modal; Escape hides it."""
 
-    configureRequested = Signal()
-    jobsRequested = Signal()
-    startAgainRequested = Signal()
-
     def __init__(
-        self, presenter: RemotePresenter, parent: QWidget | None = None
+        self,
+        presenter: RemotePresenter,
+        *,
+        on_configure: Callable[[], None],
+        on_jobs: Callable[[], None],
+        on_start_again: Callable[[], None],
+        parent: QWidget | None = None,
     ) -> None:
-        """Draw what `presenter` has, from now on."""
+        """Draw what `presenter` has, from now on.
+
+        Args:
+            presenter: decides and carries out.
+            on_configure: opens SLEAP's own dialog; called from a Qt slot.
+            on_jobs: opens the window of remote jobs.
+            on_start_again: gives the presenter a new companion after a dead one.
+            parent: the main window.
+        """
         super().__init__(parent)
         self.setObjectName("RemoteTrainingDialog")
         self.setWindowTitle("Remote training")
@@ -65,6 +76,9 @@ class RemoteTrainingDialog(QDialog):
         layout.addLayout(self._status_row)
         layout.addWidget(self._buttons)
         self._connect_signals()
+        self.run.configureRequested.connect(on_configure)
+        self.jobs_button.clicked.connect(lambda: on_jobs())
+        self.start_again_button.clicked.connect(lambda: on_start_again())
         self.resize(*FIRST_SIZE_PX)
         unsubscribe = presenter.subscribe(self._changed)
         self.destroyed.connect(lambda: unsubscribe())
@@ -107,11 +121,8 @@ class RemoteTrainingDialog(QDialog):
         self.lab.remembersChanged.connect(presenter.set_remembers)
         self.lab.newSessionHidden.connect(presenter.hide_new_session)
         self.workers.workerChosen.connect(presenter.choose_worker)
-        self.run.configureRequested.connect(self.configureRequested)
         self.run.cancelRequested.connect(presenter.cancel)
         self.run_button.clicked.connect(presenter.submit)
-        self.jobs_button.clicked.connect(self.jobsRequested)
-        self.start_again_button.clicked.connect(self.startAgainRequested)
         self._buttons.rejected.connect(self.reject)
         application = QApplication.instance()
         if isinstance(application, QApplication):

@@ -17,13 +17,14 @@ from sleap_rtc_plugin.protocol.job import JobState
 from sleap_rtc_plugin.session.run_request import ModelToTrain, RunRequest
 
 __all__ = [
+    "CLOSING_QUESTION",
     "COMPANION_DEAD",
     "COMPANION_RESTARTED",
     "CONFIGURE_FIRST",
     "PROJECT_EMPTY",
     "PROJECT_UNLABELED",
     "PROJECT_UNSAVED",
-    "Question",
+    "ClosingChoices",
     "closing_question",
     "error_words",
     "job_words",
@@ -246,35 +247,24 @@ def results_without_project(path: str, kept: str) -> str:
 
 
 @dataclass(frozen=True)
-class Question:
-    """A question with two ways out besides staying; plain text."""
+class ClosingChoices:
+    """The ways out of the question at closing, besides staying; button labels."""
 
-    title: str
-    text: str
-    details: str
     finish: str
     stop: str
-    stay: str
 
 
-def closing_question(worker: str, left: str = "") -> Question:
-    """Ask what becomes of a package that is on its way when SLEAP is closed.
+CLOSING_QUESTION: Final = ClosingChoices(
+    finish="&Finish sending in the background", stop="&Stop sending"
+)
 
-    Args:
-        worker: where the package goes.
-        left: the time that sending still takes, in words, or empty.
-    """
-    time_left = f" It needs {left} more." if left else ""
-    return Question(
-        title="A package is being sent",
-        text=f"A training package is still being sent to {_name(worker)}.",
-        details=(
-            f"Sending can go on in the background after SLEAP is closed.{time_left} "
-            "The results wait on the worker until you fetch them in Remote Jobs."
-        ),
-        finish="&Finish Sending in the Background",
-        stop="&Stop Sending",
-        stay="&Cancel",
+
+def closing_question(worker: str) -> str:
+    """Ask what becomes of a package that is on its way when SLEAP is closed."""
+    return (
+        f"A training package is still being sent to {_name(worker)}.\n\n"
+        "Sending can go on in the background after SLEAP is closed. The results wait "
+        "on the worker until you open SLEAP again."
     )
 
 

@@ -115,10 +115,8 @@ class RemotePresenter:
         self._way: Connect | ConnectRemembered | None = None
         self._followed: dict[str, AttachJob] = {}
         self._lives = 1
-        self._host = host
-        host.on_event = self._on_event
-        host.on_restarted = self._on_restarted
-        host.on_dead = self._on_dead
+        self._has_begun = False
+        self._take(host)
 
     # -- for views and windows ---------------------------------------------------------
 
@@ -168,10 +166,15 @@ class RemotePresenter:
     # -- the lab -----------------------------------------------------------------------
 
     def begin(self) -> None:
-        """The dialog is shown: list the known labs, and enter the last one again."""
+        """A window is shown: list the known labs; the first time, enter the last one.
+
+        Only the first time, so that a user who disconnected stays disconnected.
+        """
         if self._snapshot.dead or self._snapshot.lab is not Lab.OUTSIDE:
             return
-        self._spawn(self._begin(), "list the known labs")
+        is_first, self._has_begun = not self._has_begun, True
+        begin = self._begin() if is_first else self._list_rooms()
+        self._spawn(begin, "list the known labs")
 
     def connect(self, session: str) -> None:
         """Enter the room of a session string."""
@@ -276,10 +279,17 @@ class RemotePresenter:
 
     # -- the companion -----------------------------------------------------------------
 
-    def start_again(self) -> None:
-        """Go on after the companion was dead; its host can be asked again."""
+    def replace_host(self, host: Host) -> None:
+        """Go on with another host, after the one before was given up."""
+        self._take(host)
         self._change(dead="", problem="", note="")
         self._resume()
+
+    def _take(self, host: Host) -> None:
+        self._host = host
+        host.on_event = self._on_event
+        host.on_restarted = self._on_restarted
+        host.on_dead = self._on_dead
 
     def _on_event(self, event: Event) -> None:
         match event:
