@@ -8,6 +8,7 @@ import asyncio
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -95,24 +96,21 @@ async def describe_job(link: WorkerLink, job_id: str) -> tuple[JobSummary, JobSp
 class RemoteJob:
     """A job over one link to its worker."""
 
-    def __init__(
-        self,
-        link: WorkerLink,
-        job_id: str,
-        spec: JobSpec,
-        *,
-        mirror: JobMirror | None = None,
-    ) -> None:
-        """Prepare; nothing is sent yet.
-
-        `mirror` is what is known from an earlier link; `attach` asks for the rest.
-        """
+    def __init__(self, link: WorkerLink, job_id: str, spec: JobSpec) -> None:
+        """Prepare; nothing is sent yet."""
         self._link = link
         self.job_id = job_id
-        self.mirror = mirror or JobMirror(job_id, spec)
+        self.mirror = JobMirror(job_id, spec)
         self._changed = asyncio.Event()
         self._fault: RtcError | None = None
         self._on_event: OnEvent | None = None
+
+    @classmethod
+    def resume(cls, link: WorkerLink, mirror: JobMirror) -> Self:
+        """Go on over a new link with what is known; `attach` asks for the rest."""
+        job = cls(link, mirror.job_id, mirror.spec)
+        job.mirror = mirror
+        return job
 
     @property
     def link(self) -> WorkerLink:

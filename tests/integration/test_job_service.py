@@ -164,7 +164,7 @@ async def test_a_client_that_did_not_submit_a_job_follows_it(service: Service) -
     await job.wait_until(lambda mirror: mirror.state.value == "staging")
 
     # Later, over another link, it goes on where it was.
-    later = RemoteJob(service.link, job_id(1), spec, mirror=job.mirror)
+    later = RemoteJob.resume(service.link, job.mirror)
     await later.attach(lambda event, mirror: None)
     await later.cancel()
     await later.wait_until(lambda mirror: mirror.has_ended)
