@@ -1,8 +1,8 @@
 """The asyncio loop on SLEAP's running Qt loop; the one owner of qasync.
 
 SLEAP runs Qt's loop itself, so the loop is made from a slot while Qt runs, and closed
-when Qt is about to quit. Nothing modal may be opened inside a coroutine: leave it with
-`call_soon_in_qt` first. All functions belong to the GUI thread.
+when Qt is about to quit. Inside a coroutine nothing modal may be opened, and neither
+the last window nor the application closed: leave it with `call_soon_in_qt` first. All functions belong to the GUI thread.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class _QtLoop:
     def __init__(self, app: QCoreApplication) -> None:
         import qasync
 
+        self._app = app
         # Before qasync connects its own slot, which on Windows ends all I/O.
         app.aboutToQuit.connect(self._shut_down)
         self._executor = ThreadPoolExecutor(
@@ -80,20 +81,30 @@ class _QtLoop:
 
     def _shut_down(self) -> None:
         deadline = time.monotonic() + QUIT_TIMEOUT_S
-        for make in self.last_words:
-            run_until_closed(make(), deadline - time.monotonic())
-        for task in asyncio.all_tasks(self.loop):
-            task.cancel()
-        _pump(lambda: not asyncio.all_tasks(self.loop), deadline)
+        if asyncio.current_task(self.loop) is None:
+            self._end_tasks(deadline)
+        else:
+            # No other task can run before this one is left.
+            _log.warning("The application was ended inside a coroutine.")
         self._executor.shutdown(wait=False, cancel_futures=True)
         for thread in threading.enumerate():
             if thread.name.startswith(_THREAD_NAMES):
                 thread.join(max(0.0, deadline - time.monotonic()))
         # Or closing would wait for a thread that is still busy, without an end.
         self.loop.set_default_executor(None)  # type: ignore[arg-type]
+        # qasync's stop calls the application's exit, which says aboutToQuit again.
+        were_blocked = self._app.blockSignals(True)
         self.loop.stop()
+        self._app.blockSignals(were_blocked)
         self.loop.close()
         asyncio._set_running_loop(None)
+
+    def _end_tasks(self, deadline: float) -> None:
+        for make in self.last_words:
+            run_until_closed(make(), deadline - time.monotonic())
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        _pump(lambda: not asyncio.all_tasks(self.loop), deadline)
 
 
 _current: _QtLoop | None = None
