@@ -96,7 +96,7 @@ class ChildHost(_Quiet):
     """The companion as a child process, started with the first command.
 
     A child that dies is started again once; one that dies again soon after is given
-    up, until `start_again`.
+    up, and with it this host.
     """
 
     def __init__(self, command: Sequence[str] | None = None) -> None:
@@ -118,11 +118,6 @@ class ChildHost(_Quiet):
         """Carry out a command; the first one starts the child."""
         child = await self._running_child()
         return await child.ask(command)
-
-    def start_again(self) -> None:
-        """Let the next command start a child after the last one was given up."""
-        self._dead_reason = None
-        self._restarted_at = None
 
     async def close(self, *, finish_sending: bool = False) -> None:
         """End the child, within `SHUTDOWN_TIMEOUT_S` by asking and then by force.

@@ -73,6 +73,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 PREDICTIONS_FOLDER: Final = "predictions"
+KEPT_FOLDER: Final = "SLEAP remote results"
 PACKAGE_INTERVAL_S: Final = 0.1
 FIND_FIRST_S: Final = 1.0
 FIND_MAX_S: Final = 30.0
@@ -124,6 +125,19 @@ def results_home(record: RunRecord) -> ResultsHome:
         project=record.project,
         merge=record.merge,
     )
+
+
+def existing_or_kept(folder: Path) -> Path:
+    """Return the folder for results, or another where it is gone meanwhile.
+
+    A folder that the user deleted is not made again behind their back, and results
+    are not lost with it.
+    """
+    if folder.is_dir():
+        return folder
+    kept = platformdirs.user_documents_path() / KEPT_FOLDER / folder.name
+    kept.mkdir(parents=True, exist_ok=True)
+    return kept
 
 
 # -- where packages come from ------------------------------------------------------
@@ -322,13 +336,7 @@ class Run:
         if job.mirror.state not in _WITH_RESULTS:
             await self._forget()
             return
-        output = Path(self.record.output)
-        if not await in_thread(None, output.is_dir):
-            raise StorageFailed(
-                place=str(output),
-                reason="the folder is gone; the results wait on the worker, fetch "
-                "them to another folder from the list of remote jobs",
-            )
+        output = await in_thread(None, existing_or_kept, Path(self.record.output))
         imported = await job.bring_home(
             output, PREDICTIONS_FOLDER if self.record.project is not None else ""
         )

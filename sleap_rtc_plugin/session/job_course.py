@@ -177,9 +177,7 @@ class JobCourse:
 
     async def _open(self) -> RemoteJob:
         self._link = await self._connect()
-        self._job = RemoteJob(
-            self._link, self.mirror.job_id, self.mirror.spec, mirror=self.mirror
-        )
+        self._job = RemoteJob.resume(self._link, self.mirror)
         if self._is_lost:
             self._is_lost = False
             self._observer.link_back()

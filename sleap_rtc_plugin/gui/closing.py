@@ -1,0 +1,74 @@
+"""What happens to remote work when SLEAP is closed.
+
+Asks whether a package that is on its way is to be sent to its end; the rest is done as
+Qt quits: monitors closed, the companion ended or let go. SLEAP's own question about
+unsaved changes comes as always, and a close that the user takes back undoes nothing.
+"""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtWidgets import QMainWindow, QMessageBox
+
+from sleap_rtc_plugin.gui import event_loop
+from sleap_rtc_plugin.gui.messages import closing_question
+from sleap_rtc_plugin.gui.presenter import RemotePresenter
+from sleap_rtc_plugin.gui.quantities import format_duration
+
+__all__ = ["Closing"]
+
+
+class Closing(QObject):
+    """Watches one main window close."""
+
+    def __init__(
+        self,
+        window: QMainWindow,
+        presenter: RemotePresenter,
+        shut_down: Callable[[bool], Coroutine[Any, Any, None]],
+    ) -> None:
+        """Watch; `shut_down` is told whether to finish sending."""
+        super().__init__(window)
+        self._window = window
+        self._presenter = presenter
+        self._finishes_sending = False
+        window.installEventFilter(self)
+        event_loop.at_quit(lambda: shut_down(self._finishes_sending))
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Ask before the window closes, where something is on its way."""
+        if watched is self._window and event.type() == QEvent.Type.Close:
+            self._finishes_sending = False
+            if self._presenter.snapshot.is_sending and not self._may_close():
+                event.ignore()
+                return True
+        return False
+
+    def _may_close(self) -> bool:
+        """Ask what becomes of the package; called from Qt, never from a coroutine."""
+        submission = self._presenter.snapshot.submission
+        if submission is None:
+            return True
+        transfer = submission.transfer
+        left = transfer.seconds_left if transfer is not None else None
+        question = closing_question(
+            submission.worker, "" if left is None else format_duration(left)
+        )
+        box = QMessageBox(self._window)
+        box.setObjectName("closingQuestion")
+        box.setIcon(QMessageBox.Icon.Question)
+        box.setTextFormat(Qt.TextFormat.PlainText)
+        box.setWindowTitle(question.title)
+        box.setText(question.text)
+        box.setInformativeText(question.details)
+        finish = box.addButton(question.finish, QMessageBox.ButtonRole.AcceptRole)
+        stop = box.addButton(question.stop, QMessageBox.ButtonRole.DestructiveRole)
+        stay = box.addButton(question.stay, QMessageBox.ButtonRole.RejectRole)
+        box.setDefaultButton(finish)
+        box.setEscapeButton(stay)
+        box.exec()
+        clicked = box.clickedButton()
+        box.deleteLater()
+        self._finishes_sending = clicked is finish
+        return clicked in (finish, stop)

@@ -1,0 +1,166 @@
+"""The plugin of one SLEAP main window: makes its parts and joins them.
+
+Made by the menu when the user first wants something remote. Holds the companion's host,
+the presenter, and the windows; what they decide is theirs.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from qtpy.QtCore import QObject
+from qtpy.QtWidgets import QDialog, QMainWindow
+
+from sleap_rtc_plugin.companion.host import ChildHost, Host, InProcessHost
+from sleap_rtc_plugin.companion.messages import WaitingResults
+from sleap_rtc_plugin.gui import event_loop, sleap_compat
+from sleap_rtc_plugin.gui.closing import Closing
+from sleap_rtc_plugin.gui.dialog import RemoteTrainingDialog
+from sleap_rtc_plugin.gui.home_coming import HomeComing
+from sleap_rtc_plugin.gui.jobs_presenter import JobsPresenter
+from sleap_rtc_plugin.gui.jobs_window import RemoteJobsWindow
+from sleap_rtc_plugin.gui.monitor_launcher import MonitorLauncher
+from sleap_rtc_plugin.gui.presenter import RemotePresenter
+from sleap_rtc_plugin.protocol.errors import RtcError
+from sleap_rtc_plugin.session.settings import Settings
+
+__all__ = ["RemotePlugin"]
+
+logger = logging.getLogger(__name__)
+
+Mode = Literal["training", "inference"]
+
+
+class RemotePlugin(QObject):
+    """Everything remote that belongs to one main window."""
+
+    def __init__(
+        self, window: QMainWindow, make_host: Callable[[Settings], Host] | None = None
+    ) -> None:
+        """Join the parts; `make_host` stands in for the setting, in tests."""
+        super().__init__(window)
+        event_loop.ensure_loop()
+        self._window = window
+        self._settings = Settings.load()
+        self._make_host = make_host or host_of
+        self.host = self._make_host(self._settings)
+        self.presenter = RemotePresenter(self.host, event_loop.spawn, self._settings)
+        ask, spawn = self.presenter.ask, event_loop.spawn
+        self.monitors = MonitorLauncher(window, ask, spawn, compat=sleap_compat)
+        self.home_coming = HomeComing(window, ask, spawn, compat=sleap_compat)
+        self._jobs = JobsPresenter(ask, spawn, reopen_monitor=self.monitors.reopen)
+        self.dialog: RemoteTrainingDialog | None = None
+        self.jobs_window: RemoteJobsWindow | None = None
+        self._mode: Mode = "training"
+        for listener in (
+            self.monitors.handle,
+            self.home_coming.handle,
+            self._jobs.handle,
+        ):
+            self.presenter.listen(listener)
+        self.presenter.when_resumed(self.monitors.restart)
+        self._closing = Closing(window, self.presenter, self._shut_down)
+        spawn(self._say_waiting(), "what waits to be merged")
+
+    # -- the menu ----------------------------------------------------------------------
+
+    def show_training(self) -> None:
+        """Show the dialog for a training."""
+        self._show_dialog("training")
+
+    def show_inference(self) -> None:
+        """Show the dialog for an inference."""
+        self._show_dialog("inference")
+
+    def show_jobs(self) -> None:
+        """Show the remote jobs."""
+        self.presenter.begin()
+        if self.jobs_window is None:
+            self.jobs_window = RemoteJobsWindow(
+                self._window,
+                self._jobs,
+                self.home_coming,
+                default_output=self._project_folder,
+            )
+        _bring_to_front(self.jobs_window)
+
+    def learning_dialog_shown(self, dialog: QDialog, mode: str) -> None:
+        """Put the button into one of SLEAP's own dialogs."""
+        button = sleap_compat.add_run_remotely_button(dialog)
+        button.clicked.connect(lambda: self._run_remotely(dialog, mode))
+
+    # -- configuring and sending -------------------------------------------------------
+
+    def _show_dialog(self, mode: Mode) -> None:
+        self._mode = mode
+        if self.dialog is None:
+            self.dialog = RemoteTrainingDialog(
+                self.presenter,
+                on_configure=self._configure,
+                on_jobs=self.show_jobs,
+                on_start_again=self._start_again,
+                parent=self._window,
+            )
+        self.presenter.begin()
+        _bring_to_front(self.dialog)
+
+    def _configure(self) -> None:
+        """Open SLEAP's own dialog; called from a Qt slot, since it may open a box."""
+        try:
+            sleap_compat.require_ready(self._window)
+        except sleap_compat.ProjectNotReady as error:
+            self.presenter.say_problem(str(error))
+            return
+        sleap_compat.show_learning_dialog(self._window, self._mode)
+
+    def _run_remotely(self, dialog: QDialog, mode: str) -> None:
+        """Take what Run would take, and send it where a worker is chosen."""
+        try:
+            sleap_compat.require_ready(self._window)
+            run = sleap_compat.gather_run(dialog)
+        except sleap_compat.ProjectNotReady as error:
+            self._show_dialog("inference" if mode == "inference" else "training")
+            self.presenter.say_problem(str(error))
+            return
+        dialog.accept()
+        self.presenter.configure(run)
+        self._show_dialog("inference" if mode == "inference" else "training")
+        if self.presenter.snapshot.can_run:
+            self.presenter.submit()
+
+    def _project_folder(self) -> str:
+        project = sleap_compat.open_project(self._window)
+        folder = Path(project.facts.path).parent if project is not None else Path.home()
+        return str(folder)
+
+    # -- the companion -----------------------------------------------------------------
+
+    def _start_again(self) -> None:
+        """Try with a new companion after the last one was given up."""
+        self.host = self._make_host(self._settings)
+        self.presenter.replace_host(self.host)
+
+    async def _say_waiting(self) -> None:
+        try:
+            await self.presenter.ask(WaitingResults())
+        except RtcError as error:
+            logger.warning("%s", error)
+
+    async def _shut_down(self, finish_sending: bool) -> None:
+        self.monitors.close_all()
+        self.home_coming.close()
+        if self.jobs_window is not None:
+            self.jobs_window.close()
+        await self.host.close(finish_sending=finish_sending)
+
+
+def host_of(settings: Settings) -> Host:
+    """Return the host that the user's settings ask for."""
+    return InProcessHost() if settings.host == "in-process" else ChildHost()
+
+
+def _bring_to_front(widget: Any) -> None:
+    widget.show()
+    widget.raise_()
+    widget.activateWindow()
