@@ -30,7 +30,7 @@ from sleap_rtc_plugin.gui.status_line import status_of
 __all__ = ["RemoteTrainingDialog"]
 
 REPAINT_INTERVAL_MS: Final = 100
-FIRST_SIZE_PX: Final = (720, 520)
+FIRST_SIZE_PX: Final = (800, 540)
 
 
 class RemoteTrainingDialog(QDialog):
@@ -105,7 +105,7 @@ class RemoteTrainingDialog(QDialog):
         self.start_again_button = push_button(self, "startAgainButton", "Start &again")
         self.run_button = push_button(self, "runRemotelyButton", "&Run remotely")
         self.close_button = push_button(self, "closeButton", "Close")
-        self._buttons.addButton(self.jobs_button, roles.ActionRole)
+        self._buttons.addButton(self.jobs_button, roles.ResetRole)
         self._buttons.addButton(self.start_again_button, roles.ActionRole)
         self._buttons.addButton(self.run_button, roles.AcceptRole)
         self._buttons.addButton(self.close_button, roles.RejectRole)

@@ -26,6 +26,7 @@ from sleap_rtc_plugin.gui.quantities import UNKNOWN, format_memory, format_round
 
 __all__ = ["COLUMNS", "WorkersModel", "WorkersProxy"]
 
+ALIGNMENT: Final = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
 Index = QModelIndex | QPersistentModelIndex
 
 
@@ -37,7 +38,6 @@ class Column:
     hint: str
     text: Callable[[WorkerRow], str]
     key: Callable[[WorkerRow], Any]
-    is_number: bool = False
 
 
 def _gpu(worker: WorkerRow) -> str:
@@ -67,7 +67,6 @@ COLUMNS: Final = (
         "Free and total memory of the GPU",
         lambda w: format_memory(w.gpu_free_mb, w.gpu_memory_mb),
         lambda w: (w.gpu_free_mb or 0, w.gpu_memory_mb or 0),
-        is_number=True,
     ),
     Column("State", "", worker_state, _state_key),
     Column(
@@ -81,7 +80,6 @@ COLUMNS: Final = (
         "How long the worker takes to answer a question through the lab's server",
         lambda w: format_round_trip(w.round_trip_ms),
         lambda w: float("inf") if w.round_trip_ms is None else w.round_trip_ms,
-        is_number=True,
     ),
 )
 
@@ -150,7 +148,7 @@ class WorkersModel(QAbstractTableModel):
             case Qt.ItemDataRole.ToolTipRole:
                 return COLUMNS[section].hint or None
             case Qt.ItemDataRole.TextAlignmentRole:
-                return int(_alignment(COLUMNS[section]))
+                return int(ALIGNMENT)
         return None
 
     def data(self, index: Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
@@ -161,8 +159,6 @@ class WorkersModel(QAbstractTableModel):
         match role:
             case Qt.ItemDataRole.DisplayRole:
                 return column.text(worker)
-            case Qt.ItemDataRole.TextAlignmentRole:
-                return int(_alignment(column))
             case Qt.ItemDataRole.ToolTipRole:
                 return _tool_tip(worker, column)
             case Qt.ItemDataRole.AccessibleDescriptionRole:
@@ -172,13 +168,6 @@ class WorkersModel(QAbstractTableModel):
                     QPalette.ColorGroup.Disabled, QPalette.ColorRole.Text
                 )
         return None
-
-
-def _alignment(column: Column) -> Qt.AlignmentFlag:
-    side = (
-        Qt.AlignmentFlag.AlignRight if column.is_number else Qt.AlignmentFlag.AlignLeft
-    )
-    return side | Qt.AlignmentFlag.AlignVCenter
 
 
 def _tool_tip(worker: WorkerRow, column: Column) -> str:

@@ -179,7 +179,7 @@ def _of_choices(snapshot: Snapshot) -> str:
         case Lab.ENTERING:
             return "Connecting…"
     if not snapshot.workers:
-        return ""
+        return "Waiting for a worker."
     worker = snapshot.worker
     if worker is None and snapshot.worker_id is not None:
         return (
@@ -188,8 +188,9 @@ def _of_choices(snapshot: Snapshot) -> str:
     if worker is None:
         return "Choose a worker."
     if not takes_jobs(worker):
-        reason = worker.refusal or f"{worker.name} takes no jobs now."
-        return f"{reason} Choose another worker, or wait."
+        if worker.refusal:
+            return worker.refusal
+        return f"{worker.name} takes no jobs now. Choose another worker, or wait."
     if snapshot.run is None:
         return CONFIGURE_FIRST
     return f"Ready to be sent to {worker.name}."

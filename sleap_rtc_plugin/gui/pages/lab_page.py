@@ -27,6 +27,7 @@ from sleap_rtc_plugin.protocol.limits import MAX_SESSION_STRING_CHARS, MAX_URL_C
 
 __all__ = ["LabPage"]
 
+REMEMBER: Final = "Re&member on this computer, in its keyring or a private file"
 REMEMBERED_WHERE: Final = (
     "In the system's keyring, or, where there is none, in a file that only you can read"
 )
@@ -66,10 +67,14 @@ class LabPage(QGroupBox):
         self.connected_label = plain_label(row, "connectedLabel", wraps=True)
         self.change_button = push_button(row, "changeButton", "C&hange...")
         self.change_button.setToolTip("Connect to another lab")
+        self.keep_button = push_button(row, "keepButton", "&Keep this lab")
+        self.leave_button = push_button(row, "leaveButton", "Disconn&ect")
         layout = QHBoxLayout(row)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.connected_label, 1)
         layout.addWidget(self.change_button)
+        layout.addWidget(self.keep_button)
+        layout.addWidget(self.leave_button)
         return row
 
     def _make_form(self) -> QWidget:
@@ -81,15 +86,11 @@ class LabPage(QGroupBox):
         self._add_known(form, grid)
         self._add_session(form, grid)
         self._add_server(form, grid)
-        self.remember_box = QCheckBox("Re&member on this computer", form)
+        self.remember_box = QCheckBox(REMEMBER, form)
         self.remember_box.setObjectName("rememberBox")
         self.remember_box.setToolTip(REMEMBERED_WHERE)
         self.remember_box.setAccessibleDescription(REMEMBERED_WHERE)
-        grid.addWidget(self.remember_box, 3, 1)
-        self.leave_button = push_button(form, "leaveButton", "Disconn&ect")
-        self.keep_button = push_button(form, "keepButton", "&Keep this lab")
-        grid.addWidget(self.keep_button, 3, 2)
-        grid.addWidget(self.leave_button, 3, 3)
+        grid.addWidget(self.remember_box, 3, 1, 1, 3)
         return form
 
     def _add_known(self, form: QWidget, grid: QGridLayout) -> None:
@@ -214,8 +215,9 @@ class LabPage(QGroupBox):
         self.change_button.setEnabled(snapshot.can_enter)
         self.form.setVisible(shows_form)
         self.form.setEnabled(snapshot.can_enter)
-        self.leave_button.setVisible(snapshot.is_choosing)
         self.keep_button.setVisible(snapshot.is_choosing)
+        self.leave_button.setVisible(snapshot.is_choosing)
+        self.leave_button.setEnabled(snapshot.can_enter)
         with QSignalBlocker(self.remember_box):
             self.remember_box.setChecked(snapshot.remembers)
         self._show_rooms(snapshot.rooms)

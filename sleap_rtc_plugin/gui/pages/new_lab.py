@@ -8,7 +8,7 @@ from typing import Final
 
 from qtpy.QtCore import Signal
 from qtpy.QtGui import QFontDatabase, QGuiApplication
-from qtpy.QtWidgets import QGridLayout, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from sleap_rtc_plugin.gui.pages.parts import plain_label, push_button, text_edit
 
@@ -46,14 +46,15 @@ class NewLabPanel(QWidget):
         )
         self.done_button = push_button(self, "newLabDoneButton", "&Done")
         self.done_button.setToolTip("Hide the session string")
-        grid = QGridLayout(self)
-        grid.setContentsMargins(0, 0, 0, 0)
-        grid.setColumnStretch(0, 1)
-        grid.addWidget(explanation, 0, 0, 1, 4)
-        grid.addWidget(self.command_edit, 1, 0)
-        grid.addWidget(self.copy_command_button, 1, 1)
-        grid.addWidget(self.copy_session_button, 1, 2)
-        grid.addWidget(self.done_button, 1, 3)
+        row = QHBoxLayout()
+        row.addWidget(self.command_edit, 1)
+        row.addWidget(self.copy_command_button)
+        row.addWidget(self.copy_session_button)
+        row.addWidget(self.done_button)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(explanation)
+        layout.addLayout(row)
         self.copy_command_button.clicked.connect(
             lambda: _copy(self.command_edit.text())
         )

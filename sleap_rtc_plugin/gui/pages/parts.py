@@ -21,7 +21,9 @@ def plain_label(
     label.setWordWrap(wraps)
     if wraps:
         # A long word in it must not dictate the width of the window.
-        label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        policy = label.sizePolicy()
+        policy.setHorizontalPolicy(QSizePolicy.Policy.Ignored)
+        label.setSizePolicy(policy)
     return label
 
 

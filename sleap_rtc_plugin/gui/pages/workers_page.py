@@ -24,7 +24,7 @@ from sleap_rtc_plugin.gui.status_line import workers_hint
 __all__ = ["WorkersPage"]
 
 HINT_MARGIN_PX: Final = 12
-ROWS_SEEN_AT_LEAST: Final = 3
+ROWS_SEEN_AT_LEAST: Final = 2
 STRETCHED_COLUMNS: Final = 2
 
 
@@ -123,7 +123,6 @@ class WorkersPage(QGroupBox):
         finally:
             self._is_rendering = False
         self.table.set_hint(workers_hint(snapshot))
-        self.table.setEnabled(not (snapshot.dead or snapshot.is_sending))
 
     def _select(self, worker_id: str | None) -> None:
         index = self.proxy.index_of(worker_id)
