@@ -7,8 +7,9 @@ jobs window.
 from collections.abc import Callable
 from typing import Final
 
+from qtpy import QtGui
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QCloseEvent, QFontDatabase, QKeySequence, QShortcut
+from qtpy.QtGui import QCloseEvent, QFontDatabase, QKeySequence
 from qtpy.QtWidgets import (
     QLabel,
     QPlainTextEdit,
@@ -79,7 +80,8 @@ class JobLogWindow(QWidget):
         layout.addWidget(self.trouble_label)
         layout.addWidget(close, alignment=Qt.AlignmentFlag.AlignRight)
         for key in (QKeySequence.StandardKey.Close, QKeySequence.StandardKey.Cancel):
-            QShortcut(QKeySequence(key), self).activated.connect(self.close)
+            pressed = QtGui.QShortcut(QKeySequence(key), self)  # type: ignore[attr-defined]
+            pressed.activated.connect(self.close)
 
         self._poll = QTimer(self)
         self._poll.setInterval(POLL_INTERVAL_MS)

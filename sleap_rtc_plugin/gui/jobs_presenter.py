@@ -5,6 +5,7 @@ it asks for and from events; turns presses of buttons into commands. The window 
 its `JobsSnapshot`; the plugin hands it the companion's events.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -315,5 +316,6 @@ class JobsPresenter:
 
 
 def _newest_first(job: JobRow) -> float:
-    # A job without a time is on its way to its worker.
-    return float("-inf") if job.created_at is None else -job.created_at
+    if job.created_at is None:
+        return -math.inf  # on its way to its worker
+    return -job.created_at if math.isfinite(job.created_at) else math.inf

@@ -10,14 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from qtpy import QtGui
 from qtpy.QtCore import Qt, QTimer, QUrl
-from qtpy.QtGui import (
-    QDesktopServices,
-    QHideEvent,
-    QKeySequence,
-    QShortcut,
-    QShowEvent,
-)
+from qtpy.QtGui import QDesktopServices, QHideEvent, QKeySequence, QShowEvent
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -56,9 +51,10 @@ CLOCK_INTERVAL_MS: Final = 1000
 MIN_REDRAW_INTERVAL_MS: Final = 100
 MAX_LOG_WINDOWS: Final = 8
 _SIZE: Final = (880, 480)
-_COLUMN_WIDTHS: Final = (170, 250, 90, 130, 120)
+_LEAST_WIDTH: Final = 760
+_COLUMN_WIDTHS: Final = (150, 200, 80, 120, 125, 90)
 _WAITING_WIDTHS: Final = (160, 130)
-_WAITING_HEIGHT: Final = 110
+_WAITING_HEIGHT: Final = 130
 _FOLLOWED_WORDS: Final = "All workers: jobs from this computer"
 _OFFLINE: Final = (
     "Not connected to a lab. Connect in Remote Train > Train Remotely; your jobs go on "
@@ -103,6 +99,7 @@ class RemoteJobsWindow(QWidget):
         self.setObjectName("RemoteJobsWindow")
         self.setWindowTitle("Remote Jobs")
         self.resize(*_SIZE)
+        self.setMinimumWidth(_LEAST_WIDTH)
         self._presenter = presenter
         self._home = home
         self._default_output = default_output
@@ -119,6 +116,7 @@ class RemoteJobsWindow(QWidget):
         self._clock_timer = _timer(self, CLOCK_INTERVAL_MS, self._redraw)
         presenter.on_changed = self._redraw_soon
         home.on_changed = self._redraw_soon
+        self.destroyed.connect(partial(_let_go, presenter, home))
         self._redraw()
 
     # -- building ----------------------------------------------------------------------
@@ -138,7 +136,8 @@ class RemoteJobsWindow(QWidget):
             (shortcut.Refresh, self._refresh),
             (shortcut.Close, self.close),
         ):
-            QShortcut(QKeySequence(key), self).activated.connect(slot)
+            pressed = QtGui.QShortcut(QKeySequence(key), self)  # type: ignore[attr-defined]
+            pressed.activated.connect(slot)
 
     def _build_chooser(self) -> QHBoxLayout:
         self.worker_chooser = QComboBox()
@@ -214,6 +213,10 @@ class RemoteJobsWindow(QWidget):
         )
         self.waiting_table.horizontalHeader().setStretchLastSection(True)
         self.waiting_table.setMaximumHeight(_WAITING_HEIGHT)
+        self.waiting_table.setWordWrap(True)
+        self.waiting_table.verticalHeader().setSectionResizeMode(
+            QHeaderView.ResizeMode.ResizeToContents
+        )
         self.waiting_table.selectionModel().selectionChanged.connect(
             self._draw_waiting_actions
         )
@@ -416,6 +419,11 @@ class RemoteJobsWindow(QWidget):
 
 
 # -- parts -----------------------------------------------------------------------------
+
+
+def _let_go(presenter: JobsPresenter, home: HomeComing) -> None:
+    """Tell nobody any more; events may outlive the window."""
+    presenter.on_changed = home.on_changed = lambda: None
 
 
 def _button(name: str, text: str, slot: Callable[[], object]) -> QPushButton:
