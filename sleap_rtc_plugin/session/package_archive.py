@@ -43,6 +43,7 @@ from sleap_rtc_plugin.session.zip_directory import LOCAL_HEADER_BYTES, read_end_
 __all__ = [
     "Member",
     "Progress",
+    "check_free_space",
     "disk_errors",
     "extract_zip",
     "format_bytes",
@@ -119,7 +120,13 @@ def _disk_full(place: Path, needed: int) -> DiskFull:
     return DiskFull(place=str(place), needed=format_bytes(needed), free=free)
 
 
-def _check_free_space(place: Path, size: int) -> None:
+def check_free_space(place: Path, size: int) -> None:
+    """Refuse to begin where `size` more bytes would not fit, with some to spare.
+
+    Raises:
+        DiskFull: there is no room.
+        StorageFailed: the disk does not say.
+    """
     needed = int(size * FREE_SPACE_FACTOR)
     with disk_errors(place, needed):
         free = shutil.disk_usage(place).free
@@ -262,7 +269,7 @@ def extract_zip(
     with _open_zip(path) as archive:
         infos = _check_directory(archive, path)
         total = sum(info.file_size for info in infos)
-        _check_free_space(workdir, total)
+        check_free_space(workdir, total)
         with disk_errors(workdir, total):
             root = Path(tempfile.mkdtemp(prefix="package-", dir=workdir))
         try:

@@ -18,9 +18,18 @@ from sleap_rtc_plugin.protocol.paths import path_fault
 from sleap_rtc_plugin.session.package_configs import TrainingConfig
 from sleap_rtc_plugin.session.package_scripts import predict_commands, train_commands
 
-__all__ = ["JOBS_FILE", "MODELS_FOLDER", "PackageContents", "plan_steps"]
+__all__ = [
+    "INFERENCE_SCRIPT",
+    "JOBS_FILE",
+    "MODELS_FOLDER",
+    "TRAIN_SCRIPT",
+    "PackageContents",
+    "plan_steps",
+]
 
 JOBS_FILE: Final = "jobs.yaml"
+TRAIN_SCRIPT: Final = "train-script.sh"
+INFERENCE_SCRIPT: Final = "inference-script.sh"
 MODELS_FOLDER: Final = "models"
 _MAX_MODELS: Final = 8
 # The head that has to be trained first, where nothing says the order.

@@ -35,8 +35,10 @@ from sleap_rtc_plugin.session.package_configs import (
     without_wandb_key,
 )
 from sleap_rtc_plugin.session.package_steps import (
+    INFERENCE_SCRIPT,
     JOBS_FILE,
     MODELS_FOLDER,
+    TRAIN_SCRIPT,
     PackageContents,
     plan_steps,
 )
@@ -46,8 +48,6 @@ __all__ = ["LabelsCheck", "TrainingPackage", "check_labels", "open_package"]
 LabelsCheck = Callable[[Path], None]
 """Called with a labels file; raises `LabelsUnreadable` where it cannot be used."""
 
-_TRAIN_SCRIPT: Final = "train-script.sh"
-_INFERENCE_SCRIPT: Final = "inference-script.sh"
 _SUFFIXES: Final = (".zip", ".training_job")
 
 
@@ -140,8 +140,8 @@ def _open_members(
         members=names,
         configs=_read_configs(texts),
         jobs=parse_yaml(texts[JOBS_FILE], JOBS_FILE) if JOBS_FILE in texts else None,
-        train_script=_script(texts, _TRAIN_SCRIPT),
-        inference_script=_script(texts, _INFERENCE_SCRIPT),
+        train_script=_script(texts, TRAIN_SCRIPT),
+        inference_script=_script(texts, INFERENCE_SCRIPT),
     )
     steps = plan_steps(contents)
     check = labels_check or check_labels
@@ -237,7 +237,7 @@ def _is_needed(
 
     A zip was made to be sent; a folder can hold anything, which stays here.
     """
-    needed = {JOBS_FILE, _TRAIN_SCRIPT, _INFERENCE_SCRIPT}
+    needed = {JOBS_FILE, TRAIN_SCRIPT, INFERENCE_SCRIPT}
     for step in steps:
         if isinstance(step, TrainStep):
             config = contents.configs[step.config]

@@ -1,0 +1,305 @@
+"""Reads a saved SLEAP project and embeds chosen frames of it into labels for a worker.
+
+Needs sleap-io only: no SLEAP, no sleap-nn. It never writes to the project or beside
+it. Called by `package_builder`, in a thread, since videos are decoded here.
+"""
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from sleap_rtc_plugin.protocol.errors import LabelsUnreadable, SourceChanged
+from sleap_rtc_plugin.protocol.ids import clean_text
+from sleap_rtc_plugin.session.run_plan import Selection
+
+__all__ = ["Frame", "Project", "open_project"]
+
+Frame = tuple[int, int]
+"""The index of a video in its project, and of a frame in that video."""
+
+_REASON_CHARS: Final = 300
+
+
+class Project:
+    """The contents of a project file as they were when it was opened."""
+
+    def __init__(self, path: Path, labels: Any, entry: os.stat_result) -> None:
+        """Take over what was loaded; `entry` is how the file looked then."""
+        self.path = path
+        self._labels = labels
+        self._entry = entry
+        self._video_index = {id(video): i for i, video in enumerate(labels.videos)}
+
+    # -- which frames ------------------------------------------------------------------
+
+    def check_skeleton(self) -> None:
+        """Check that there is something to train.
+
+        Raises:
+            LabelsUnreadable: there is no skeleton.
+        """
+        if not self._labels.skeletons:
+            raise self.fault("the project has no skeleton")
+
+    def user_frames(self) -> list[Frame]:
+        """Return the frames that SLEAP counts as labeled by the user."""
+        return sorted(self._places(self._labels.user_labeled_frames))
+
+    def labeled_frames(self) -> list[Frame]:
+        """Return all frames with instances, also predicted ones."""
+        return sorted(self._places(lf for lf in self._labels if len(lf.instances)))
+
+    def select(self, selection: Selection) -> list[Frame]:
+        """Return the frames of an inference item that the videos really have.
+
+        Raises:
+            LabelsUnreadable: the project has no such video, or it cannot be opened.
+        """
+        frames = self._candidates(selection)
+        match selection.only:
+            case "labeled":
+                frames &= self._with_user_instances
+            case "suggested":
+                frames &= self._places(self._labels.suggestions)
+                frames -= self._with_user_instances
+            case "predicted":
+                frames &= self._with_predictions
+        if selection.skips_user_labeled:
+            frames -= self._with_user_instances
+        available = {index: self._available(index) for index in {f[0] for f in frames}}
+        return sorted(frame for frame in frames if frame[1] in available[frame[0]])
+
+    def _candidates(self, selection: Selection) -> set[Frame]:
+        index = selection.video
+        if index is None:
+            named = [*self._labels.labeled_frames, *self._labels.suggestions]
+            return self._places(named)
+        if not index < len(self._labels.videos):
+            raise self.fault(f"the project has no video number {index + 1}")
+        available = self._available(index)
+        wanted = available if selection.frames is None else selection.frames
+        if isinstance(available, range) and isinstance(wanted, range):
+            wanted = range(wanted.start, min(wanted.stop, available.stop))
+        return {(index, number) for number in wanted}
+
+    @cached_property
+    def _with_user_instances(self) -> set[Frame]:
+        frames = self._labels.labeled_frames
+        return self._places(lf for lf in frames if lf.has_user_instances)
+
+    @cached_property
+    def _with_predictions(self) -> set[Frame]:
+        frames = self._labels.labeled_frames
+        return self._places(lf for lf in frames if lf.has_predicted_instances)
+
+    def _places(self, frames: Iterable[Any]) -> set[Frame]:
+        return {self._place(frame) for frame in frames}
+
+    def _place(self, frame: Any) -> Frame:
+        return self._video_index[id(frame.video)], int(frame.frame_idx)
+
+    # -- videos ------------------------------------------------------------------------
+
+    def _available(self, index: int) -> "range | frozenset[int]":
+        """Return the frames that a video has."""
+        video = self._labels.videos[index]
+        with self._video_errors(index):
+            if not video.exists():
+                raise FileNotFoundError("it was moved or deleted")
+            if video.backend is None:
+                video.open()
+            if _is_embedded(video):
+                return frozenset(video.backend.embedded_frame_inds)
+            return range(len(video))
+
+    def image_bytes(self, frames: Iterable[Frame]) -> int:
+        """Estimate how large the images of frames will be, from one of each video.
+
+        Raises:
+            LabelsUnreadable: a video cannot be opened, or lacks a frame.
+        """
+        import imageio.v3
+
+        by_video: dict[int, list[int]] = {}
+        for index, number in frames:
+            by_video.setdefault(index, []).append(number)
+        total = 0
+        for index, numbers in by_video.items():
+            available = self._available(index)
+            absent = next((n for n in numbers if n not in available), None)
+            with self._video_errors(index):
+                if absent is not None:
+                    raise IndexError(f"it has no frame {absent + 1}")
+                image = self._labels.videos[index][numbers[0]]
+                if image.shape[-1] == 1:
+                    image = image[..., 0]
+                encoded = imageio.v3.imwrite("<bytes>", image, extension=".png")
+            total += len(encoded) * len(numbers)
+        return total
+
+    @contextlib.contextmanager
+    def _video_errors(self, index: int) -> Iterator[None]:
+        """Name the video that cannot be read."""
+        try:
+            yield
+        except Exception as error:
+            name = _video_name(self._labels.videos[index].filename)
+            reason = clean_text(str(error), _REASON_CHARS) or type(error).__name__
+            raise self.fault(f"its video {name} cannot be read: {reason}") from error
+
+    # -- writing -----------------------------------------------------------------------
+
+    def embed(
+        self,
+        frames: Iterable[Frame],
+        path: Path,
+        *,
+        suggested: Iterable[Frame] = (),
+        on_frame: Callable[[], None],
+    ) -> None:
+        """Write labels that hold these frames, their images, and nothing else.
+
+        Args:
+            frames: in any order; those without a label become frames without
+                instances, so that a worker finds them.
+            path: the new `.pkg.slp`.
+            suggested: frames that are to be suggestions instead, with their images.
+            on_frame: told of every image; what it raises goes through.
+
+        Raises:
+            LabelsUnreadable: an image cannot be read.
+            OSError: the disk failed; ENOSPC where it is full.
+        """
+        import sleap_io
+
+        wanted, proposed = sorted(frames), sorted(suggested)
+        known = {self._place(frame): frame for frame in self._labels.labeled_frames}
+        videos = self._labels.videos
+        labels = sleap_io.Labels(
+            labeled_frames=[
+                known.get(frame)
+                or sleap_io.LabeledFrame(video=videos[frame[0]], frame_idx=frame[1])
+                for frame in wanted
+            ],
+            videos=list(videos),
+            skeletons=list(self._labels.skeletons),
+            tracks=list(self._labels.tracks),
+            suggestions=[
+                sleap_io.SuggestionFrame(video=videos[index], frame_idx=number)
+                for index, number in proposed
+            ],
+            provenance=dict(self._labels.provenance),
+        )
+        teller = _Teller(on_frame)
+        images = sorted({*wanted, *proposed})
+        try:
+            sleap_io.save_file(
+                labels,
+                str(path),
+                embed=[(videos[index], number) for index, number in images],
+                verbose=False,
+                progress_callback=teller,
+            )
+        except Exception as error:
+            if error is teller.failure:
+                raise
+            if _is_full(error):
+                raise OSError(errno.ENOSPC, "No space left on device") from error
+            reason = clean_text(str(error), _REASON_CHARS) or type(error).__name__
+            raise self.fault(f"an image cannot be read: {reason}") from error
+
+    def check_unchanged(self) -> None:
+        """Check that images that lie in the project itself are still the same.
+
+        Raises:
+            SourceChanged: it was saved again after it was opened.
+        """
+        if any(_is_embedded(video) for video in self._labels.videos) and _has_changed(
+            self.path, self._entry
+        ):
+            raise SourceChanged(path=str(self.path))
+
+    def fault(self, reason: str) -> LabelsUnreadable:
+        """Return the error that this project cannot be used."""
+        return LabelsUnreadable(path=self.path.name, reason=reason)
+
+
+class _Teller:
+    """Passes progress on, and remembers what it was interrupted with."""
+
+    def __init__(self, on_frame: Callable[[], None]) -> None:
+        self._on_frame = on_frame
+        self.failure: Exception | None = None
+
+    def __call__(self, done: int, total: int, phase: str) -> bool:
+        if phase == "embed":
+            try:
+                self._on_frame()
+            except Exception as error:
+                self.failure = error
+                raise
+        return True
+
+
+def open_project(path: Path) -> Project:
+    """Load a project.
+
+    Raises:
+        LabelsUnreadable: there is none, or it cannot be read.
+        SourceChanged: it was saved again meanwhile.
+    """
+    import sleap_io
+
+    def fault(reason: str) -> LabelsUnreadable:
+        return LabelsUnreadable(path=path.name, reason=reason)
+
+    try:
+        entry = path.stat()
+    except OSError:
+        raise fault(f"there is no file {path}") from None
+    if not path.is_file() or path.suffix.lower() != ".slp":
+        raise fault("it is not a SLEAP project")
+    failure: Exception | None = None
+    labels = None
+    try:
+        labels = sleap_io.load_slp(str(path))
+    except Exception as error:
+        failure = error
+    if _has_changed(path, entry):
+        raise SourceChanged(path=str(path)) from failure
+    if failure is not None:
+        reason = clean_text(f"{type(failure).__name__}: {failure}", _REASON_CHARS)
+        raise fault(f"it is not a SLEAP project, or damaged: {reason}") from failure
+    return Project(path, labels, entry)
+
+
+def _has_changed(path: Path, entry: os.stat_result) -> bool:
+    try:
+        now = path.stat()
+    except OSError:
+        return True
+    return (now.st_mtime_ns, now.st_size) != (entry.st_mtime_ns, entry.st_size)
+
+
+def _is_embedded(video: Any) -> bool:
+    """Tell whether a video's images lie in a labels file."""
+    return bool(getattr(video.backend, "has_embedded_images", False))
+
+
+def _video_name(filename: Any) -> str:
+    """Return a video's name for people: a sequence of images by its folder."""
+    if isinstance(filename, list):
+        return clean_text(Path(filename[0]).parent.name) if filename else "of no images"
+    return clean_text(str(filename).replace("\\", "/").rpartition("/")[2])
+
+
+def _is_full(error: BaseException) -> bool:
+    """Tell whether a disk is full; HDF5 says so in words only."""
+    words = str(error)
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or (
+        "No space left" in words or "errno = 28" in words
+    )
