@@ -94,6 +94,10 @@ _ERRORS: Final[Mapping[type[RtcError], str]] = {
         "This computer speaks protocol {ours}, the worker {theirs}. Update "
         "sleap-rtc-plugin on the older one."
     ),
+    errors.WorkerTooOld: (
+        "The worker {worker} runs a version that cannot do this yet ({activity}). "
+        "Choose another one, or have sleap-rtc-plugin updated there."
+    ),
     errors.PeerNotFound: (
         "The worker {peer_id} is no longer online in this lab. Choose another one, or "
         "wait until it is back."

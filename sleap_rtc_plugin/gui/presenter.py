@@ -493,7 +493,6 @@ class RemotePresenter:
     def _forget_way(self) -> None:
         self._way = None
         self._followed.clear()
-        self._change(worker_id=None, worker_name="")
 
     def _follow(self, command: AttachJob) -> None:
         self._followed.pop(command.job_id, None)

@@ -4,7 +4,6 @@ Numbers that cannot be (negative, infinite, not known) give a dash. Called by th
 windows and by the words that the presenter's snapshot is said with.
 """
 
-import math
 from typing import Final
 
 __all__ = [
@@ -17,13 +16,15 @@ __all__ = [
 ]
 
 UNKNOWN: Final = "\N{EN DASH}"
+MAX_SAID: Final = 1e18
+"""Bytes, seconds or milliseconds beyond this are not believed."""
 _SIZES: Final = ("kB", "MB", "GB", "TB")
 _MIB_PER_GIB: Final = 1024
 
 
 def format_size(size_bytes: float) -> str:
     """Say a number of bytes in decimal units: "512 bytes", "8.1 MB", "120 MB"."""
-    if not math.isfinite(size_bytes) or size_bytes < 0:
+    if not 0 <= size_bytes <= MAX_SAID:
         return UNKNOWN
     if size_bytes < 1000:
         return "1 byte" if int(size_bytes) == 1 else f"{int(size_bytes)} bytes"
@@ -42,7 +43,7 @@ def format_rate(bytes_per_s: float) -> str:
 
 def format_duration(seconds: float) -> str:
     """Say a time span in its two largest units: "45 s", "3 min 20 s", "2 h 5 min"."""
-    if not math.isfinite(seconds) or seconds < 0:
+    if not 0 <= seconds <= MAX_SAID:
         return UNKNOWN
     whole = round(seconds)
     minutes, s = divmod(whole, 60)
@@ -70,6 +71,6 @@ def format_memory(free_mb: int | None, total_mb: int | None) -> str:
 
 def format_round_trip(milliseconds: float | None) -> str:
     """Say a round-trip time: "12 ms"; a dash while it is not known."""
-    if milliseconds is None or not math.isfinite(milliseconds) or milliseconds < 0:
+    if milliseconds is None or not 0 <= milliseconds <= MAX_SAID:
         return UNKNOWN
     return f"{milliseconds:.0f} ms" if milliseconds >= 1 else "< 1 ms"

@@ -210,6 +210,8 @@ def entering(snapshot: Snapshot, room: RoomRow | None = None) -> Snapshot:
         is_choosing=False,
         has_new_session=False,
         workers=None,
+        worker_id=None,
+        worker_name="",
         problem="",
         note="",
     )
@@ -236,6 +238,8 @@ def left(snapshot: Snapshot, problem: str = "") -> Snapshot:
         is_choosing=False,
         has_new_session=False,
         workers=None,
+        worker_id=None,
+        worker_name="",
         problem=problem,
     )
 
@@ -273,7 +277,7 @@ def after_event(snapshot: Snapshot, event: Event) -> Snapshot:
         case WorkersChanged():
             return _after_workers_changed(snapshot, event)
     submission = snapshot.submission
-    if submission is None or getattr(event, "job_id", None) != submission.job_id:
+    if submission is None or _job_of(event) != submission.job_id:
         return snapshot
     changed = _after_job_event(submission, event)
     if changed is submission:
@@ -284,6 +288,15 @@ def after_event(snapshot: Snapshot, event: Event) -> Snapshot:
         run = None if is_same else snapshot.run
         return dataclasses.replace(snapshot, submission=changed, run=run, note="")
     return dataclasses.replace(snapshot, submission=changed)
+
+
+def _job_of(event: Event) -> str | None:
+    match event:
+        case RoomChanged() | WorkersChanged():
+            return None
+        case JobChanged(job=job):
+            return job.job_id
+    return event.job_id
 
 
 def _after_room_changed(snapshot: Snapshot, event: RoomChanged) -> Snapshot:

@@ -98,9 +98,8 @@ def workers_hint(snapshot: Snapshot) -> str:
     if snapshot.lab is Lab.ENTERING or snapshot.workers is None:
         return "Looking for workers…"
     return (
-        "No worker is online in this lab. Start one on the machine with the GPU:\n"
-        "sleap-remote worker --session …\n"
-        "It appears here by itself."
+        "No worker is online in this lab. On the machine with the GPU, start one with\n"
+        "sleap-remote worker --session …"
     )
 
 
@@ -131,6 +130,8 @@ def _of_submission(sent: Submission) -> str:
             f"The connection to {sent.worker} was lost; trying again. Nothing that "
             "arrived there is sent twice."
         )
+    if sent.is_cancelling:
+        return f"The job on {sent.worker} is being cancelled."
     if sent.is_sending:
         return (
             f"The package is on its way to {sent.worker}. You can close this window; "

@@ -15,9 +15,8 @@ from sleap_rtc_plugin.gui.pages.parts import plain_label, push_button, text_edit
 __all__ = ["NewLabPanel"]
 
 EXPLANATION: Final = (
-    "This lab is new. Start a worker on the machine with the GPU by this command; "
-    "colleagues join with the session string. Give it only to people you trust: it is "
-    "the key to this lab, and it is shown only now."
+    "Start a worker on the machine with the GPU by this command. The session string in "
+    "it is the key to this lab: give it only to people you trust. It is shown only now."
 )
 
 
