@@ -1,15 +1,15 @@
 """Results come home into SLEAP's real main window with a real project."""
 
-import asyncio
+import itertools
 import shutil
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QDialog, QMainWindow
+from support.pumped_loop import PumpedLoop
 
 from sleap_rtc_plugin.companion.messages import (
     Command,
@@ -24,36 +24,10 @@ from sleap_rtc_plugin.protocol.errors import CompanionGone, RtcError
 from sleap_rtc_plugin.session.run_request import MergeChoice, ProjectFacts
 
 pytestmark = pytest.mark.needs_shared_data
-PUMP_MS = 2
 PREDICTED_FRAMES = 12
+FIRST_FRAME = 500
+Make = Callable[..., Path]
 JOB, OTHER = "job-00000000000000000001", "job-00000000000000000002"
-
-
-class PumpedLoop:
-    """An asyncio loop turned by a Qt timer, as the plugin's is turned by Qt."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.timer = QTimer()
-        self.timer.timeout.connect(self.turn)
-        self.timer.start(PUMP_MS)
-
-    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
-        task = self.loop.create_task(coroutine, name=name)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    def turn(self) -> None:
-        self.loop.call_soon(self.loop.stop)
-        self.loop.run_forever()
-
-    def close(self) -> None:
-        self.timer.stop()
-        self.loop.run_until_complete(self.loop.shutdown_default_executor())
-        self.turn()
-        assert not self.tasks
-        self.loop.close()
 
 
 class Gated:
@@ -138,10 +112,9 @@ class World:
         return ResultsHome(**{**facts, **options})
 
 
-@pytest.fixture
-def flies(shared_data: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "project"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def flies(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
     for name in ("flies.slp", "centered_pair_low_quality.mp4"):
         shutil.copy(shared_data / name, folder)
     return folder / "flies.slp"
@@ -154,8 +127,9 @@ def pumped() -> Iterator[PumpedLoop]:
     pumped.close()
 
 
-@pytest.fixture
-def window(qapp: QApplication, flies: Path) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def main_window(qapp: QApplication, flies: Path) -> Iterator[Any]:
+    """One for all, since it takes seconds; each test predicts on frames of its own."""
     pytest.importorskip("sleap")
     from sleap.gui.app import MainWindow
 
@@ -165,6 +139,19 @@ def window(qapp: QApplication, flies: Path) -> Iterator[Any]:
     window.state["has_changes"] = False
     window.close()
     window.deleteLater()
+
+
+@pytest.fixture
+def window(main_window: Any) -> Any:
+    main_window.state["has_changes"] = False
+    main_window.statusBar().clearMessage()
+    return main_window
+
+
+@pytest.fixture(scope="module")
+def blocks() -> Iterator[int]:
+    """Where frames begin that no test has predicted on."""
+    return itertools.count(FIRST_FRAME, PREDICTED_FRAMES)
 
 
 @pytest.fixture
@@ -178,16 +165,16 @@ def world(window: Any, pumped: PumpedLoop) -> Iterator[World]:
 
 
 @pytest.fixture
-def predictions(flies: Path, tmp_path: Path) -> Callable[[str], Path]:
+def predictions(flies: Path, tmp_path: Path, blocks: Iterator[int]) -> Make:
     """Makes predictions on frames of the flies that nobody labeled."""
 
-    def make(name: str = "a", *, first: int = 500, skeleton: Any = None) -> Path:
+    def make(name: str = "a", *, skeleton: Any = None) -> Path:
         import sleap_io
 
         labels = sleap_io.load_slp(str(flies))
         shape = labels.skeletons[0] if skeleton is None else skeleton
         points = [[10.0 + n, 20.0 + n] for n in range(len(shape.nodes))]
-        frames = []
+        frames, first = [], next(blocks)
         for index in range(first, first + PREDICTED_FRAMES):
             instance = sleap_io.PredictedInstance.from_numpy(
                 points, skeleton=shape, score=0.9
@@ -207,9 +194,6 @@ def predictions(flies: Path, tmp_path: Path) -> Callable[[str], Path]:
         return path
 
     return make
-
-
-Make = Callable[..., Path]
 
 
 # -- merging ---------------------------------------------------------------------------
@@ -238,7 +222,7 @@ def test_several_results_are_merged_one_after_the_other(
 ) -> None:
     before = world.predicted()
     world.home.handle(world.results(predictions("a")))
-    world.home.handle(world.results(predictions("b", first=700), job_id=OTHER))
+    world.home.handle(world.results(predictions("b"), job_id=OTHER))
     qtbot.waitUntil(lambda: len(world.forgotten) == 2, timeout=20_000)
     assert world.predicted() == before + 2 * PREDICTED_FRAMES
 
@@ -253,6 +237,7 @@ def test_the_user_labels_on_while_the_job_runs(
     world.window.labels.videos.append(video)
     world.home.handle(results)
     qtbot.waitUntil(lambda: world.forgotten == [JOB], timeout=20_000)
+    world.window.labels.videos.remove(video)
 
 
 def test_nothing_is_merged_while_a_dialog_is_open(
@@ -366,21 +351,22 @@ def test_a_merge_that_fails_in_sleap_is_said(
 def test_results_said_again_are_not_merged_again(
     qtbot: Any, world: World, predictions: Make
 ) -> None:
+    import sleap_io
+
     before = world.predicted()
     world.errors.append(CompanionGone(reason="killed"))
-    results = world.results(predictions(), merge=MergeChoice(mode="add"))
+    path = predictions()
+    results = world.results(path, merge=MergeChoice(mode="add"))
     world.home.handle(results)
     world.home.handle(results)
     qtbot.waitUntil(lambda: world.forgotten == [JOB], timeout=20_000)
     world.home.handle(results)
     qtbot.waitUntil(lambda: world.forgotten == [JOB, JOB])
     assert world.predicted() == before + PREDICTED_FRAMES
-    frames = [
-        frame
-        for frame in world.window.labels.labeled_frames
-        if frame.frame_idx >= 500 and frame.predicted_instances
-    ]
-    assert {len(frame.predicted_instances) for frame in frames} == {1}
+    wanted = {frame.frame_idx for frame in sleap_io.load_slp(str(path)).labeled_frames}
+    frames = world.window.labels.labeled_frames
+    counts = [len(f.predicted_instances) for f in frames if f.frame_idx in wanted]
+    assert counts == [1] * PREDICTED_FRAMES
 
 
 @pytest.mark.parametrize(

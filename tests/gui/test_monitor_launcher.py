@@ -7,14 +7,14 @@ import logging
 import socket
 import struct
 import zlib
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QMainWindow, QPushButton
+from support.pumped_loop import PumpedLoop
 
 from sleap_rtc_plugin.companion.messages import (
     CancelJob,
@@ -40,37 +40,8 @@ from sleap_rtc_plugin.protocol.errors import (
     RtcError,
 )
 
-PUMP_MS = 2
 JOB = "job-00000000000000000001"
 OTHER = "job-00000000000000000002"
-
-
-class PumpedLoop:
-    """An asyncio loop turned by a Qt timer, as the plugin's is turned by Qt."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.timer = QTimer()
-        self.timer.timeout.connect(self._turn)
-        self.timer.start(PUMP_MS)
-
-    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> None:
-        task = self.loop.create_task(coroutine, name=name)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    def _turn(self) -> None:
-        self.loop.call_soon(self.loop.stop)
-        self.loop.run_forever()
-
-    def close(self) -> None:
-        self.timer.stop()
-        for task in self.tasks:
-            task.cancel()
-        self._turn()
-        self.loop.run_until_complete(self.loop.shutdown_default_executor())
-        self.loop.close()
 
 
 class ScriptedAsk:
