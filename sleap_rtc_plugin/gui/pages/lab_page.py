@@ -125,7 +125,7 @@ class LabPage(QGroupBox):
         self.session_edit.setEchoMode(QLineEdit.EchoMode.Password)
         label.setBuddy(self.session_edit)
         self.reveal_button = push_button(
-            form, "revealButton", "Sho&w", "Show the session string"
+            form, "revealButton", "S&how", "Show the session string"
         )
         self.reveal_button.setCheckable(True)
         self.connect_button = push_button(

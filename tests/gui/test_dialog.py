@@ -1,0 +1,639 @@
+"""The remote training dialog as a user has it: keys, clicks, and what is to be seen."""
+
+import gc
+import itertools
+import re
+import weakref
+from collections.abc import Iterator
+
+import pytest
+from pytestqt.qtbot import QtBot
+from qtpy.QtCore import QEvent, QItemSelectionModel, QPoint, Qt
+from qtpy.QtGui import QGuiApplication, QHelpEvent
+from qtpy.QtTest import QAbstractItemModelTester
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QApplication,
+    QComboBox,
+    QGroupBox,
+    QLabel,
+    QLineEdit,
+    QProgressBar,
+    QPushButton,
+    QToolTip,
+    QWidget,
+)
+from support.scripted_host import (
+    SERVER,
+    ScriptedChoices,
+    ScriptedHost,
+    drive,
+    make_run,
+    make_session,
+    make_worker,
+)
+
+from sleap_rtc_plugin.companion.messages import (
+    Connect,
+    PackageProgress,
+    RoomChanged,
+    RoomRow,
+    SubmitRun,
+    TransferProgress,
+)
+from sleap_rtc_plugin.gui.dialog import RemoteTrainingDialog
+from sleap_rtc_plugin.gui.messages import COMPANION_DEAD
+from sleap_rtc_plugin.gui.models import COLUMNS, WorkersModel, WorkersProxy
+from sleap_rtc_plugin.gui.presenter import RemotePresenter
+from sleap_rtc_plugin.gui.snapshot import Lab
+from sleap_rtc_plugin.gui.status_line import PROGRESS_STEPS
+from sleap_rtc_plugin.protocol.errors import RoomGone
+
+Key = Qt.Key
+WORKERS = [
+    make_worker("w-1", name="gpu-1", gpu_model="RTX A6000", gpu_memory_mb=49_140),
+    make_worker("w-2", name="gpu-2", status="busy", running_jobs=1, queue_length=2),
+    make_worker("w-3", name="gpu-3", refusal="gpu-3 takes no new jobs."),
+]
+
+
+class World:
+    """A dialog on the screen, its presenter and its host."""
+
+    def __init__(self, qtbot: QtBot, *rooms: RoomRow, **choices: object) -> None:
+        self.qtbot = qtbot
+        self.host = ScriptedHost(rooms=list(rooms))
+        kept = ScriptedChoices(**choices)  # type: ignore[arg-type]
+        self.presenter = RemotePresenter(self.host, drive, kept)
+        self.pressed: list[str] = []
+        self.dialog = RemoteTrainingDialog(
+            self.presenter,
+            on_configure=self.configure,
+            on_jobs=lambda: self.pressed.append("jobs"),
+            on_start_again=lambda: self.pressed.append("start again"),
+        )
+        qtbot.addWidget(self.dialog)
+        self.dialog.show()
+        qtbot.waitExposed(self.dialog)
+        self.dialog.activateWindow()
+        qtbot.waitUntil(self.dialog.isActiveWindow)
+        self.settle()
+
+    def configure(self) -> None:
+        self.pressed.append("configure")
+        self.presenter.configure(make_run())
+
+    def settle(self) -> None:
+        """Let the dialog draw the newest snapshot."""
+        self.qtbot.waitUntil(
+            lambda: self.dialog._shown == self.presenter.snapshot, timeout=5000
+        )
+
+    def find(self, kind: type, name: str):  # type: ignore[no-untyped-def]
+        (found,) = self.dialog.findChildren(kind, name)
+        return found
+
+    def click(self, name: str) -> None:
+        self.qtbot.mouseClick(self.find(QPushButton, name), Qt.MouseButton.LeftButton)
+        self.settle()
+
+    def press(self, *keys: Qt.Key) -> None:
+        for key in keys:
+            focused = self.dialog.focusWidget() or self.dialog
+            self.qtbot.keyClick(focused, key)
+        self.settle()
+
+    def is_seen(self, name: str) -> bool:
+        return bool(self.find(QWidget, name).isVisibleTo(self.dialog))
+
+    @property
+    def status(self) -> str:
+        return str(self.find(QLabel, "statusLabel").text())
+
+    @property
+    def table(self):  # type: ignore[no-untyped-def]
+        return self.dialog.workers.table
+
+    def selected(self) -> list[str]:
+        rows = self.table.selectionModel().selectedRows()
+        return [self.dialog.workers.proxy.worker_at(row).worker_id for row in rows]
+
+    def connect(self) -> "World":
+        self.presenter.connect(make_session())
+        self.host.tell_workers(*WORKERS)
+        self.settle()
+        return self
+
+    def sending(self) -> "World":
+        self.connect()
+        self.presenter.choose_worker("w-1")
+        self.presenter.configure(make_run())
+        self.presenter.submit()
+        self.settle()
+        return self
+
+    @property
+    def job_id(self) -> str:
+        submission = self.presenter.snapshot.submission
+        assert submission is not None
+        return submission.job_id
+
+    def transfer(self, done: int) -> None:
+        self.host.on_event(
+            TransferProgress(
+                job_id=self.job_id,
+                purpose="package",
+                done=done,
+                total=500_000_000,
+                reused=30_000_000,
+                rate=8_100_000.0,
+                seconds_left=45.0,
+            )
+        )
+
+
+@pytest.fixture
+def world(qtbot: QtBot) -> Iterator[World]:
+    world = World(qtbot)
+    yield world
+    world.dialog.close()
+
+
+# -- the way through -------------------------------------------------------------------
+
+
+def test_the_whole_way_by_keyboard(world: World) -> None:
+    QGuiApplication.clipboard().setText(make_session())
+    edit = world.find(QLineEdit, "sessionEdit")
+    assert world.dialog.focusWidget() is edit
+    world.qtbot.keyClick(edit, Key.Key_V, Qt.KeyboardModifier.ControlModifier)
+    world.press(Key.Key_Return)
+    assert len(world.host.asked_for(Connect)) == 1
+    world.host.tell_workers(*WORKERS)
+    world.settle()
+    assert world.dialog.focusWidget() is world.table
+    world.press(Key.Key_Down)
+    assert world.selected() == ["w-1"]
+    world.press(Key.Key_Return)  # the obvious is to configure
+    assert world.pressed == ["configure"]
+    world.press(Key.Key_Return)  # and now to run
+    (command,) = world.host.asked_for(SubmitRun)
+    assert command.worker_id == "w-1"
+    world.press(Key.Key_Escape)
+    assert not world.dialog.isVisible()
+    assert world.presenter.snapshot.is_sending
+
+
+def test_enter_in_the_server_field_signs_in(world: World) -> None:
+    edit = world.find(QLineEdit, "serverEdit")
+    edit.setFocus()
+    world.qtbot.keyClicks(edit, "lab.example:8080")
+    world.press(Key.Key_Return)
+    assert world.presenter.snapshot.lab is Lab.INSIDE
+    assert world.host.asked_for(Connect) == []
+    assert world.pressed == []
+
+
+def test_a_known_lab_is_two_keys_away(qtbot: QtBot) -> None:
+    rooms = [
+        RoomRow(room_id="room-a", server=SERVER, last_used=1.7e9),
+        RoomRow(room_id="room-b", server="http://other:8080"),
+    ]
+    world = World(qtbot, *rooms)
+    combo = world.find(QComboBox, "knownLabsCombo")
+    assert combo.count() == 2
+    combo.setFocus()
+    world.press(Key.Key_Down, Key.Key_Return)
+    assert world.presenter.snapshot.room.room_id == "room-b"
+
+
+def test_the_last_lab_and_worker_are_there_when_the_dialog_opens(qtbot: QtBot) -> None:
+    room = RoomRow(room_id="room-a", server=SERVER)
+    world = World(qtbot, room, last_room_id="room-a", last_worker="w-2")
+    world.host.tell_workers(*WORKERS)
+    world.settle()
+    assert world.selected() == ["w-2"]
+    assert not world.is_seen("labForm")
+
+
+def test_a_lab_can_be_left_and_kept(world: World) -> None:
+    world.connect()
+    assert world.is_seen("changeButton")
+    world.click("changeButton")
+    assert world.is_seen("labForm")
+    world.click("keepButton")
+    assert not world.is_seen("labForm")
+    world.click("changeButton")
+    world.click("leaveButton")
+    assert world.presenter.snapshot.lab is Lab.OUTSIDE
+    assert not world.is_seen("connectedRow")
+
+
+def test_known_labs_can_be_forgotten(qtbot: QtBot) -> None:
+    world = World(qtbot, RoomRow(room_id="room-a", server=SERVER))
+    assert world.is_seen("knownLabsCombo")
+    world.click("forgetButton")
+    assert not world.is_seen("knownLabsCombo")
+
+
+def test_remember_is_the_users_choice(world: World) -> None:
+    world.qtbot.mouseClick(
+        world.find(QAbstractButton, "rememberBox"), Qt.MouseButton.LeftButton
+    )
+    assert world.presenter.snapshot.remembers is False
+
+
+# -- secrets ---------------------------------------------------------------------------
+
+
+def test_the_session_string_is_hidden_and_does_not_stay(world: World) -> None:
+    edit = world.find(QLineEdit, "sessionEdit")
+    assert edit.echoMode() is QLineEdit.EchoMode.Password
+    world.click("revealButton")
+    assert edit.echoMode() is QLineEdit.EchoMode.Normal
+    edit.setText(make_session())
+    world.click("connectButton")
+    assert edit.text() == ""
+    assert edit.echoMode() is QLineEdit.EchoMode.Password
+
+
+def test_a_new_labs_session_is_shown_once_with_the_command(world: World) -> None:
+    world.presenter.sign_in(SERVER)
+    world.settle()
+    command = f"sleap-remote worker --session {make_session('room-new')}"
+    assert world.find(QLineEdit, "workerCommandEdit").text() == command
+    world.click("copyCommandButton")
+    assert QGuiApplication.clipboard().text() == command
+    world.click("copySessionButton")
+    assert QGuiApplication.clipboard().text() == make_session("room-new")
+    world.click("newLabDoneButton")
+    assert not world.is_seen("newLabPanel")
+    assert world.find(QLineEdit, "workerCommandEdit").text() == ""
+
+
+# -- the table -------------------------------------------------------------------------
+
+
+def test_live_updates_keep_the_selection(world: World) -> None:
+    world.connect()
+    world.presenter.choose_worker("w-2")
+    world.settle()
+    first = make_worker("w-0", name="a first one")
+    for workers in (
+        [first, *WORKERS],
+        list(reversed(WORKERS)),
+        [make_worker("w-2", name="zzz"), first],
+        [*WORKERS, first],
+    ):
+        world.host.tell_workers(*workers)
+        world.settle()
+        assert world.selected() == ["w-2"]
+        assert world.presenter.snapshot.worker_id == "w-2"
+
+
+def test_nobody_is_selected_in_place_of_one_who_left(world: World) -> None:
+    world.connect()
+    world.presenter.choose_worker("w-2")
+    world.settle()
+    world.host.tell_workers(WORKERS[0], WORKERS[2])
+    world.settle()
+    assert world.selected() == []
+    assert world.status == ("gpu-2 is not online now. Wait for it or choose another.")
+    world.host.tell_workers(*WORKERS)
+    world.settle()
+    assert world.selected() == ["w-2"]
+
+
+def test_sorting_by_a_column_keeps_the_selection(world: World) -> None:
+    world.connect()
+    world.presenter.choose_worker("w-1")
+    world.settle()
+    for column in range(len(COLUMNS)):
+        for order in Qt.SortOrder:
+            world.table.sortByColumn(column, order)
+            assert world.selected() == ["w-1"]
+    world.table.sortByColumn(4, Qt.SortOrder.DescendingOrder)  # the longest queue first
+    assert world.dialog.workers.proxy.index(0, 0).data() == "gpu-2"
+
+
+def test_a_worker_that_refuses_says_why(world: World) -> None:
+    world.connect()
+    world.presenter.configure(make_run())
+    world.presenter.choose_worker("w-3")
+    world.settle()
+    assert world.status == "gpu-3 takes no new jobs."
+    assert not world.find(QPushButton, "runRemotelyButton").isEnabled()
+    index = world.dialog.workers.proxy.index_of("w-3")
+    assert "takes no new jobs" in index.data(Qt.ItemDataRole.ToolTipRole)
+    grey = index.data(Qt.ItemDataRole.ForegroundRole)
+    other = world.dialog.workers.proxy.index_of("w-1")
+    assert grey is not None
+    assert other.data(Qt.ItemDataRole.ForegroundRole) is None
+
+
+def test_an_empty_table_says_what_to_do(world: World) -> None:
+    assert "Connect to a lab" in world.table.accessibleDescription()
+    world.presenter.connect(make_session())
+    world.settle()
+    assert "Looking for workers" in world.table.accessibleDescription()
+    world.host.tell_workers()
+    world.settle()
+    assert "sleap-remote worker" in world.table.accessibleDescription()
+    world.host.tell_workers(*WORKERS)
+    world.settle()
+    assert world.table.accessibleDescription() == ""
+
+
+def test_two_hundred_workers_are_updated_in_place(world: World) -> None:
+    model = world.dialog.workers.model
+    resets: list[bool] = []
+    model.modelReset.connect(lambda: resets.append(True))
+    world.presenter.connect(make_session())
+    for tick in range(20):
+        crowd = [
+            make_worker(f"w-{i}", name=f"node {i:03}", round_trip_ms=float(tick * i))
+            for i in range(200)
+        ]
+        world.host.tell_workers(*crowd)
+        if tick == 0:
+            world.settle()
+            world.presenter.choose_worker("w-150")
+    world.settle()
+    assert model.rowCount() == 200
+    assert world.selected() == ["w-150"]
+    assert resets == []
+
+
+def test_the_models_keep_qts_rules(qtbot: QtBot) -> None:
+    model = WorkersModel()
+    proxy = WorkersProxy(model)
+    fatal = QAbstractItemModelTester.FailureReportingMode.Fatal
+    testers = [QAbstractItemModelTester(each, fatal) for each in (model, proxy)]
+    lists = [WORKERS, WORKERS[1:], [], [*WORKERS[:1], make_worker("w-9")], WORKERS]
+    for workers in lists:
+        model.show(workers)
+        assert proxy.rowCount() == len(workers)
+        for column in range(len(COLUMNS)):
+            proxy.sort(column)
+    assert testers
+    assert model.headerData(0, Qt.Orientation.Horizontal) == "Name"
+    assert model.headerData(0, Qt.Orientation.Vertical) is None
+
+
+def test_the_arrow_keys_choose_a_worker(world: World) -> None:
+    world.connect()
+    world.table.setFocus()
+    world.press(Key.Key_Down, Key.Key_Down)
+    assert world.presenter.snapshot.worker_id == "w-2"
+    flags = QItemSelectionModel.SelectionFlag.ClearAndSelect
+    world.table.selectionModel().select(
+        world.dialog.workers.proxy.index_of("w-1"),
+        flags | QItemSelectionModel.SelectionFlag.Rows,
+    )
+    assert world.presenter.snapshot.worker_id == "w-1"
+
+
+# -- sending ---------------------------------------------------------------------------
+
+
+def test_a_package_on_its_way_shows_how_far_it_is(world: World) -> None:
+    world.sending()
+    bar = world.find(QProgressBar, "transferProgress")
+    assert world.is_seen("transferProgress")
+    assert (bar.minimum(), bar.maximum()) == (0, 0)
+    world.host.on_event(
+        PackageProgress(job_id=world.job_id, phase="embedding", done=6, total=24)
+    )
+    world.settle()
+    assert bar.value() == PROGRESS_STEPS // 4
+    assert "6 of 24" in world.find(QLabel, "progressLabel").text()
+    world.transfer(100_000_000)
+    world.settle()
+    assert bar.value() == PROGRESS_STEPS // 5
+    assert world.find(QLabel, "progressLabel").text() == (
+        "Sending… 100 MB of 500 MB, 8.1 MB/s, 45 s left, 30.0 MB were there already"
+    )
+    assert not world.find(QPushButton, "runRemotelyButton").isEnabled()
+    assert not world.find(QPushButton, "configureButton").isEnabled()
+    world.host.tell_job(world.job_id, "running")
+    world.settle()
+    assert not world.is_seen("transferProgress")
+    assert world.status == (
+        "gpu-1 is training; the monitor opens by itself. You can close this window."
+    )
+    assert world.find(QLabel, "planLabel").text() == "Nothing configured yet"
+    world.click("jobsButton")
+    assert world.pressed == ["jobs"]
+
+
+def test_cancelling(world: World) -> None:
+    world.sending()
+    world.transfer(1)
+    world.settle()
+    world.click("cancelButton")
+    assert "cancelled" in world.status
+    assert not world.is_seen("transferProgress")
+    assert world.find(QPushButton, "runRemotelyButton").isEnabled()
+
+
+def test_a_storm_of_progress_is_drawn_ten_times_a_second(world: World) -> None:
+    world.sending()
+    drawn: list[bool] = []
+    label = world.find(QLabel, "progressLabel")
+    bar = world.find(QProgressBar, "transferProgress")
+    bar.valueChanged.connect(lambda: drawn.append(True))
+    for done in range(0, 500_000_000, 100_000):
+        world.transfer(done)
+    world.settle()
+    assert len(drawn) <= 2
+    assert "500 MB of 500 MB" in label.text()
+
+
+def test_problems_are_seen_and_go_away(world: World) -> None:
+    world.host.answer(Connect, RoomGone(server=SERVER))
+    world.presenter.connect(make_session())
+    world.settle()
+    assert "no longer exists" in world.status
+    assert world.is_seen("statusIcon")
+    world.connect()
+    assert not world.is_seen("statusIcon")
+    world.host.on_event(RoomChanged(state="offline", reason="It is gone."))
+    world.settle()
+    assert world.status == (
+        "The connection to the lab was lost; trying again. It is gone."
+    )
+    assert not world.find(QPushButton, "jobsButton").isEnabled()
+
+
+# -- the companion ---------------------------------------------------------------------
+
+
+def test_a_restarted_companion_is_mentioned(world: World) -> None:
+    world.sending()
+    world.host.die()
+    world.settle()
+    assert "was started again" in world.status
+    assert world.is_seen("transferProgress")
+
+
+def test_a_dead_companion_leaves_one_way_on(world: World) -> None:
+    world.connect()
+    world.presenter.configure(make_run())
+    world.presenter.choose_worker("w-1")
+    assert not world.is_seen("startAgainButton")
+    world.host.die_for_good()
+    world.settle()
+    assert world.status == COMPANION_DEAD
+    for name in ("runRemotelyButton", "configureButton", "jobsButton", "changeButton"):
+        assert not world.find(QPushButton, name).isEnabled()
+    assert world.selected() == ["w-1"]
+    world.click("startAgainButton")
+    assert world.pressed == ["start again"]
+    world.presenter.replace_host(world.host)
+    world.settle()
+    assert not world.is_seen("startAgainButton")
+
+
+# -- strangers' texts ------------------------------------------------------------------
+
+
+def test_no_text_of_a_peer_is_ever_rich(world: World) -> None:
+    hostile = "<b>bold</b><img src='file:///etc/passwd'>\u202e" + "x" * 10_000
+    world.presenter.connect(make_session())
+    world.host.tell_workers(
+        make_worker("w-1", name=hostile, gpu_model=hostile, refusal=hostile),
+        make_worker("w-2", name="N" * 10_000),
+    )
+    world.presenter.choose_worker("w-1")
+    world.settle()
+    labels = world.dialog.findChildren(QLabel)
+    assert all(label.textFormat() is Qt.TextFormat.PlainText for label in labels)
+    assert world.status.startswith("<b>bold</b>")
+    assert "\u202e" not in world.status
+    width = world.dialog.width()
+    world.host.on_event(RoomChanged(state="offline", reason=hostile))
+    world.settle()
+    assert world.dialog.width() == width
+    index = world.dialog.workers.proxy.index_of("w-1")
+    for column in range(len(COLUMNS)):
+        cell = index.siblingAtColumn(column)
+        tip = cell.data(Qt.ItemDataRole.ToolTipRole)
+        assert "<b>" not in tip
+        assert "<img" not in tip
+    assert "<b>" in index.data(Qt.ItemDataRole.DisplayRole)
+
+
+def test_the_tool_tip_shows_the_refusal_and_not_its_tags(world: World) -> None:
+    world.presenter.connect(make_session())
+    world.host.tell_workers(make_worker("w-1", refusal="<b>Full</b> until noon."))
+    world.settle()
+    index = world.dialog.workers.proxy.index_of("w-1")
+    where: QPoint = world.table.visualRect(index).center()
+    event = QHelpEvent(
+        QEvent.Type.ToolTip, where, world.table.viewport().mapToGlobal(where)
+    )
+    QApplication.sendEvent(world.table.viewport(), event)
+    assert QToolTip.text() == "<qt>&lt;b&gt;Full&lt;/b&gt; until noon.</qt>"
+    QToolTip.hideText()
+
+
+# -- manners ---------------------------------------------------------------------------
+
+STATES = {
+    "outside": lambda world: None,
+    "inside": lambda world: world.connect(),
+    "choosing": lambda world: (world.connect(), world.presenter.choose_lab()),
+    "new lab": lambda world: world.presenter.sign_in(SERVER),
+    "sending": lambda world: world.sending(),
+    "dead": lambda world: (world.connect(), world.host.die_for_good()),
+}
+
+
+@pytest.fixture(params=STATES)
+def state(qtbot: QtBot, request: pytest.FixtureRequest) -> World:
+    world = World(qtbot, RoomRow(room_id="room-a", server=SERVER))
+    STATES[request.param](world)
+    world.settle()
+    return world
+
+
+def test_mnemonics_are_each_used_once(state: World) -> None:
+    texts = [
+        widget.title() if isinstance(widget, QGroupBox) else widget.text()
+        for widget in state.dialog.findChildren(QWidget)
+        if isinstance(widget, QAbstractButton | QGroupBox | QLabel)
+        and widget.isVisibleTo(state.dialog)
+        and not (isinstance(widget, QLabel) and widget.buddy() is None)
+    ]
+    used = [key.lower() for text in texts for key in re.findall(r"&(\w)", text)]
+    assert len(used) == len(set(used)) > 2
+
+
+def test_everything_has_a_name_of_its_own(state: World) -> None:
+    ours = (QAbstractButton, QLineEdit, QComboBox, QLabel, QProgressBar, QGroupBox)
+    widgets = [
+        widget
+        for widget in state.dialog.findChildren(QWidget)
+        if isinstance(widget, ours) and not widget.objectName().startswith("qt_")
+    ]
+    names = [
+        widget.objectName()
+        for widget in widgets
+        if not isinstance(widget.parent(), QComboBox | QLineEdit)
+        and widget.parent() is not state.table
+    ]
+    assert all(names), [w for w in widgets if not w.objectName()]
+    assert len(names) == len(set(names))
+
+
+def test_everything_that_takes_the_keyboard_can_be_read_aloud(state: World) -> None:
+    for widget in state.dialog.findChildren(QWidget):
+        if widget.focusPolicy() & Qt.FocusPolicy.TabFocus and widget.isVisibleTo(
+            state.dialog
+        ):
+            words = widget.accessibleName() or (
+                widget.text() if isinstance(widget, QAbstractButton) else ""
+            )
+            if not isinstance(widget, QGroupBox) and widget.objectName():
+                assert words, widget.objectName()
+
+
+def test_tab_walks_from_top_to_bottom(state: World) -> None:
+    first = state.dialog.focusWidget()
+    assert first is not None
+    seen: list[QWidget] = []
+    widget = first
+    while widget not in seen:
+        seen.append(widget)
+        state.qtbot.keyClick(widget, Key.Key_Tab)
+        widget = state.dialog.focusWidget()
+        assert widget is not None
+    tops = [w.mapTo(state.dialog, QPoint(0, 0)).y() for w in seen]
+    start = tops.index(min(tops))
+    walk = tops[start:] + tops[:start]
+    slack = 8  # buttons of one row are not equally high
+    assert all(a <= b + slack for a, b in itertools.pairwise(walk)), walk
+    assert len(seen) > 2
+
+
+def test_it_fits_a_small_screen(state: World) -> None:
+    assert state.dialog.minimumSizeHint().width() <= 640
+    assert state.dialog.minimumSizeHint().height() <= 480
+    assert not state.dialog.isModal()
+
+
+def test_a_dialog_that_is_gone_hears_nothing_more(world: World) -> None:
+    gone = weakref.ref(world.dialog)
+    dialog = RemoteTrainingDialog(
+        world.presenter,
+        on_configure=lambda: None,
+        on_jobs=lambda: None,
+        on_start_again=lambda: None,
+    )
+    watchers = len(world.presenter._watchers)
+    dialog.deleteLater()
+    world.qtbot.waitUntil(lambda: len(world.presenter._watchers) == watchers - 1)
+    del dialog
+    gc.collect()
+    world.connect()
+    assert gone() is world.dialog
