@@ -2,7 +2,8 @@
 
 SLEAP runs Qt's loop itself, so the loop is made from a slot while Qt runs, and closed
 when Qt is about to quit. Inside a coroutine nothing modal may be opened, and neither
-the last window nor the application closed: leave it with `call_soon_in_qt` first. All functions belong to the GUI thread.
+the last window nor the application closed: leave it with `call_soon_in_qt` first. All
+functions belong to the GUI thread.
 """
 
 from __future__ import annotations

@@ -89,8 +89,8 @@ def _require_fit(labels: Any, frames: list[Any]) -> None:
         )
         if match is None:
             raise PredictionsDoNotFit(
-                f"The predictions are for the video {video_name(video)}, which is not "
-                "in this project; they were not merged."
+                f"The predictions are for the video {_source_name(video)}, which is "
+                "not in this project; they were not merged."
             )
         # Unknown where the file cannot be opened at the moment.
         lengths[video] = match.shape[0] if match.shape else None
@@ -99,9 +99,14 @@ def _require_fit(labels: Any, frames: list[Any]) -> None:
         if frame.frame_idx < 0 or (length is not None and frame.frame_idx >= length):
             raise PredictionsDoNotFit(
                 f"The predictions are for frame {frame.frame_idx} of "
-                f"{video_name(frame.video)}, which this project's video does not "
+                f"{_source_name(frame.video)}, which this project's video does not "
                 "have; they were not merged."
             )
+
+
+def _source_name(video: Any) -> str:
+    """Return the name of the video that embedded images were taken from."""
+    return video_name(video.source_video or video)
 
 
 def video_name(video: Any) -> str:

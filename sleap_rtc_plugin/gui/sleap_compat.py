@@ -377,6 +377,8 @@ def add_run_remotely_button(dialog: Any) -> QPushButton:
     button.setToolTip("Run the pipeline on another machine's GPU.")
     button.setAutoDefault(False)
     row.layout().insertWidget(row.layout().indexOf(run), button)
+    # The dialog may be on the screen already.
+    button.show()
     QWidget.setTabOrder(dialog.cancel_button, button)
     QWidget.setTabOrder(button, run)
     _EnabledFollower(run, button)

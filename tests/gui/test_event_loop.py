@@ -25,7 +25,8 @@ def run(body: str) -> subprocess.CompletedProcess[str]:
         textwrap.dedent(PREAMBLE)
         + textwrap.dedent(body)
         + "\nQTimer.singleShot(0, main)\ncode = app.exec()\n"
-        + "print('threads', *(thread.name for thread in threading.enumerate()))\nsys.exit(code)\n"
+        + "print('threads', *(thread.name for thread in threading.enumerate()))\n"
+        + "sys.exit(code)\n"
     )
     return subprocess.run(
         [sys.executable, "-X", "faulthandler", "-W", "error", "-c", program],
