@@ -9,6 +9,7 @@ from sleap_rtc_worker.capabilities import (
     TorchReport,
     WorkerCapabilities,
     detect,
+    free_gpu_memory_mb,
     probe_cpu_count,
     probe_memory_mb,
     probe_nvml,
@@ -137,3 +138,25 @@ def test_the_machine_is_described_without_a_gpu() -> None:
 
 def test_an_interpreter_that_is_not_there() -> None:
     assert probe_torch("/no/such/python") == TorchReport()
+
+
+@pytest.mark.parametrize(
+    ("driver", "gpu_id", "free_mb"),
+    [
+        (CARDS, None, 70_000),
+        (CARDS, 1, 23_000),
+        (CARDS, 2, None),
+        (DriverReport(), None, None),
+    ],
+)
+def test_free_memory_is_that_of_the_card_that_jobs_get(
+    driver: DriverReport, gpu_id: int | None, free_mb: int | None
+) -> None:
+    assert free_gpu_memory_mb(gpu_id, nvml=lambda: driver) == free_mb
+    found = find(gpu_id, driver=driver)
+    assert found.gpu_free_mb == (free_mb if found.device == "cuda" else None)
+
+
+def test_a_machine_without_a_usable_card_has_no_free_memory() -> None:
+    assert find(torch=CPU_TORCH).gpu_free_mb is None
+    assert "gpu_memory_free_mb" not in find(torch=CPU_TORCH).to_properties()
