@@ -56,7 +56,7 @@ class RemoteTrainingDialog(QDialog):
         """
         super().__init__(parent)
         self.setObjectName("RemoteTrainingDialog")
-        self.setWindowTitle("Remote training")
+        self.setWindowTitle("Run remotely")
         self.setModal(False)
         self._presenter = presenter
         self._shown: Snapshot | None = None
@@ -146,8 +146,8 @@ class RemoteTrainingDialog(QDialog):
         self.workers.render_snapshot(snapshot)
         self.run.render_snapshot(snapshot)
         self._render_foot(snapshot)
-        if before is not None and before.lab is not snapshot.lab:
-            self._move_focus(snapshot, focused)
+        if before is not None:
+            self._move_focus(before, snapshot, focused)
         self._choose_default()
 
     def _render_foot(self, snapshot: Snapshot) -> None:
@@ -166,13 +166,19 @@ class RemoteTrainingDialog(QDialog):
 
     # -- the keyboard ------------------------------------------------------------------
 
-    def _move_focus(self, snapshot: Snapshot, focused: QWidget | None) -> None:
-        """Lead the keyboard on where what had it was hidden."""
-        if focused is not None and focused.isVisible() and focused.isEnabled():
+    def _move_focus(
+        self, before: Snapshot, now: Snapshot, focused: QWidget | None
+    ) -> None:
+        """Lead the keyboard to a form that appeared, or on from what disappeared."""
+        if now.is_choosing and not before.is_choosing:
+            self.lab.first_field().setFocus()
             return
-        if snapshot.lab is Lab.INSIDE:
+        was_changed = (before.lab, before.is_choosing) != (now.lab, now.is_choosing)
+        if not was_changed or (focused and focused.isVisible() and focused.isEnabled()):
+            return
+        if now.lab is Lab.INSIDE:
             self.workers.table.setFocus()
-        elif snapshot.lab is Lab.OUTSIDE:
+        elif now.lab is Lab.OUTSIDE:
             self.lab.first_field().setFocus()
 
     def _choose_default(self) -> None:

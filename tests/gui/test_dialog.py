@@ -221,8 +221,10 @@ def test_a_lab_can_be_left_and_kept(world: World) -> None:
     assert world.is_seen("changeButton")
     world.click("changeButton")
     assert world.is_seen("labForm")
+    assert world.dialog.focusWidget() is world.find(QComboBox, "knownLabsCombo")
     world.click("keepButton")
     assert not world.is_seen("labForm")
+    assert world.dialog.focusWidget() is world.table
     world.click("changeButton")
     world.click("leaveButton")
     assert world.presenter.snapshot.lab is Lab.OUTSIDE
