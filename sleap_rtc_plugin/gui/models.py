@@ -100,12 +100,16 @@ class WorkersModel(QAbstractTableModel):
                 self.beginRemoveRows(QModelIndex(), row, row)
                 del self._workers[row]
                 self.endRemoveRows()
+        changed = []
         for row, worker in enumerate(self._workers):
             new = wanted.pop(worker.worker_id)
             if new != worker:
                 self._workers[row] = new
-                last = self.index(row, len(COLUMNS) - 1)
-                self.dataChanged.emit(self.index(row, 0), last)
+                changed.append(row)
+        if changed:
+            # One signal for all: the proxy sorts and the view measures at each.
+            last = self.index(changed[-1], len(COLUMNS) - 1)
+            self.dataChanged.emit(self.index(changed[0], 0), last)
         if wanted:
             first = len(self._workers)
             self.beginInsertRows(QModelIndex(), first, first + len(wanted) - 1)

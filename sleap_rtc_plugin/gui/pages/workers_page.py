@@ -92,6 +92,7 @@ class WorkersPage(QGroupBox):
         table.verticalHeader().hide()
         header = table.horizontalHeader()
         header.setHighlightSections(False)
+        header.setResizeContentsPrecision(0)  # measure what is seen, not all rows
         for column in range(len(COLUMNS)):
             header.setSectionResizeMode(
                 column,
