@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 from qtpy.QtCore import Qt, QTimer
@@ -69,7 +69,7 @@ def may_merge(
     if project is None or not _is_same_file(project.facts.path, wanted.path):
         if not is_there:
             return project_moved(wanted.path)
-        name = clean_text(os.path.basename(wanted.path))  # noqa: PTH119
+        name = clean_text(PurePath(wanted.path).name)
         opened = "No project is open" if project is None else "Another project is open"
         return f"{opened}; open {name} to merge its predictions."
     gone = Counter(wanted.videos) - Counter(project.facts.videos)

@@ -113,7 +113,7 @@ class RemoteJobsWindow(QWidget):
         self._redraw_pause = _timer(self, MIN_REDRAW_INTERVAL_MS, self._redraw)
         self._redraw_pause.setSingleShot(True)
         self._refresh_timer = _timer(self, REFRESH_INTERVAL_MS, self._refresh)
-        self._clock_timer = _timer(self, CLOCK_INTERVAL_MS, self._redraw)
+        self._clock_timer = _timer(self, CLOCK_INTERVAL_MS, self._draw_jobs)
         presenter.on_changed = self._redraw_soon
         home.on_changed = self._redraw_soon
         self.destroyed.connect(partial(_let_go, presenter, home))
@@ -260,17 +260,21 @@ class RemoteJobsWindow(QWidget):
             self._redraw_pause.start()
 
     def _redraw(self) -> None:
-        snapshot, now = self._presenter.snapshot, self._clock()
+        snapshot = self._presenter.snapshot
         self._draw_chooser()
-        self._jobs.set_rows(
-            [job_table_row(job, now, head=snapshot.head(job)) for job in snapshot.jobs]
-        )
+        self._draw_jobs()
         self._pages.setCurrentIndex(0 if snapshot.jobs else 1)
         self.empty_label.setText(self._empty_words())
         _say(self.notice_label, snapshot.notice)
         self.refresh_button.setEnabled(snapshot.is_online)
         self._draw_actions()
         self._draw_waiting()
+
+    def _draw_jobs(self) -> None:
+        snapshot, now = self._presenter.snapshot, self._clock()
+        self._jobs.set_rows(
+            [job_table_row(job, now, head=snapshot.head(job)) for job in snapshot.jobs]
+        )
 
     def _draw_actions(self) -> None:
         job = self._chosen_job()
@@ -343,6 +347,8 @@ class RemoteJobsWindow(QWidget):
 
     def _refresh(self) -> None:
         self._presenter.refresh()
+        # Which project is open may have changed, and nobody says so.
+        self._draw_waiting()
 
     def _attach(self, job: JobRow) -> None:
         if "attach" in allowed_actions(job):
