@@ -82,21 +82,21 @@ _PREDICTIONS_NAME = "predictions.slp"
 
 _log = logging.getLogger(__name__)
 
-# Module -> name -> members: methods, or attributes that its methods use.
+# Module -> name -> members: methods, and attributes that its methods set or use.
 _RELIED_ON: dict[str, dict[str, tuple[str, ...]]] = {
     "sleap.gui.app": {
         "main": (),
         "MainWindow": (
             "_child_windows",
-            "_create_menus",
-            "_handle_learning_finished",
-            "_show_learning_dialog",
+            "_create_menus()",
+            "_handle_learning_finished()",
+            "_show_learning_dialog()",
             "commands",
             "labels",
             "state",
         ),
     },
-    "sleap.gui.commands": {"CommandContext": ("changestack_push",)},
+    "sleap.gui.commands": {"CommandContext": ("changestack_push()",)},
     "sleap.gui.config_utils": {"filter_cfg": ()},
     "sleap.gui.learning.configs": {
         "ConfigFileInfo": ("config", "dont_retrain", "head_name", "path"),
@@ -105,31 +105,31 @@ _RELIED_ON: dict[str, dict[str, tuple[str, ...]]] = {
         "LearningDialog": (
             "cancel_button",
             "frame_target_selector",
-            "get_every_head_config_data",
-            "get_items_for_inference",
+            "get_every_head_config_data()",
+            "get_items_for_inference()",
             "labels",
             "labels_filename",
             "pipeline_form_widget",
             "run_button",
-            "update_file_lists",
+            "update_file_lists()",
         ),
     },
-    "sleap.gui.learning.main_tab": {"MainTabWidget": ("get_form_data",)},
+    "sleap.gui.learning.main_tab": {"MainTabWidget": ("get_form_data()",)},
     "sleap.gui.learning.runners": {
-        "InferenceTask": ("make_predict_cli_call", "merge_results"),
+        "InferenceTask": ("make_predict_cli_call()", "merge_results()"),
     },
     "sleap.gui.widgets.frame_target_selector": {
-        "FrameTargetSelector": ("get_selection",),
+        "FrameTargetSelector": ("get_selection()",),
     },
     "sleap.gui.widgets.imagedir": {
-        "QtImageDirectoryWidget": ("cleanup", "make_training_vizualizer", "poll"),
+        "QtImageDirectoryWidget": ("cleanup()", "make_training_vizualizer()", "poll()"),
     },
     "sleap.gui.widgets.monitor": {
         "LossViewer": (
-            "_unbind",
+            "close()",
             "canceled",
             "ctx",
-            "reset",
+            "reset()",
             "sub",
             "timer",
             "zmq_ctrl",
@@ -185,13 +185,15 @@ def missing_names(*, load: bool = False) -> list[str]:
             missing += [
                 f"{module_name}.{name}.{member}"
                 for member in members
-                if not _mentions(found, member)
+                if not _has(found, member)
             ]
     return missing
 
 
-def _mentions(owner: type, member: str) -> bool:
-    """Tell whether a class has a member, or sets or uses it in one of its methods."""
+def _has(owner: type, member: str) -> bool:
+    """Tell whether a class has a method, or whether its methods know an attribute."""
+    if member.endswith("()"):
+        return callable(getattr(owner, member[:-2], None))
     if hasattr(owner, member) or member in getattr(owner, "__annotations__", {}):
         return True
     codes = (getattr(value, "__code__", None) for value in vars(owner).values())

@@ -74,7 +74,7 @@ def test_a_sleap_without_a_name_we_need_is_not(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delattr(InferenceTask, "merge_results")
     reason = sleap_compat.unsupported_reason()
     assert reason is not None
-    assert "sleap.gui.learning.runners.InferenceTask.merge_results" in reason
+    assert "sleap.gui.learning.runners.InferenceTask.merge_results()" in reason
 
 
 # -- the project ---------------------------------------------------------------------
