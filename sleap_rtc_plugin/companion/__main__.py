@@ -82,6 +82,7 @@ class Companion:
         self._send(Response(id=request.id, result=result))
         if isinstance(request.command, Shutdown):
             self._finishes_sending = request.command.finish_sending
+            self._pipe.finish()
             self._ended.set()
 
     def _send(self, message: Notice | Response) -> None:

@@ -38,6 +38,7 @@ __all__ = ["ChildHost", "Host", "InProcessHost", "companion_command", "log_path"
 logger = logging.getLogger(__name__)
 
 SHUTDOWN_TIMEOUT_S: Final = 2.0
+REAP_TIMEOUT_S: Final = 1.0
 KILL_TIMEOUT_S: Final = 0.5
 RESTART_AGAIN_AFTER_S: Final = 600.0
 MAX_LOG_BYTES: Final = 2 * 1024 * 1024
@@ -179,6 +180,7 @@ class _Child:
         self._answers: dict[int, asyncio.Future[Result]] = {}
         self._next_id = 0
         self._gone = asyncio.Event()
+        self._is_let_go = False
         if process.stdin is None or process.stdout is None:
             raise CompanionGone(reason="it has no pipe")
         self._pipe: PipeEnd[FromCompanion] = PipeEnd(
@@ -186,7 +188,7 @@ class _Child:
             process.stdin,
             FromCompanion,
             lambda message: self._soon(self._received, message),
-            lambda: self._soon(self._pipe_ended),
+            self._stopped_talking,
         )
         self._pipe.start()
 
@@ -212,24 +214,32 @@ class _Child:
 
     async def close(self, *, finish_sending: bool) -> None:
         """End it; nothing of it is left on this side afterwards."""
+        self._is_let_go = finish_sending
         try:
             async with asyncio.timeout(SHUTDOWN_TIMEOUT_S):
                 await self.ask(Shutdown(finish_sending=finish_sending))
         except (RtcError, TimeoutError):
-            finish_sending = False
+            self._is_let_go = False
         self._pipe.finish()
-        if not finish_sending:
+        if not self._is_let_go:
             await in_thread(None, self._reap)
         await in_thread(None, self._pipe.join)
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-        if finish_sending:
+
+    def _stopped_talking(self) -> None:
+        """Its pipe ended; called on the reading thread."""
+        if self._is_let_go:
             # It outlives us on purpose; Popen would warn about that.
             self._process.returncode = 0
+        else:
+            self._reap()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._soon(self._pipe_ended)
 
     def _reap(self) -> None:
+        """Wait for its end; a child that says nothing any more is of no use."""
         try:
-            self._process.wait(SHUTDOWN_TIMEOUT_S / 2)
+            self._process.wait(REAP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait(KILL_TIMEOUT_S)

@@ -365,7 +365,9 @@ class Run:
             return
         if self._make is None and not isinstance(error, JobUnknown):
             return  # results may wait there; a later SLEAP tries again
-        # The worker has not taken it; what was built is kept for another try.
+        # The worker has not taken it; another try builds anew, from the project as
+        # it is then.
+        shutil.rmtree(runs_folder(self.record.job_id), ignore_errors=True)
         is_cancelled = isinstance(error, JobCancelled)
         state = JobState.CANCELLED if is_cancelled else JobState.SUBMITTED
         self._tools.records.remove(self.record.job_id)

@@ -203,7 +203,10 @@ class CompanionService:
             case ConnectRemembered(room_id=room_id):
                 text = await self._credentials.load(room_id)
                 if text is None:
-                    raise TokenRefused(server="the server")
+                    raise TokenRefused(
+                        server="of this lab",
+                        reason="its session string is no longer on this computer",
+                    )
                 room = await self._connect(Session.parse(text), remember=True)
             case SignIn(server=server, remember=remember):
                 session = await open_room(server.rstrip("/"), new_peer_id("worker"))

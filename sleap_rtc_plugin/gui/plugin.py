@@ -22,6 +22,7 @@ from sleap_rtc_plugin.gui.jobs_presenter import JobsPresenter
 from sleap_rtc_plugin.gui.jobs_window import RemoteJobsWindow
 from sleap_rtc_plugin.gui.monitor_launcher import MonitorLauncher
 from sleap_rtc_plugin.gui.presenter import RemotePresenter
+from sleap_rtc_plugin.gui.snapshot import Snapshot
 from sleap_rtc_plugin.protocol.errors import RtcError
 from sleap_rtc_plugin.session.settings import Settings
 
@@ -60,6 +61,7 @@ class RemotePlugin(QObject):
         ):
             self.presenter.listen(listener)
         self.presenter.when_resumed(self.monitors.restart)
+        self.presenter.subscribe(self._snapshot_changed)
         self._closing = Closing(window, self.presenter, self._shut_down)
         spawn(self._say_waiting(), "what waits to be merged")
 
@@ -102,7 +104,6 @@ class RemotePlugin(QObject):
                 on_start_again=self._start_again,
                 parent=self._window,
             )
-        self.presenter.begin()
         _bring_to_front(self.dialog)
 
     def _configure(self) -> None:
@@ -140,6 +141,10 @@ class RemotePlugin(QObject):
         """Try with a new companion after the last one was given up."""
         self.host = self._make_host(self._settings)
         self.presenter.replace_host(self.host)
+
+    def _snapshot_changed(self, snapshot: Snapshot) -> None:
+        if snapshot.dead:
+            self.monitors.companion_died(snapshot.dead)
 
     async def _say_waiting(self) -> None:
         try:
