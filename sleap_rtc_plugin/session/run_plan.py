@@ -246,7 +246,7 @@ def project_stem(project: PurePath) -> str:
     for character in '<>:"|?*\\/':
         stem = stem.replace(character, "_")
     stem = stem.encode()[:_MAX_STEM_BYTES].decode(errors="ignore").strip(". ")
-    return _STEM if path_fault(f"{stem}.pkg.slp") else stem
+    return _STEM if not stem or path_fault(f"{stem}.pkg.slp") else stem
 
 
 def labels_name(stem: str, number: int) -> str:
