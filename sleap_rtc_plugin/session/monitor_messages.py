@@ -28,12 +28,12 @@ MAX_BATCH: Final = 10_000_000
 # each time this many more were shown, the rate is halved: 40,000 points after a day.
 POINTS_BEFORE_HALF_RATE: Final = 5_000
 
-MAX_RECENT_EPOCHS: Final = 500
-MAX_OLDER_EPOCHS: Final = 500
-MAX_BATCHES_REPLAYED: Final = 500
+MAX_RECENT_EPOCHS: Final = 200
+MAX_OLDER_EPOCHS: Final = 200
+MAX_BATCHES_REPLAYED: Final = 300
 # The viewer draws batches, and moves its axes, at most twice a second and only when
-# one arrives: the last one of a replay comes after that time, or stays unseen.
-REDRAW_REST_S: Final = 0.6
+# one arrives: the last one of a replay comes well after that time, or stays unseen.
+REDRAW_REST_S: Final = 1.0
 
 _LOSSES: Final = {
     "train_begin": (),
@@ -45,11 +45,11 @@ _LOSSES: Final = {
 # How long the queue may be for one more message of its kind: batches give way to
 # epochs, and both to the training's begin and end.
 _QUEUE_ROOM: Final = {
-    "batch_end": 2_000,
-    "epoch_begin": 4_000,
-    "epoch_end": 4_000,
-    "train_begin": 4_100,
-    "train_end": 4_100,
+    "batch_end": 1_000,
+    "epoch_begin": 1_200,
+    "epoch_end": 1_200,
+    "train_begin": 1_300,
+    "train_end": 1_300,
 }
 
 
