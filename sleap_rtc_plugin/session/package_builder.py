@@ -225,6 +225,11 @@ def _plan_training(
         raise ConfigRefused(
             config=clean_text(name), reason="two models of a run have this name"
         )
+    fault = "is more than one name" if "/" in run_name else path_fault(run_name)
+    if fault:
+        raise ConfigRefused(
+            config=name, reason=f"its run name {clean_text(run_name)} {fault}"
+        )
     config = parse_yaml(model.config.encode(), name)
     weights: dict[str, str] = {}
     for local in read_training_config(config, name).weights:

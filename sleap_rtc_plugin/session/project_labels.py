@@ -125,7 +125,7 @@ class Project:
         import imageio.v3
 
         by_video: dict[int, list[int]] = {}
-        for index, number in frames:
+        for index, number in sorted(frames):
             by_video.setdefault(index, []).append(number)
         total = 0
         for index, numbers in by_video.items():
@@ -210,7 +210,11 @@ class Project:
             if _is_full(error):
                 raise OSError(errno.ENOSPC, "No space left on device") from error
             reason = clean_text(str(error), _REASON_CHARS) or type(error).__name__
-            raise self.fault(f"an image cannot be read: {reason}") from error
+            index, number = images[min(teller.count, len(images) - 1)]
+            name = _video_name(videos[index].filename)
+            raise self.fault(
+                f"frame {number + 1} of its video {name} cannot be read: {reason}"
+            ) from error
 
     def check_unchanged(self) -> None:
         """Check that images that lie in the project itself are still the same.
@@ -233,10 +237,12 @@ class _Teller:
 
     def __init__(self, on_frame: Callable[[], None]) -> None:
         self._on_frame = on_frame
+        self.count = 0
         self.failure: Exception | None = None
 
     def __call__(self, done: int, total: int, phase: str) -> bool:
         if phase == "embed":
+            self.count = done
             try:
                 self._on_frame()
             except Exception as error:
