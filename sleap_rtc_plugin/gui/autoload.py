@@ -1,19 +1,32 @@
 """Makes SLEAP's GUI load the plugin, in whatever way it is started.
 
-`sleap-remote enable` puts a line into site-packages that calls `install` at each start
-of Python, so this module imports nothing that is not loaded anyway. `sleap-remote
-label` calls it for one run.
+`sleap-remote enable` puts one line into site-packages, which every start of Python
+runs; it imports nothing, and comes here only when SLEAP's GUI is imported.
+`sleap-remote label` calls `install` for one run.
 """
 
 import sys
 
 __all__ = ["PTH_LINE", "PTH_NAME", "install"]
 
-# Lines that start with `import` are run by `site`. It survives an uninstalled plugin.
-PTH_LINE = (
-    "import sys; exec('try:\\n from sleap_rtc_plugin.gui.autoload import install\\n "
-    "install()\\nexcept Exception: pass')\n"
-)
+_WATCH = """
+class SleapRemoteWatch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "sleap.gui.app":
+            import sys
+            sys.meta_path.remove(self)
+            try:
+                from sleap_rtc_plugin.gui.autoload import install
+                return install().find_spec(name)
+            except Exception:
+                pass
+if not any(type(finder).__name__ == "SleapRemoteWatch" for finder in sys.meta_path):
+    sys.meta_path.insert(0, SleapRemoteWatch())
+"""
+
+# `site` runs lines that start with `import`, twice in an environment whose `lib64` is
+# a link to `lib`. Does nothing once the plugin is gone.
+PTH_LINE = f"import sys; exec({_WATCH!r})\n"
 
 # Sorted, and so run, after the file of an editable install, which starts with `_`.
 PTH_NAME = "sleap_remote.pth"
@@ -59,12 +72,14 @@ class _AppFinder:
         loader.exec_module = exec_module
 
 
-def install() -> None:
-    """Have the plugin started once SLEAP's GUI is loaded; again does nothing."""
-    if _APP in sys.modules:
-        _start()
-    elif not any(isinstance(finder, _AppFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AppFinder())
+def install() -> _AppFinder:
+    """Have the plugin started with SLEAP's GUI; to be called before that is loaded."""
+    for known in sys.meta_path:
+        if isinstance(known, _AppFinder):
+            return known
+    finder = _AppFinder()
+    sys.meta_path.insert(0, finder)
+    return finder
 
 
 def _start() -> None:
