@@ -44,7 +44,12 @@ from sleap_rtc_plugin.session.package_steps import (
     PackageContents,
     plan_steps,
 )
-from sleap_rtc_plugin.session.project_labels import Frame, Project, open_project
+from sleap_rtc_plugin.session.project_labels import (
+    SPARE_DISK_BYTES,
+    Frame,
+    Project,
+    open_project,
+)
 from sleap_rtc_plugin.session.run_plan import (
     Inference,
     TrainingFile,
@@ -273,7 +278,7 @@ def _plan_trained(plan: _Plan, model: TrainedModel, project_dir: Path) -> None:
         raise ConfigRefused(config=name, reason="the trained model is not there")
     folder = found if found.is_dir() else found.parent
     files = [folder / file for file in _MODEL_FILES if (folder / file).is_file()]
-    missing = {_CHECKPOINT, _CONFIG} - {file.name for file in files}
+    missing = sorted({_CHECKPOINT, _CONFIG} - {file.name for file in files})
     if missing and any((folder / file).is_file() for file in _LEGACY_FILES):
         raise ConfigRefused(
             config=name,
@@ -345,7 +350,8 @@ def _write(
             reason=f"would hold {total} frames with {format_bytes(size)} of images; "
             "choose fewer frames",
         )
-    check_free_space(building, size)
+    needed = size + SPARE_DISK_BYTES
+    check_free_space(building.parent, needed)
     done = 0
 
     def on_frame() -> None:
@@ -353,7 +359,7 @@ def _write(
         done += 1
         on_progress("embedding", done, total)
 
-    with disk_errors(building.parent, size):
+    with disk_errors(building.parent, needed):
         for member, text in plan.texts.items():
             (building / member).write_text(text, encoding="utf-8")
         for member, source in plan.copies.items():

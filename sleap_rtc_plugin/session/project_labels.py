@@ -7,6 +7,7 @@ it. Called by `package_builder`, in a thread, since videos are decoded here.
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -14,14 +15,19 @@ from typing import Any, Final
 
 from sleap_rtc_plugin.protocol.errors import LabelsUnreadable, SourceChanged
 from sleap_rtc_plugin.protocol.ids import clean_text
+from sleap_rtc_plugin.protocol.limits import MIB
 from sleap_rtc_plugin.session.run_plan import Selection
 
-__all__ = ["Frame", "Project", "open_project"]
+__all__ = ["SPARE_DISK_BYTES", "Frame", "Project", "open_project"]
 
 Frame = tuple[int, int]
 """The index of a video in its project, and of a frame in that video."""
 
+# HDF5 crashes the process when a disk fills up under it, so the last bytes stay free.
+SPARE_DISK_BYTES: Final = 64 * MIB
+
 _REASON_CHARS: Final = 300
+_SAMPLES_PER_VIDEO: Final = 3
 
 
 class Project:
@@ -117,13 +123,13 @@ class Project:
             return range(len(video))
 
     def image_bytes(self, frames: Iterable[Frame]) -> int:
-        """Estimate how large the images of frames will be, from one of each video.
+        """Estimate how large the images of frames will be, from a few of each video.
+
+        Every image of a video takes the room of its largest.
 
         Raises:
             LabelsUnreadable: a video cannot be opened, or lacks a frame.
         """
-        import imageio.v3
-
         by_video: dict[int, list[int]] = {}
         for index, number in sorted(frames):
             by_video.setdefault(index, []).append(number)
@@ -134,11 +140,11 @@ class Project:
             with self._video_errors(index):
                 if absent is not None:
                     raise IndexError(f"it has no frame {absent + 1}")
-                image = self._labels.videos[index][numbers[0]]
-                if image.shape[-1] == 1:
-                    image = image[..., 0]
-                encoded = imageio.v3.imwrite("<bytes>", image, extension=".png")
-            total += len(encoded) * len(numbers)
+                step = max(1, (len(numbers) - 1) // (_SAMPLES_PER_VIDEO - 1))
+                total += len(numbers) * max(
+                    _png_bytes(self._labels.videos[index][number])
+                    for number in numbers[::step]
+                )
         return total
 
     @contextlib.contextmanager
@@ -194,7 +200,7 @@ class Project:
             ],
             provenance=dict(self._labels.provenance),
         )
-        teller = _Teller(on_frame)
+        teller = _Teller(on_frame, path.parent)
         images = sorted({*wanted, *proposed})
         try:
             sleap_io.save_file(
@@ -233,21 +239,24 @@ class Project:
 
 
 class _Teller:
-    """Passes progress on, and remembers what it was interrupted with."""
+    """Passes progress on, watches the disk, and remembers what it interrupted with."""
 
-    def __init__(self, on_frame: Callable[[], None]) -> None:
+    def __init__(self, on_frame: Callable[[], None], folder: Path) -> None:
         self._on_frame = on_frame
+        self._folder = folder
         self.count = 0
         self.failure: Exception | None = None
 
     def __call__(self, done: int, total: int, phase: str) -> bool:
-        if phase == "embed":
-            self.count = done
-            try:
+        try:
+            if phase == "embed":
+                self.count = done
                 self._on_frame()
-            except Exception as error:
-                self.failure = error
-                raise
+            elif shutil.disk_usage(self._folder).free < SPARE_DISK_BYTES:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        except Exception as error:
+            self.failure = error
+            raise
         return True
 
 
@@ -294,6 +303,16 @@ def _has_changed(path: Path, entry: os.stat_result) -> bool:
 def _is_embedded(video: Any) -> bool:
     """Tell whether a video's images lie in a labels file."""
     return bool(getattr(video.backend, "has_embedded_images", False))
+
+
+def _png_bytes(image: Any) -> int:
+    """Return the size of an image as it will be stored."""
+    import imageio.v3
+
+    if image.shape[-1] == 1:
+        image = image[..., 0]
+    encoded = imageio.v3.imwrite("<bytes>", image, extension=".png", compress_level=1)
+    return len(encoded)
 
 
 def _video_name(filename: Any) -> str:

@@ -439,17 +439,20 @@ def test_a_video_that_was_moved_is_named(project: Path, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damaged", "words"),
+    ("missing", "words"),
     [
-        ("0.png", "its video cam0 cannot be read"),
-        ("2.png", "frame 3 of its video cam0 cannot be read"),
+        ("0.png", "its video cam0 cannot be read: it was moved or deleted"),
+        ("4.png", "its video cam0 cannot be read"),  # one of those that are measured
+        ("1.png", "frame 2 of its video cam0 cannot be read"),
     ],
 )
-def test_an_image_that_cannot_be_read(
-    project: Path, folder: Path, damaged: str, words: str
+def test_an_image_that_is_not_there(
+    project: Path, folder: Path, missing: str, words: str
 ) -> None:
-    (project.parent / "cam0" / damaged).write_bytes(b"no image")
-    assert words in refused(LabelsUnreadable, project, folder)
+    (project.parent / "cam0" / missing).unlink()
+    whole = [item("--video_index", "0")]
+    sentence = refused(LabelsUnreadable, project, folder, whole, trained(project))
+    assert words in sentence
 
 
 def test_runs_that_cannot_be(project: Path, folder: Path) -> None:
