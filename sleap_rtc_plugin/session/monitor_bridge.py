@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 import zmq
 
+from sleap_rtc_plugin.protocol.limits import KIB
 from sleap_rtc_plugin.protocol.messages import ProgressReport
 from sleap_rtc_plugin.session.monitor_messages import (
     MonitorHistory,
@@ -28,9 +29,10 @@ TICK_S: Final = 0.2
 MESSAGES_PER_TICK: Final = 22
 MAX_COMMANDS_PER_TICK: Final = 10
 MAX_COMMAND_BYTES: Final = 256
+# What says more than this is no viewer; ZMQ hangs up on it for good.
+MAX_CONTROLLER_BYTES: Final = 64 * KIB
 _HOST: Final = "127.0.0.1"
 _SUBSCRIBED: Final = b"\x01"
-_UNSUBSCRIBED: Final = b"\x00"
 
 
 class _Command(msgspec.Struct, frozen=True):
@@ -44,24 +46,30 @@ class _Sockets:
 
     def __init__(self, publish_address: str, controller_address: str) -> None:
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.publisher = self._connect(zmq.XPUB, publish_address)
+        self.publisher = self._context.socket(zmq.XPUB)
+        self.publisher.setsockopt(zmq.LINGER, 0)
         # Refuse what a viewer that hangs cannot take, so that it can wait with us.
         self.publisher.setsockopt(zmq.XPUB_NODROP, 1)
-        self.controller = self._connect(zmq.SUB, controller_address)
+        self._departures = self.publisher.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self.publisher.connect(publish_address)
+        self.controller = self._context.socket(zmq.SUB)
+        self.controller.setsockopt(zmq.LINGER, 0)
+        self.controller.setsockopt(zmq.MAXMSGSIZE, MAX_CONTROLLER_BYTES)
+        self.controller.connect(controller_address)
         self.controller.subscribe(b"")
 
-    def _connect(self, kind: int, address: str) -> "zmq.Socket[bytes]":
-        socket = self._context.socket(kind)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.MAXMSGSIZE, MAX_COMMAND_BYTES)
-        # Without it a publisher is not told that its subscriber went.
-        socket.setsockopt(zmq.IMMEDIATE, 1)
-        socket.connect(address)
-        return socket
+    def is_viewer_gone(self) -> bool:
+        """Tell whether there was a viewer and it has closed its socket.
+
+        The end of its subscription does not tell: it goes unseen where the next
+        viewer has bound the port meanwhile.
+        """
+        return bool(self._departures.poll(0))
 
     def close(self) -> None:
-        self.publisher.close()
-        self.controller.close()
+        self.publisher.disable_monitor()
+        for socket in (self._departures, self.publisher, self.controller):
+            socket.close(linger=0)
         self._context.term()
 
 
@@ -147,21 +155,16 @@ class MonitorBridge:
         return asyncio.get_running_loop().time()
 
     def _tick(self, sockets: _Sockets) -> None:
-        if self._is_viewer_gone(sockets.publisher):
+        if sockets.is_viewer_gone():
             self._release()
             return
         self._read_commands(sockets.controller)
+        while (change := _receive(sockets.publisher)) is not None:
+            self._has_viewer = self._has_viewer or change == _SUBSCRIBED
         if self._has_viewer:
             self._send(sockets.publisher)
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(TICK_S, self._tick, sockets)
-
-    def _is_viewer_gone(self, publisher: "zmq.Socket[bytes]") -> bool:
-        while (change := _receive(publisher)) is not None:
-            if change == _UNSUBSCRIBED:
-                return True
-            self._has_viewer = self._has_viewer or change == _SUBSCRIBED
-        return False
 
     def _read_commands(self, controller: "zmq.Socket[bytes]") -> None:
         for _ in range(MAX_COMMANDS_PER_TICK):
@@ -193,6 +196,8 @@ def _receive(socket: "zmq.Socket[bytes]") -> bytes | None:
 
 
 def _is_stop(data: bytes) -> bool:
+    if len(data) > MAX_COMMAND_BYTES:
+        return False
     try:
         return msgspec.json.decode(data, type=_Command).command == "stop"
     except msgspec.MsgspecError:
