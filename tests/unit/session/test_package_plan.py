@@ -222,7 +222,7 @@ def config() -> dict[str, Any]:
 
 
 def edited(**changes: Any) -> dict[str, Any]:
-    settings = {
+    settings: dict[str, Any] = {
         "labels": "fly.pkg.slp",
         "run_name": "a.centroid.n=24",
         "weights": {"/home/me/models/a/best.ckpt": "weights.1.ckpt"},
@@ -325,7 +325,7 @@ def planned_steps(
         (one, labels_name("fly", n), predictions_name("fly", "now", n))
         for n, one in enumerate(inference, 1)
     ]
-    head = {"model_config": {"head_configs": {"centroid": {}}}}
+    head: dict[str, Any] = {"model_config": {"head_configs": {"centroid": {}}}}
     brought = {f"{model}/best.ckpt" for model in models if "trained/" in model}
     return plan_steps(
         PackageContents(
@@ -359,7 +359,7 @@ def test_steps_are_read_back_as_they_were_meant() -> None:
             data="fly.pkg.slp",
             models=models,
             output="fly.now.predictions.slp",
-            options=first.options,
+            options=dict(first.options),
         ),
         PredictStep(
             data="fly.2.pkg.slp",
