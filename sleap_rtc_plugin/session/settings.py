@@ -1,0 +1,250 @@
+"""The few choices that outlive SLEAP, in one JSON file of the user's.
+
+Holds no secret. Several SLEAPs and their companions may write it at once: each
+changes only its own keys, under a lock, and replaces the file as a whole. Called by
+SLEAP's side and by `session.credentials`; faults are logged, none is worth a crash.
+"""
+
+import contextlib
+import logging
+import math
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+import platformdirs
+from msgspec import Meta, Struct
+
+from sleap_rtc_plugin.protocol.ids import is_id
+from sleap_rtc_plugin.protocol.limits import MAX_ID_LENGTH, MAX_URL_CHARS, MIB
+from sleap_rtc_plugin.protocol.session_string import is_signaling_url
+
+__all__ = [
+    "CONFIG_DIR_VARIABLE",
+    "RememberedRoom",
+    "Settings",
+    "change_rooms",
+    "config_folder",
+    "replace_file",
+]
+
+logger = logging.getLogger(__name__)
+
+# Names a folder to use in place of the user's own, and in place of the keyring.
+CONFIG_DIR_VARIABLE: Final = "SLEAP_REMOTE_CONFIG_DIR"
+MAX_SETTINGS_BYTES: Final = 1 * MIB
+MAX_ROOMS: Final = 50
+# The lock is held for a millisecond; who waits longer goes on without it.
+LOCK_TIMEOUT_S: Final = 0.5
+LOCK_RETRY_S: Final = 0.01
+_FILE: Final = "settings.json"
+
+Id = Annotated[str, Meta(max_length=MAX_ID_LENGTH)]
+Url = Annotated[str, Meta(max_length=MAX_URL_CHARS)]
+
+
+class RememberedRoom(Struct, frozen=True, kw_only=True):
+    """A room that was entered; its session string is elsewhere.
+
+    `last_used` is in Unix seconds.
+    """
+
+    room_id: str
+    server: str
+    last_used: float = 0.0
+
+
+class Settings(Struct, kw_only=True, dict=True):
+    """The choices, with defaults for what the file does not say or says wrongly.
+
+    Attributes:
+        host: where the session runs: in a companion process, or in SLEAP's own.
+        last_server: the server that was signed in to last.
+        last_room_id: the room that was entered last.
+        last_worker: the worker that was chosen last.
+        remember: whether the next room is to be remembered.
+        rooms: those remembered, changed by `change_rooms` only.
+    """
+
+    host: Literal["companion", "in-process"] = "companion"
+    last_server: Url = ""
+    last_room_id: Id = ""
+    last_worker: Id = ""
+    remember: bool = True
+    rooms: list[RememberedRoom] = []
+
+    def __post_init__(self) -> None:
+        self._path = config_folder() / _FILE
+        self._saved: dict[str, Any] = msgspec.to_builtins(self)
+
+    @classmethod
+    def load(cls, folder: Path | None = None) -> "Settings":
+        """Read the settings of `folder`, or the user's own."""
+        path = (folder or config_folder()) / _FILE
+        settings = cls(**_sound_values(_read(path)))
+        settings._path = path
+        return settings
+
+    def save(self) -> None:
+        """Write what was changed here since it was read or saved last."""
+        now: dict[str, Any] = msgspec.to_builtins(self)
+        changes = {
+            key: value
+            for key, value in now.items()
+            if value != self._saved[key] and key != "rooms"
+        }
+        if changes and _change(self._path, lambda stored: stored | changes):
+            self._saved |= changes
+
+
+def config_folder() -> Path:
+    """Return the folder for settings and remembered session strings."""
+    forced = os.environ.get(CONFIG_DIR_VARIABLE)
+    return Path(forced) if forced else platformdirs.user_config_path("sleap-remote")
+
+
+def change_rooms(
+    folder: Path, change: Callable[[list[RememberedRoom]], list[RememberedRoom]]
+) -> None:
+    """Change the list of remembered rooms as it is in the file now.
+
+    Args:
+        folder: where the settings are.
+        change: is given the stored rooms and returns those to store.
+    """
+
+    def apply(stored: dict[str, Any]) -> dict[str, Any]:
+        rooms = change(_sound_rooms(stored.get("rooms", [])))
+        return stored | {"rooms": msgspec.to_builtins(rooms[:MAX_ROOMS])}
+
+    _change(folder / _FILE, apply)
+
+
+def _sound_values(stored: dict[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Settings):
+        if field.name not in stored:
+            continue
+        value = stored[field.name]
+        try:
+            if field.name == "rooms":
+                values["rooms"] = _sound_rooms(value)
+            else:
+                values[field.name] = msgspec.convert(value, field.type)
+        except msgspec.ValidationError as error:
+            logger.warning("the setting %s is ignored: %s", field.name, error)
+    return values
+
+
+def _sound_rooms(stored: object) -> list[RememberedRoom]:
+    rooms = []
+    for entry in stored if isinstance(stored, list) else []:
+        try:
+            room = msgspec.convert(entry, RememberedRoom)
+        except msgspec.ValidationError as error:
+            logger.warning("a remembered room is ignored: %s", error)
+            continue
+        is_sound = is_id(room.room_id) and is_signaling_url(room.server)
+        if is_sound and math.isfinite(room.last_used):
+            rooms.append(room)
+    return rooms[:MAX_ROOMS]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_SETTINGS_BYTES + 1)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        logger.warning("the settings cannot be read: %s", error)
+        return {}
+    try:
+        if len(data) > MAX_SETTINGS_BYTES:
+            raise ValueError("the file is too large")
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        aside = path.with_suffix(".broken.json")
+        logger.warning("the settings are unreadable, kept as %s: %s", aside, error)
+        with contextlib.suppress(OSError):
+            path.replace(aside)
+        return {}
+
+
+def _change(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> bool:
+    """Read, change and replace the file; return whether it was written."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(path.with_suffix(".lock")):
+            data = msgspec.json.encode(change(_read(path)))
+            replace_file(path, msgspec.json.format(data) + b"\n")
+    except OSError as error:
+        logger.warning("the settings cannot be saved: %s", error)
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other programs out, for as long as a well-behaved one takes."""
+    with path.open("ab") as file:
+        ends_at = time.monotonic() + LOCK_TIMEOUT_S
+        while not _try_lock(file.fileno()):
+            if time.monotonic() > ends_at:
+                logger.warning("the settings are locked by another program")
+                break
+            time.sleep(LOCK_RETRY_S)
+        # Closing the file lets go of the lock, as does the end of the program.
+        yield
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def replace_file(path: Path, data: bytes, *, is_synced: bool = False) -> None:
+    """Write a file of mode 0600 that is, at any moment, the old one or the new one.
+
+    Args:
+        path: its folder exists.
+        data: the whole content.
+        is_synced: wait until it would survive a power failure, which takes time.
+
+    Raises:
+        OSError: it cannot be written; the old one is unchanged.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            if is_synced:
+                os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
+    if is_synced and os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
