@@ -3,6 +3,8 @@
 import asyncio
 import json
 import math
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import pairwise
@@ -448,3 +450,56 @@ async def test_ten_thousand_messages_a_second(
         assert bridge.waiting < 2_000
         drawn = series(viewer, "val_loss")
         assert drawn == [(n + 1, 0.5) for n in range(len(drawn))]
+
+
+# -- in SLEAP's own process ----------------------------------------------------------
+
+IN_PROCESS = """
+import asyncio, sys
+from qtpy.QtWidgets import QApplication
+from qtpy.QtCore import QTimer
+
+app = QApplication([])
+from sleap.gui.widgets.monitor import LossViewer
+from sleap_rtc_plugin.gui import event_loop
+from sleap_rtc_plugin.protocol.messages import ProgressReport
+from sleap_rtc_plugin.session.monitor_bridge import MonitorBridge
+
+def report(kind, **more):
+    return ProgressReport(job_id="job-0", seq=1, at=0.0, step=0, kind=kind, **more)
+
+async def work():
+    viewer = LossViewer(zmq_ports={"publish_port": PUBLISH, "controller_port": CONTROL})
+    viewer.reset(what="centroid")
+    stopped = asyncio.Event()
+    bridge = MonitorBridge(PUBLISH, CONTROL, "centroid", stopped.set)
+    bridge.start()
+    bridge.feed(report("train_begin"))
+    for n in range(3):
+        bridge.feed(report("epoch_begin", epoch=n))
+        bridge.feed(report("epoch_end", epoch=n, losses={"val/loss": 0.5}))
+    while len(viewer.canvas.series["val_loss"].get_data()[0]) < 3:
+        await asyncio.sleep(0.01)
+    viewer.stop_button.click()
+    await stopped.wait()
+    await bridge.close()
+    viewer.close()
+    viewer.timer.stop()
+    print("all came through")
+    event_loop.call_soon_in_qt(app.quit)
+
+QTimer.singleShot(0, lambda: event_loop.spawn(work(), "work"))
+sys.exit(app.exec())
+"""
+
+
+def test_on_the_loop_inside_sleap(ports: tuple[int, int]) -> None:
+    program = IN_PROCESS.replace("PUBLISH", str(ports[0]))
+    done = subprocess.run(
+        [sys.executable, "-c", program.replace("CONTROL", str(ports[1]))],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("all came through\n")
