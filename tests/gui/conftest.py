@@ -69,6 +69,8 @@ def pytest_make_collect_report(
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    if HERE not in item.path.parents:
+        return (yield)
     with _own_home(_home(item.config)):
         return (yield)
 
