@@ -107,6 +107,8 @@ def main() -> None:
         stream=sys.stderr,
         format=f"%(asctime)s {os.getpid()} %(levelname)s %(name)s: %(message)s",
     )
+    for talkative in ("httpx", "aioice", "aiortc"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     incoming, outgoing = _take_over_stdio()
     # A proactor loop has faults with UDP; on other systems this is the default.
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, cast
 
 import platformdirs
 
@@ -184,8 +184,8 @@ class _Child:
         if process.stdin is None or process.stdout is None:
             raise CompanionGone(reason="it has no pipe")
         self._pipe: PipeEnd[FromCompanion] = PipeEnd(
-            process.stdout,
-            process.stdin,
+            cast(BinaryIO, process.stdout),
+            cast(BinaryIO, process.stdin),
             FromCompanion,
             lambda message: self._soon(self._received, message),
             self._stopped_talking,

@@ -33,7 +33,6 @@ from sleap_rtc_plugin.companion.messages import (
     ForgetResults,
     ForgetRoom,
     JobLog,
-    JobRow,
     Jobs,
     ListJobs,
     ListRooms,
@@ -51,9 +50,9 @@ from sleap_rtc_plugin.companion.messages import (
     SubmitRun,
     Submitted,
     WaitingResults,
-    WorkerRow,
     WorkersChanged,
 )
+from sleap_rtc_plugin.companion.rows import job_row, room_row, worker_row
 from sleap_rtc_plugin.companion.run import (
     Run,
     RunTools,
@@ -69,7 +68,6 @@ from sleap_rtc_plugin.protocol.errors import (
     SignalingUnreachable,
     TokenRefused,
     TooMany,
-    from_wire,
 )
 from sleap_rtc_plugin.protocol.ids import clean_text, new_peer_id
 from sleap_rtc_plugin.protocol.messages import JobSpec, JobSummary
@@ -197,17 +195,18 @@ class CompanionService:
     ) -> Result:
         match command:
             case ListRooms():
-                return Rooms(rooms=await self._credentials.rooms())
+                remembered = await self._credentials.rooms()
+                return Rooms(rooms=[room_row(room) for room in remembered])
             case Connect(session=text, remember=remember):
                 room = await self._connect(Session.parse(text), remember=remember)
             case ConnectRemembered(room_id=room_id):
-                text = await self._credentials.load(room_id)
-                if text is None:
+                known = await self._credentials.load(room_id)
+                if known is None:
                     raise TokenRefused(
                         server="of this lab",
                         reason="its session string is no longer on this computer",
                     )
-                room = await self._connect(Session.parse(text), remember=True)
+                room = await self._connect(Session.parse(known), remember=True)
             case SignIn(server=server, remember=remember):
                 session = await open_room(server.rstrip("/"), new_peer_id("worker"))
                 room = await self._connect(session, remember=remember)
@@ -253,7 +252,7 @@ class CompanionService:
     def _workers_seen(self, workers: Sequence[WorkerSeen]) -> None:
         for seen in workers:
             self._worker_names[seen.info.peer_id] = seen.info.name
-        self._emit(WorkersChanged(workers=[_worker_row(seen) for seen in workers]))
+        self._emit(WorkersChanged(workers=[worker_row(seen) for seen in workers]))
 
     def _current_lab(self) -> Lab:
         if self._lab is None:
@@ -377,7 +376,7 @@ class CompanionService:
         rows = [
             self._jobs[s.job_id].row()
             if s.job_id in self._jobs and not self._jobs[s.job_id].is_behind(s.last_seq)
-            else _job_row(s, worker, is_followed=s.job_id in self._jobs)
+            else job_row(s, worker, is_followed=s.job_id in self._jobs)
             for s in summaries
         ]
         known = {row.job_id for row in rows}
@@ -446,45 +445,3 @@ class CompanionService:
                     logger.warning("%s", error)
                 case error:
                     logger.error("A task of the companion failed", exc_info=error)
-
-
-def _worker_row(seen: WorkerSeen) -> WorkerRow:
-    info, probe = seen.info, seen.probe
-    return WorkerRow(
-        worker_id=info.peer_id,
-        name=info.name,
-        status=info.status,
-        device=info.device,
-        gpu_model=info.gpu_model,
-        gpu_memory_mb=info.gpu_memory_mb,
-        gpu_free_mb=info.gpu_free_mb,
-        queue_length=info.queue_length,
-        running_jobs=info.running_jobs,
-        round_trip_ms=round(probe.seconds * 1000, 1) if probe is not None else None,
-        sleap_nn_version=info.sleap_nn_version,
-        refusal=probe.refusal if probe is not None else "",
-    )
-
-
-def _job_row(
-    summary: JobSummary, worker: FollowedWorker, *, is_followed: bool
-) -> JobRow:
-    """Make a row of what a worker said of a job; its texts are a peer's."""
-    return JobRow(
-        job_id=summary.job_id,
-        worker_id=worker.worker_id,
-        worker=worker.name,
-        name=clean_text(summary.name),
-        owner=clean_text(summary.owner),
-        state=clean_text(summary.state),
-        step=summary.step,
-        steps=summary.steps,
-        epoch=summary.epoch,
-        done=summary.done,
-        total=summary.total,
-        created_at=summary.created_at,
-        started_at=summary.started_at,
-        ended_at=summary.ended_at,
-        is_followed=is_followed,
-        error=str(from_wire(summary.error)) if summary.error is not None else "",
-    )

@@ -12,9 +12,8 @@ from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QMainWindow, QMessageBox
 
 from sleap_rtc_plugin.gui import event_loop
-from sleap_rtc_plugin.gui.messages import closing_question
+from sleap_rtc_plugin.gui.messages import CLOSING_QUESTION, closing_question
 from sleap_rtc_plugin.gui.presenter import RemotePresenter
-from sleap_rtc_plugin.gui.quantities import format_duration
 
 __all__ = ["Closing"]
 
@@ -50,23 +49,17 @@ class Closing(QObject):
         submission = self._presenter.snapshot.submission
         if submission is None:
             return True
-        transfer = submission.transfer
-        left = transfer.seconds_left if transfer is not None else None
-        question = closing_question(
-            submission.worker, "" if left is None else format_duration(left)
-        )
         box = QMessageBox(self._window)
         box.setObjectName("closingQuestion")
         box.setIcon(QMessageBox.Icon.Question)
         box.setTextFormat(Qt.TextFormat.PlainText)
-        box.setWindowTitle(question.title)
-        box.setText(question.text)
-        box.setInformativeText(question.details)
-        finish = box.addButton(question.finish, QMessageBox.ButtonRole.AcceptRole)
-        stop = box.addButton(question.stop, QMessageBox.ButtonRole.DestructiveRole)
-        stay = box.addButton(question.stay, QMessageBox.ButtonRole.RejectRole)
+        box.setWindowTitle("Remote training")
+        box.setText(closing_question(submission.worker))
+        roles = QMessageBox.ButtonRole
+        finish = box.addButton(CLOSING_QUESTION.finish, roles.AcceptRole)
+        stop = box.addButton(CLOSING_QUESTION.stop, roles.DestructiveRole)
+        box.addButton(QMessageBox.StandardButton.Cancel)
         box.setDefaultButton(finish)
-        box.setEscapeButton(stay)
         box.exec()
         clicked = box.clickedButton()
         box.deleteLater()

@@ -1,0 +1,226 @@
+"""A user of the real SLEAP: looks for things by name, presses them, waits, and tells.
+
+Started as `sleap_user.py SCENARIO name=value ... -- LABELS [sleap label options]`. SLEAP
+runs through its own `main`, with the plugin loaded as `sleap-remote label` does it; a
+scenario is a generator that yields what it waits for. What it sees is printed as JSON
+lines, and the exit code is SLEAP's.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Generator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from qtpy.QtCore import QPoint, Qt, QTimer
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QApplication,
+    QMainWindow,
+    QMenu,
+    QMessageBox,
+    QWidget,
+)
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+STEP_MS = 40
+PATIENCE_S = 150.0
+W = TypeVar("W", bound=QWidget)
+
+Wait = Callable[[], object]
+Scenario = Generator[Wait, None, None]
+
+
+class User:
+    """What a user sees and does."""
+
+    def __init__(self, options: dict[str, str]) -> None:
+        self.options = options
+        self.boxes: list[str] = []
+
+    # -- telling -----------------------------------------------------------------------
+
+    def say(self, what: str, **facts: Any) -> None:
+        line = json.dumps({"saw": what, **facts})
+        os.write(1, line.encode() + b"\n")
+
+    # -- looking -----------------------------------------------------------------------
+
+    def window(self) -> QMainWindow:
+        from sleap.gui.app import MainWindow
+
+        for widget in QApplication.topLevelWidgets():
+            if isinstance(widget, MainWindow) and widget.isVisible():
+                return widget
+        raise LookupError("SLEAP's main window")
+
+    def is_open(self, name: str) -> bool:
+        try:
+            return self.named(name, QWidget).isVisible()
+        except LookupError:
+            return False
+
+    def named(self, name: str, kind: type[W], inside: QWidget | None = None) -> W:
+        """Return the visible widget of this name, or any of it."""
+        roots = [inside] if inside is not None else QApplication.topLevelWidgets()
+        found: list[W] = []
+        for root in roots:
+            if isinstance(root, kind) and root.objectName() == name:
+                found.append(root)
+            found += root.findChildren(kind, name)
+        for widget in found:
+            if widget.isVisible():
+                return widget
+        if found:
+            return found[0]
+        raise LookupError(f"nothing is called {name}")
+
+    def viewers(self) -> list[Any]:
+        from sleap.gui.widgets.monitor import LossViewer
+
+        return [
+            widget
+            for widget in QApplication.topLevelWidgets()
+            if isinstance(widget, LossViewer) and widget.isVisible()
+        ]
+
+    def status(self) -> str:
+        from qtpy.QtWidgets import QLabel
+
+        return self.named("statusLabel", QLabel).text()
+
+    def shot(self, name: str, widget: QWidget | None = None) -> None:
+        """Keep a picture, where the test wants some."""
+        folder = self.options.get("shots")
+        if folder:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            (widget or self.window()).grab().save(str(Path(folder) / f"{name}.png"))
+
+    # -- doing -------------------------------------------------------------------------
+
+    def menu(self, action_name: str) -> None:
+        menu = self.window().findChild(QMenu, "remoteTrainMenu")
+        assert menu is not None and menu.title() == "Remote Train"
+        for action in menu.actions():
+            if action.objectName() == action_name:
+                assert action.isEnabled()
+                action.trigger()
+                return
+        raise LookupError(action_name)
+
+    def press(self, button: QAbstractButton) -> None:
+        assert button.isVisible() and button.isEnabled(), button.objectName()
+        QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+
+    def press_named(self, name: str, inside: QWidget | None = None) -> None:
+        self.press(self.named(name, QAbstractButton, inside))
+
+    def type_into(self, name: str, text: str) -> None:
+        from qtpy.QtWidgets import QLineEdit
+
+        edit = self.named(name, QLineEdit)
+        edit.setFocus()
+        edit.clear()
+        edit.setText(text)
+
+    def pick_row(self, table_name: str, row: int = 0) -> None:
+        from qtpy.QtWidgets import QTableView
+
+        table = self.named(table_name, QTableView)
+        where = table.visualRect(table.model().index(row, 0)).center()
+        QTest.mouseClick(
+            table.viewport(),
+            Qt.MouseButton.LeftButton,
+            Qt.KeyboardModifier.NoModifier,
+            QPoint(where),
+        )
+
+    def rows(self, table_name: str) -> int:
+        from qtpy.QtWidgets import QTableView
+
+        return int(self.named(table_name, QTableView).model().rowCount())
+
+
+class Driver:
+    """Carries a scenario out, a step each time what it waits for has come."""
+
+    def __init__(self, user: User, scenario: Scenario) -> None:
+        self._user = user
+        self._scenario = scenario
+        self._wait: Wait | None = None
+        self._since = time.monotonic()
+        self._is_stepping = False
+        self._timer = QTimer()
+        self._timer.timeout.connect(self._step)
+        self._timer.start(STEP_MS)
+
+    def _step(self) -> None:
+        if self._is_stepping:
+            return
+        self._is_stepping = True
+        try:
+            self._close_boxes()
+            if self._wait is not None and not self._wait():
+                if time.monotonic() - self._since > PATIENCE_S:
+                    raise TimeoutError("waited too long")
+                return
+            self._since = time.monotonic()
+            self._wait = next(self._scenario)
+        except StopIteration:
+            self._timer.stop()
+        except BaseException:
+            self._timer.stop()
+            frame = self._scenario.gi_frame
+            at = f"line {frame.f_lineno}" if frame is not None else "the end"
+            sys.stderr.write(f"the scenario failed at {at}\n{traceback.format_exc()}")
+            with contextlib.suppress(LookupError):
+                sys.stderr.write(f"status: {self._user.status()}\n")
+            sys.stderr.flush()
+            os._exit(70)
+        finally:
+            self._is_stepping = False
+
+    def _close_boxes(self) -> None:
+        """Note what a box says that nobody expects, and close it."""
+        box = QApplication.activeModalWidget()
+        expected = ("closingQuestion", "confirmCancel")
+        if isinstance(box, QMessageBox) and box.objectName() not in expected:
+            self._user.boxes.append(box.text())
+            box.accept()
+
+
+def draw_without_display() -> None:
+    """Let matplotlib choose Qt: without a display it wants to see an application."""
+    application = QApplication([])
+    import sleap.gui.widgets.mpl
+    import sleap.gui.widgets.qc  # noqa: F401
+
+    application.shutdown()
+
+
+def run(scenarios: dict[str, Callable[[User], Scenario]]) -> None:
+    """Be the program."""
+    words = sys.argv[1:]
+    at = words.index("--")
+    options = dict(word.split("=", 1) for word in words[1:at])
+    user = User(options)
+    drivers: list[Driver] = []
+
+    def began(window: QMainWindow) -> None:
+        if not drivers:
+            drivers.append(Driver(user, scenarios[words[0]](user)))
+
+    os.environ["SLEAP_SKIP_QT_FIX"] = "1"
+    if os.environ.get("QT_QPA_PLATFORM") == "offscreen":
+        draw_without_display()
+    from sleap_rtc_plugin.gui import sleap_compat, startup
+
+    startup.hook_into_sleap()
+    sleap_compat.on_menus_created(lambda w: QTimer.singleShot(0, lambda: began(w)))
+    sleap_compat.run_sleap(["--no-usage-data", *words[at + 1 :]])
