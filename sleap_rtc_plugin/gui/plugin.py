@@ -90,7 +90,8 @@ class RemotePlugin(QObject):
     def learning_dialog_shown(self, dialog: QDialog, mode: str) -> None:
         """Put the button into one of SLEAP's own dialogs."""
         button = sleap_compat.add_run_remotely_button(dialog)
-        button.clicked.connect(lambda: self._run_remotely(dialog, mode))
+        chosen: Mode = "inference" if mode == "inference" else "training"
+        button.clicked.connect(lambda: self._run_remotely(dialog, chosen))
 
     # -- configuring and sending -------------------------------------------------------
 
@@ -109,24 +110,24 @@ class RemotePlugin(QObject):
     def _configure(self) -> None:
         """Open SLEAP's own dialog; called from a Qt slot, since it may open a box."""
         try:
-            sleap_compat.require_ready(self._window)
+            sleap_compat.require_ready(self._window, self._mode)
         except sleap_compat.ProjectNotReady as error:
             self.presenter.say_problem(str(error))
             return
         sleap_compat.show_learning_dialog(self._window, self._mode)
 
-    def _run_remotely(self, dialog: QDialog, mode: str) -> None:
+    def _run_remotely(self, dialog: QDialog, mode: Mode) -> None:
         """Take what Run would take, and send it where a worker is chosen."""
         try:
-            sleap_compat.require_ready(self._window)
+            sleap_compat.require_ready(self._window, mode)
             run = sleap_compat.gather_run(dialog)
         except sleap_compat.ProjectNotReady as error:
-            self._show_dialog("inference" if mode == "inference" else "training")
+            self._show_dialog(mode)
             self.presenter.say_problem(str(error))
             return
         dialog.accept()
         self.presenter.configure(run)
-        self._show_dialog("inference" if mode == "inference" else "training")
+        self._show_dialog(mode)
         if self.presenter.snapshot.can_run:
             self.presenter.submit()
 

@@ -1,9 +1,9 @@
-"""A user of the real SLEAP: looks for things by name, presses them, waits, and tells.
+"""A user of the real SLEAP: finds things by name, presses them, waits, and tells.
 
-Started as `sleap_user.py SCENARIO name=value ... -- LABELS [sleap label options]`. SLEAP
-runs through its own `main`, with the plugin loaded as `sleap-remote label` does it; a
-scenario is a generator that yields what it waits for. What it sees is printed as JSON
-lines, and the exit code is SLEAP's.
+Started as `sleap_user.py SCENARIO name=value ... -- LABELS [sleap label options]`.
+SLEAP runs through its own `main`, with the plugin loaded as `sleap-remote label` does
+it; a scenario is a generator that yields what it waits for. What it sees is printed as
+JSON lines, and the exit code is SLEAP's.
 """
 
 import contextlib
