@@ -208,6 +208,7 @@ class StepMachine:
         self._window_lines = 0
         self._last_lines: deque[str] = deque(maxlen=MAX_LAST_LINES)
         self._last_batch = float("-inf")
+        self._withheld: StepProgress | None = None
         self._last_report = float("-inf")
         self._emitted = 0
         self._dropped = 0
@@ -320,6 +321,7 @@ class StepMachine:
                     self._patience_ends = now + self._order.stop_grace_s
             case "epoch_end":
                 self._epochs += 1
+                return [*self._release_batch(), *self._emit(event)]
             case "train_end":
                 self._train_end = True
                 if self._phase is Phase.STOPPING:
@@ -327,11 +329,21 @@ class StepMachine:
             case "batch_end":
                 if now - self._last_batch < _BATCH_INTERVAL_S or self._is_full():
                     self._thinned += 1
+                    self._withheld = event
                     return []
                 self._last_batch = now
+                self._withheld = None
             case _:
                 pass
         return self._emit(event)
+
+    def _release_batch(self) -> list[Instruction]:
+        """Say the last batch of an epoch: from it monitors know the epoch's length."""
+        withheld, self._withheld = self._withheld, None
+        if withheld is None or self._is_full():
+            return []
+        self._thinned -= 1
+        return self._emit(withheld)
 
     def _on_line(self, stream: str, raw: str, now: float) -> list[Instruction]:
         if self._order.kind == "predict" and stream == "out":
