@@ -1,4 +1,4 @@
-"""Lets sleap-nn itself say whether it accepts a configuration and its weights.
+"""Lets sleap-nn itself say whether it accepts a configuration, its weights and labels.
 
 The program `python -m sleap_rtc_worker.config_check [--weights FILE]... CONFIG...`
 imports sleap-nn and torch and prints one line of JSON; the worker runs it as a child
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ __all__ = ["check_configs", "main", "read_verdict"]
 _MODULE: Final = "sleap_rtc_worker.config_check"
 _MISSING: Final = "sleap-nn is not installed"
 _REASON_CHARS: Final = 400
+# What sleap-io or FFmpeg would take for a protocol; one letter is a Windows drive.
+_ADDRESS: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:|subfile,")
 
 
 async def check_configs(
@@ -160,21 +163,29 @@ def _verify_weights(path: Path) -> None:
 def _verify_labels(path: Path) -> None:
     """Refuse labels that would make sleap-nn read anything but themselves.
 
-    A frame's image must lie in the file; links to other files could name any file of
-    this machine.
+    Every video must lie in the file, whether or not a frame names it, since inference
+    may ask for any of them. The videos that the images came from are opened too, though
+    not read: the client's files are not here, but an address would be called.
     """
     import h5py
     import sleap_io
 
+    if path.suffix != ".slp":
+        raise ValueError("its name does not end in .slp")
     with h5py.File(path, "r") as file:
         _refuse_foreign_data(file)
-    labels = sleap_io.load_slp(str(path), open_videos=False)
-    frames = [*labels.labeled_frames, *labels.suggestions]
-    for video in {id(frame.video): frame.video for frame in frames}.values():
-        known = video.backend_metadata or {}
-        inside = Path(str(video.filename)).name == path.name
-        if not (known.get("has_embedded_images") and inside):
-            raise ValueError("its frames name a video outside the file")
+    for video in sleap_io.load_slp(str(path), open_videos=False).videos:
+        if not (isinstance(video.filename, str) and Path(video.filename) == path):
+            raise ValueError("it has a video outside the file")
+        source = video.source_video
+        while source is not None:
+            if any(_ADDRESS.match(name) for name in _names_of(source.filename)):
+                raise ValueError("one of its videos has a network address")
+            source = source.source_video
+
+
+def _names_of(filename: str | list[str]) -> list[str]:
+    return [filename] if isinstance(filename, str) else filename
 
 
 def _refuse_foreign_data(file: Any) -> None:
