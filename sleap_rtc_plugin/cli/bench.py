@@ -5,7 +5,8 @@ Figures go to a table, or to one JSON line; what is going on goes to stderr.
 
 import importlib.util
 import sys
-from typing import TYPE_CHECKING
+from importlib.metadata import version
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -17,9 +18,14 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
+_NEEDED = ("psutil", "starlette", "zmq", "sleap_nn")
 _MISSING = (
     "A benchmark runs a worker here, which is not installed; install it with "
     "`pip install 'sleap-rtc-plugin[worker,signaling]'`."
+)
+_MISSING_GUI = (
+    "This benchmark runs SLEAP's GUI and a worker here, which are not both installed; "
+    "install them with `pip install 'sleap-rtc-plugin[gui,worker,signaling]'`."
 )
 
 
@@ -48,10 +54,8 @@ def bench() -> None:
 def transfer(size_mib: int, runs: int, as_json: bool, verbose: bool) -> None:
     """Send a package to a worker: speed, CPU seconds, memory at both ends."""
     set_up_logging(verbose)
-    needed = ("psutil", "starlette", "zmq", "sleap_nn")
-    if any(importlib.util.find_spec(name) is None for name in needed):
-        click.echo(_MISSING, err=True)
-        sys.exit(EXIT_USAGE)
+    if any(importlib.util.find_spec(name) is None for name in _NEEDED):
+        _refuse(_MISSING)
     from sleap_rtc_plugin.bench.transfer import bench_transfer
     from sleap_rtc_plugin.protocol.limits import MIB
 
@@ -60,6 +64,61 @@ def transfer(size_mib: int, runs: int, as_json: bool, verbose: bool) -> None:
         verbose=verbose,
     )
     _print(result, as_json=as_json)
+
+
+@bench.command()
+@click.option(
+    "--size-mib",
+    type=click.IntRange(1, 100_000),
+    default=500,
+    show_default=True,
+    help="Size of the package, in MiB.",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1, 100),
+    default=5,
+    show_default=True,
+    help="How often each case has its turn; figures are medians.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.5, 300),
+    default=6.0,
+    show_default=True,
+    help="How long to measure at most, while the package is being sent.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON line.")
+@verbose_option
+def gui(
+    size_mib: int, rounds: int, seconds: float, as_json: bool, verbose: bool
+) -> None:
+    """Send a package beside SLEAP's training monitor: how late its timers are."""
+    set_up_logging(verbose)
+    needed = ("sleap", "qasync", "qtpy", *_NEEDED)
+    if any(importlib.util.find_spec(name) is None for name in needed):
+        _refuse(_MISSING_GUI)
+    from sleap_rtc_plugin.gui.event_loop import refuse_bad_pair
+    from sleap_rtc_plugin.gui.sleap_compat import unsupported_reason
+
+    reason = refuse_bad_pair() or unsupported_reason(version("sleap"))
+    if reason is not None:
+        _refuse(reason)
+    from sleap_rtc_plugin.bench.gui import bench_gui
+    from sleap_rtc_plugin.protocol.limits import MIB
+
+    result = run_async(
+        bench_gui(
+            size_mib * MIB, rounds, seconds, lambda text: click.echo(text, err=True)
+        ),
+        verbose=verbose,
+    )
+    _print(result, as_json=as_json)
+
+
+def _refuse(sentence: str) -> NoReturn:
+    click.echo(sentence, err=True)
+    sys.exit(EXIT_USAGE)
 
 
 def _print(result: "BenchResult", *, as_json: bool) -> None:
@@ -76,7 +135,10 @@ def _print(result: "BenchResult", *, as_json: bool) -> None:
     for row in result.rows:
         table.add_column(f"{row['case']}, {row['engine']}", justify="right")
     for figure in [name for name in result.rows[0] if name not in ("case", "engine")]:
-        table.add_row(figure, *(str(row[figure]) for row in result.rows))
+        values = (row[figure] for row in result.rows)
+        table.add_row(figure, *("-" if v is None else str(v) for v in values))
     console = Console()
     console.print(table)
-    console.print(", ".join(f"{k}: {v}" for k, v in result.machine.items()))
+    for named in (result.ratios, result.machine):
+        if named:
+            console.print(", ".join(f"{k}: {v}" for k, v in named.items()))
