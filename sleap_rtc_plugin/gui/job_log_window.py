@@ -80,7 +80,7 @@ class JobLogWindow(QWidget):
         layout.addWidget(self.trouble_label)
         layout.addWidget(close, alignment=Qt.AlignmentFlag.AlignRight)
         for key in (QKeySequence.StandardKey.Close, QKeySequence.StandardKey.Cancel):
-            pressed = QtGui.QShortcut(QKeySequence(key), self)  # type: ignore[attr-defined]
+            pressed = QtGui.QShortcut(QKeySequence(key), self)
             pressed.activated.connect(self.close)
 
         self._poll = QTimer(self)

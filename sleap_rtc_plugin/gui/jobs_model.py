@@ -8,11 +8,18 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import PurePath
 from typing import Any, Final
 
-from qtpy.QtCore import QAbstractTableModel, QLocale, QModelIndex, QObject, Qt
+from qtpy.QtCore import (
+    QAbstractTableModel,
+    QDateTime,
+    QLocale,
+    QModelIndex,
+    QObject,
+    QPersistentModelIndex,
+    Qt,
+)
 from qtpy.QtGui import QPalette
 from qtpy.QtWidgets import QApplication
 
@@ -39,7 +46,8 @@ JOB_COLUMNS: Final = ("Name", "State", "Owner", "Worker", "Submitted", "Duration
 WAITING_COLUMNS: Final = ("Project", "From", "Why they wait")
 MAX_HEAD_CHARS: Final = 40
 MAX_ERROR_CHARS: Final = 600
-_LATEST_S: Final = datetime(9999, 1, 1).timestamp()
+_LATEST_S: Final = 253_370_764_800.0  # the year 9999
+_Index = QModelIndex | QPersistentModelIndex
 _STOPPABLE: Final = frozenset({JobState.STARTING, JobState.RUNNING})
 _WITHOUT_LOG: Final = frozenset(
     {JobState.SUBMITTED, JobState.STAGING, JobState.QUEUED, JobState.REJECTED}
@@ -102,10 +110,10 @@ def _submitted(seconds: float | None, now: float) -> str:
     """Say a time on this computer's clock: the hour today, the day as well before."""
     if not _is_time(seconds) or not _is_time(now):
         return UNKNOWN
-    moment = datetime.fromtimestamp(seconds or 0.0).astimezone()
+    moment = QDateTime.fromSecsSinceEpoch(int(seconds or 0))
     locale, short = QLocale(), QLocale.FormatType.ShortFormat
     time = locale.toString(moment.time(), short)
-    if moment.date() == datetime.fromtimestamp(now).astimezone().date():
+    if moment.date() == QDateTime.fromSecsSinceEpoch(int(now)).date():
         return time
     return f"{locale.toString(moment.date(), short)} {time}"
 
@@ -230,11 +238,11 @@ class KeyedTableModel(QAbstractTableModel):
 
     # -- for Qt ------------------------------------------------------------------------
 
-    def rowCount(self, parent: QModelIndex | None = None) -> int:
+    def rowCount(self, parent: _Index | None = None) -> int:
         """Return the number of rows."""
         return 0 if parent is not None and parent.isValid() else len(self._rows)
 
-    def columnCount(self, parent: QModelIndex | None = None) -> int:
+    def columnCount(self, parent: _Index | None = None) -> int:
         """Return the number of columns."""
         return 0 if parent is not None and parent.isValid() else len(self._headers)
 
@@ -252,7 +260,7 @@ class KeyedTableModel(QAbstractTableModel):
             return self._headers[section]
         return None
 
-    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+    def data(self, index: _Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
         """Return a cell's text, tip or color."""
         if not index.isValid():
             return None

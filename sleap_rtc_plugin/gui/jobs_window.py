@@ -136,7 +136,7 @@ class RemoteJobsWindow(QWidget):
             (shortcut.Refresh, self._refresh),
             (shortcut.Close, self.close),
         ):
-            pressed = QtGui.QShortcut(QKeySequence(key), self)  # type: ignore[attr-defined]
+            pressed = QtGui.QShortcut(QKeySequence(key), self)
             pressed.activated.connect(slot)
 
     def _build_chooser(self) -> QHBoxLayout:

@@ -198,5 +198,5 @@ class MonitorView(QObject):
         self._viewer.statusBar().showMessage(words)
         if self._has_ended:
             # SLEAP makes new buttons at every reset; all of them steer the training.
-            for button in self._viewer.centralWidget().findChildren(QPushButton):
+            for button in self._viewer.findChildren(QPushButton):
                 button.setEnabled(False)
