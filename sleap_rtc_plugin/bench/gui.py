@@ -34,12 +34,24 @@ from sleap_rtc_plugin.local_lab import local_lab
 from sleap_rtc_plugin.protocol.errors import NoReply
 from sleap_rtc_plugin.protocol.limits import MIB
 
-__all__ = ["bench_gui"]
+__all__ = ["SentTooSoon", "bench_gui"]
 
 RUN_TIMEOUT_S: Final = 600.0
 END_TIMEOUT_S: Final = 10.0
+MIN_SECONDS: Final = 0.3
 _WINDOW: Final = "sleap_rtc_plugin.bench.gui_window"
 _NEEDS_DISPLAY: Final = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM")
+
+
+class SentTooSoon(Exception):
+    """A package was sent before there was anything to measure."""
+
+    def __init__(self, size_bytes: int) -> None:
+        """Say so of a package of `size_bytes`."""
+        super().__init__(
+            f"A package of {size_bytes / MIB:.0f} MiB is sent here before anything "
+            "can be measured; choose a larger one with --size-mib."
+        )
 
 
 async def bench_gui(
@@ -52,6 +64,10 @@ async def bench_gui(
         rounds: how often; the figures are medians.
         seconds: how long to measure at most; less where the package is sent sooner.
         say: told what is going on.
+
+    Raises:
+        SentTooSoon: the package is too small to measure anything.
+        RtcError: why a run failed.
     """
     measured: list[dict[Case, Figures]] = []
     platform = ""
@@ -69,6 +85,8 @@ async def bench_gui(
                 notes[case] = await _measure(case, package, place, seconds)
                 await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
             length = shared_seconds(list(notes.values()))
+            if length < MIN_SECONDS:
+                raise SentTooSoon(size_bytes)
             found = {case: figures(notes[case], length) for case in CASES}
             measured.append(found)
             for case in CASES:

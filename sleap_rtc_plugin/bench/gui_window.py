@@ -127,7 +127,10 @@ class _Stopwatch:
     def _companion_cpu_s(self) -> float | None:
         if self._companion is None:
             return None
-        times = self._companion.cpu_times()
+        try:
+            times = self._companion.cpu_times()
+        except psutil.Error:
+            return None  # it has died, which its host tells
         return float(times.user + times.system)
 
 

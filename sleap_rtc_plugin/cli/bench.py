@@ -104,15 +104,16 @@ def gui(
     reason = refuse_bad_pair() or unsupported_reason(version("sleap"))
     if reason is not None:
         _refuse(reason)
-    from sleap_rtc_plugin.bench.gui import bench_gui
+    from sleap_rtc_plugin.bench.gui import SentTooSoon, bench_gui
     from sleap_rtc_plugin.protocol.limits import MIB
 
-    result = run_async(
-        bench_gui(
-            size_mib * MIB, rounds, seconds, lambda text: click.echo(text, err=True)
-        ),
-        verbose=verbose,
+    measuring = bench_gui(
+        size_mib * MIB, rounds, seconds, lambda text: click.echo(text, err=True)
     )
+    try:
+        result = run_async(measuring, verbose=verbose)
+    except SentTooSoon as error:
+        _refuse(str(error))
     _print(result, as_json=as_json)
 
 
