@@ -24,13 +24,14 @@ from sleap_rtc_plugin.resources import resource
 from sleap_rtc_plugin.session.demo_project import make_demo_package
 
 HERE: Final = Path(__file__).parent
-TIMEOUT_S: Final = 400
+TIMEOUT_S: Final = 600
 WORKER_READY_S: Final = 120
 
 # The demo's project, enlarged until its package takes a second to send.
-ENLARGED: Final = 6
+ENLARGED: Final = 4
 NOISE_STD: Final = 2.0
 EPOCHS: Final = 40
+STEPS_PER_EPOCH: Final = 10
 # sleap-nn ends a training whose loss no longer falls by as much as this.
 MIN_DELTA: Final = 1e-6
 
@@ -102,6 +103,8 @@ def _enlarged(config: dict[str, Any]) -> dict[str, Any]:
     trainer = config["trainer_config"]
     trainer |= {
         "max_epochs": EPOCHS,
+        "min_train_steps_per_epoch": STEPS_PER_EPOCH,
+        "train_steps_per_epoch": STEPS_PER_EPOCH,
         "run_name": None,
         "visualize_preds_during_training": True,
         "early_stopping": {

@@ -24,6 +24,7 @@ MAIN_SIZE: Final = (1060, 660)
 MENU_PICTURE: Final = QRect(0, 0, 760, 420)
 BAR_PX: Final = 30
 COLORS: Final = 128
+PATIENCE_S: Final = 400.0
 MONITOR_AT_EPOCH: Final = 14
 JOBS_AT_EPOCH: Final = 18
 LIGHT: Final = {
@@ -177,6 +178,8 @@ def configure(user: User) -> Any:
         texts = [choices.itemText(i) for i in range(choices.count())]
         wanted = [i for i, text in enumerate(texts) if "fish." in text]
         choices.setCurrentIndex(wanted[0])
+    # It takes longer than the training itself, and shows in no picture.
+    training.pipeline_form_widget.set_form_data({"trainer_config.eval.enabled": False})
     yield lambda: training.run_button.isEnabled()
     yield pause()
     return training
@@ -210,4 +213,4 @@ def pause() -> Any:
 
 if __name__ == "__main__":
     draw_without_display()
-    run({"pictures": pictures})
+    run({"pictures": pictures}, PATIENCE_S)
