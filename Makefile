@@ -19,11 +19,11 @@ OWN    := XDG_CACHE_HOME='$(CURDIR)/build/cache' XDG_CONFIG_HOME='$(CURDIR)/buil
 PYTEST := $(OWN) $(BIN)/python -m pytest
 
 # What a shell may hold that would lead these commands elsewhere.
-unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTEST_ADDOPTS SLEAP_SESSION
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTEST_ADDOPTS SLEAP_SESSION QT_API
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint unit integration e2e clean
+.PHONY: help setup demo test lint unit integration gui e2e clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z0-9]+):[^#]*## /  make \1	/p' Makefile | expand -t 20
@@ -38,7 +38,7 @@ $(READY): pyproject.toml resources/ci/setup
 demo: setup ## train a small generated project on this machine, start to end
 	$(OWN) $(BIN)/sleap-remote demo --headless $(ARGS)
 
-test: lint unit integration e2e ## everything below, in this order; stops at the first failure
+test: lint unit integration gui e2e ## everything below, in this order; stops at the first failure
 
 lint: setup ## ruff, mypy and the import contracts
 	@TIMEFORMAT='lint took %0lR'; time { \
@@ -52,6 +52,9 @@ unit: setup ## unit and property tests: seconds, no socket
 
 integration: setup ## real sockets, processes and aiortc peers
 	$(PYTEST) tests/integration $(ARGS)
+
+gui: setup ## SLEAP's real windows, drawn without a screen
+	$(PYTEST) tests/gui $(ARGS)
 
 e2e: setup ## the real programs with real sleap-nn
 	$(PYTEST) tests/e2e $(ARGS)
