@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtWidgets import QAbstractButton, QDialog
+from qtpy.QtWidgets import QAbstractButton, QDialog, QWidget
 from sleap_user import Scenario, User, run
 
 
@@ -49,66 +49,104 @@ def choose_quick(user: User) -> None:
         choices.setCurrentIndex(index)
 
 
-def is_in_view(viewer: Any) -> bool:
-    return len(viewer.X) > 0
-
-
-def train(user: User) -> Scenario:
-    """The whole way: configure, run remotely, watch, stop early, results merged."""
-    yield from enter(user)
-    yield from configure(user)
-    user.shot("training-dialog", dialog_of(user, "training"))
-    user.press(remote_button(user, "training"))
+def press_run_remotely(user: User, mode: str) -> None:
+    user.press(remote_button(user, mode))
     user.say("pressed", boxes=user.boxes)
+
+
+def watch(user: User, epochs: int) -> Scenario:
+    """Watch both models train; the first is stopped after so many epochs."""
     yield lambda: user.viewers()
     (viewer,) = user.viewers()
     user.say("monitor", title=viewer.windowTitle())
-    yield lambda: is_in_view(viewer)
-    user.shot("monitor-early", viewer)
-    yield lambda: len(viewer.mp_series["val_loss"].get_data()[0]) > 0
+    yield lambda: len(viewer.X) > 0
+    yield lambda: epochs_drawn(viewer) >= epochs
     user.shot("monitor", viewer)
-    user.say(
-        "curve",
-        batches=len(viewer.X),
-        epochs=len(viewer.mp_series["val_loss"].get_data()[0]),
-    )
+    user.say("curve", batches=len(viewer.X), epochs=epochs_drawn(viewer))
     user.press(viewer.stop_button)
-    yield lambda: len([v for v in user.viewers() if v is not viewer]) > 0
+    yield lambda: [v for v in user.viewers() if v is not viewer]
     (second,) = [v for v in user.viewers() if v is not viewer]
-    user.say("second monitor", title=second.windowTitle())
-    yield lambda: is_in_view(second)
-    yield lambda: user.window().state["has_changes"]  # type: ignore[attr-defined]
+    user.say("monitor", title=second.windowTitle())
+    yield lambda: len(second.X) > 0
+
+
+def epochs_drawn(viewer: Any) -> int:
+    return len(viewer.mp_series["val_loss"].get_data()[0])
+
+
+def tell_models(user: User) -> None:
+    """Say which models SLEAP itself lists as trained."""
     from sleap.gui.learning.configs import TrainingConfigsGetter
 
-    labels_path = user.window().state["filename"]  # type: ignore[attr-defined]
-    getter = TrainingConfigsGetter.make_from_labels_filename(labels_path)
+    path = user.window().state["filename"]  # type: ignore[attr-defined]
+    getter = TrainingConfigsGetter.make_from_labels_filename(path)
     getter.update()
-    trained = [
-        (info.head_name, str(Path(info.path).parent.name))
-        for info in getter.get_filtered_configs("centroid")
-        + getter.get_filtered_configs("centered_instance")
+    trained = {
+        info.head_name: Path(info.path).parent.name
+        for head in ("centroid", "centered_instance")
+        for info in getter.get_filtered_configs(head)
         if info.has_trained_model
-    ]
-    labels = user.window().labels  # type: ignore[attr-defined]
-    suggested = {s.frame_idx for s in labels.suggestions}
-    with_predictions = {
-        lf.frame_idx for lf in labels.labeled_frames if lf.has_predicted_instances
     }
+    user.say("models", trained=trained)
+
+
+def tell_predictions(user: User) -> None:
+    """Say which frames of the open project have predictions now."""
+    labels = user.window().labels  # type: ignore[attr-defined]
     user.say(
-        "home",
-        trained=trained,
-        suggested=sorted(suggested),
-        predicted=sorted(with_predictions),
+        "predictions",
+        suggested=sorted(s.frame_idx for s in labels.suggestions),
+        predicted=sorted(
+            lf.frame_idx for lf in labels.labeled_frames if lf.has_predicted_instances
+        ),
+        user_frames=len(labels.user_labeled_frames),
         videos=len(labels.videos),
         skeletons=len(labels.skeletons),
+        has_changes=user.window().state["has_changes"],  # type: ignore[attr-defined]
         status=user.window().statusBar().currentMessage(),
         boxes=user.boxes,
     )
-    user.shot("home")
+
+
+def train(user: User) -> Scenario:
+    """Train flies remotely with a monitor, then predict remotely with the models."""
+    yield from enter(user)
+    yield from configure(user)
+    user.shot("training-dialog", dialog_of(user, "training"))
+    press_run_remotely(user, "training")
+    yield from watch(user, int(user.options.get("epochs", "1")))
+    yield lambda: "are home" in user.status()
+    tell_models(user)
+    if "predicts" in user.options:
+        yield lambda: user.window().state["has_changes"]  # type: ignore[attr-defined]
+        tell_predictions(user)
+    else:
+        yield from predict(user)
     user.menu("remoteJobsAction")
     yield lambda: user.rows("jobsTable") > 0
-    user.shot("jobs", user.named("RemoteJobsWindow", QDialog.__mro__[1]))
+    user.shot("jobs", user.named("RemoteJobsWindow", QWidget))
     leave(user)
+
+
+def predict(user: User) -> Scenario:
+    """Predict on the suggestions through SLEAP's own inference dialog."""
+    user.menu("remoteInferenceAction")
+    yield lambda: user.is_open("RemoteTrainingDialog")
+    user.press_named("configureButton")
+    yield lambda: dialog_of(user, "inference").isVisible()
+    # The quick models are weak: take every peak, of two animals.
+    dialog_of(user, "inference").pipeline_form_widget.set_form_data(
+        {
+            "_peak_threshold_default": False,
+            "_peak_threshold": 0.0,
+            "_max_instances_disabled": False,
+            "_max_instances": 2,
+        }
+    )
+    user.shot("inference-dialog", dialog_of(user, "inference"))
+    press_run_remotely(user, "inference")
+    yield lambda: user.window().state["has_changes"]  # type: ignore[attr-defined]
+    tell_predictions(user)
 
 
 def leave(user: User) -> None:
