@@ -27,6 +27,7 @@ COLORS: Final = 128
 PATIENCE_S: Final = 400.0
 MONITOR_AT_EPOCH: Final = 14
 JOBS_AT_EPOCH: Final = 18
+RUNNING_ROW: Final = 1  # below the one that waits, since the newest comes first
 LIGHT: Final = {
     "bar": "#e4e4e7",
     "text": "#27272a",
@@ -159,10 +160,12 @@ def pictures(user: User) -> Scenario:
     dialog.close()
     user.menu("remoteJobsAction")
     yield lambda: user.rows("jobsTable") == 2
-    user.pick_row("jobsTable", 0)
+    user.pick_row("jobsTable", RUNNING_ROW)
     yield lambda: epochs(viewer) >= JOBS_AT_EPOCH
     album.keep("jobs", user.named("RemoteJobsWindow", QWidget))
 
+    for other in (*user.viewers(), *windows_of_images()):
+        other.close()
     window.state["has_changes"] = False
     window.close()
 
@@ -183,6 +186,14 @@ def configure(user: User) -> Any:
     yield lambda: training.run_button.isEnabled()
     yield pause()
     return training
+
+
+def windows_of_images() -> list[QWidget]:
+    """Return SLEAP's windows of validation images."""
+    from sleap.gui.widgets.imagedir import QtImageDirectoryWidget
+
+    every = QApplication.topLevelWidgets()
+    return [one for one in every if isinstance(one, QtImageDirectoryWidget)]
 
 
 def has_round_trips(user: User) -> bool:
