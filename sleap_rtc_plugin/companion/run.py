@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 import platformdirs
@@ -67,6 +67,7 @@ __all__ = [
     "from_package",
     "from_project",
     "images_folder",
+    "remove_leftovers",
     "results_home",
 ]
 
@@ -75,6 +76,7 @@ logger = logging.getLogger(__name__)
 PREDICTIONS_FOLDER: Final = "predictions"
 KEPT_FOLDER: Final = "SLEAP remote results"
 PACKAGE_INTERVAL_S: Final = 0.1
+LEFT_OVER_AFTER_S: Final = 30 * 24 * 3600.0
 FIND_FIRST_S: Final = 1.0
 FIND_MAX_S: Final = 30.0
 _WITH_RESULTS: Final = (JobState.SUCCEEDED, JobState.FAILED, JobState.LOST)
@@ -113,6 +115,15 @@ def runs_folder(job_id: str) -> Path:
 def images_folder(job_id: str) -> Path:
     """Return where a job's validation images are shown from."""
     return platformdirs.user_cache_path("sleap-remote") / "images" / job_id
+
+
+def remove_leftovers(now: float) -> None:
+    """Remove packages and images of runs that ended without tidying up long ago."""
+    for folder in (runs_folder(""), images_folder("")):
+        for child in folder.glob("job-*"):
+            with contextlib.suppress(OSError):
+                if now - child.stat().st_mtime > LEFT_OVER_AFTER_S:
+                    shutil.rmtree(child, ignore_errors=True)
 
 
 def results_home(record: RunRecord) -> ResultsHome:
@@ -237,7 +248,12 @@ class Run:
     # -- its way -------------------------------------------------------------------
 
     async def _run(self) -> None:
+        claim: BinaryIO | None = None
         try:
+            claim = await in_thread(None, self._tools.records.claim, self.record.job_id)
+            if claim is None:
+                logger.info("Another SLEAP follows %s", self.record.job_id)
+                return
             if self._make is not None:
                 job = await self._submit(self._make)
             else:
@@ -253,6 +269,8 @@ class Run:
             self._fail(LocalProtocolError(detail=type(error).__name__))
         finally:
             self.sent.set()
+            if claim is not None:
+                claim.close()
 
     async def _find(self) -> FollowedJob:
         """Find the job at its worker, who may be away for long."""

@@ -59,6 +59,7 @@ from sleap_rtc_plugin.companion.run import (
     from_package,
     from_project,
     images_folder,
+    remove_leftovers,
     results_home,
 )
 from sleap_rtc_plugin.protocol.errors import (
@@ -305,6 +306,7 @@ class CompanionService:
 
     async def _resume_runs(self, room_id: str) -> None:
         """Follow the runs that an earlier SLEAP left under way in this room."""
+        await in_thread(None, remove_leftovers, time.time())
         for record in await in_thread(None, self._records.all):
             is_ours = record.room_id == room_id and record.phase == "running"
             if is_ours and record.job_id not in self._runs:

@@ -170,6 +170,7 @@ class JobsPresenter:
         """Show the jobs of a worker, or those that are followed."""
         self._has_chosen = True
         self._choose(worker_id)
+        self.refresh()
 
     def refresh(self) -> None:
         """Ask the chosen worker for its jobs, unless that is under way."""
@@ -289,7 +290,6 @@ class JobsPresenter:
     def _choose(self, worker_id: str) -> None:
         if worker_id != self._snapshot.worker_id:
             self._show(worker_id=worker_id, is_listed=False, notice="")
-        self.refresh()
 
     def _name(self, job_id: str) -> str:
         job = self._jobs.get(job_id)

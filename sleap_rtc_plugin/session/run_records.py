@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 from pathlib import Path
-from typing import Final, Literal
+from typing import BinaryIO, Final, Literal
 
 import msgspec
 import platformdirs
@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from sleap_rtc_plugin.protocol.ids import is_job_id
 from sleap_rtc_plugin.protocol.limits import MIB
+from sleap_rtc_plugin.session.file_lock import try_lock
 from sleap_rtc_plugin.session.run_request import MergeChoice, ProjectFacts
 
 __all__ = ["RunRecord", "RunRecords"]
@@ -99,8 +100,25 @@ class RunRecords:
     def remove(self, job_id: str) -> None:
         """Nothing of the run waits any more."""
         if is_job_id(job_id):
-            with contextlib.suppress(OSError):
-                self._path(job_id).unlink()
+            for path in (self._path(job_id), self._folder / f"{job_id}.lock"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    def claim(self, job_id: str) -> BinaryIO | None:
+        """Take a run for this program, until what is returned is closed.
+
+        Returns:
+            What holds the claim, or None where another SLEAP follows the run.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = (self._folder / f"{job_id}.lock").open("ab")
+        if try_lock(file.fileno()):
+            return file
+        file.close()
+        return None
 
     def _path(self, job_id: str) -> Path:
         return self._folder / f"{job_id}.json"

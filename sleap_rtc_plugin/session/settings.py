@@ -10,7 +10,6 @@ import logging
 import math
 import os
 import secrets
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from msgspec import Meta, Struct
 from sleap_rtc_plugin.protocol.ids import is_id
 from sleap_rtc_plugin.protocol.limits import MAX_ID_LENGTH, MAX_URL_CHARS, MIB
 from sleap_rtc_plugin.protocol.session_string import is_signaling_url
+from sleap_rtc_plugin.session.file_lock import try_lock
 
 __all__ = [
     "CONFIG_DIR_VARIABLE",
@@ -194,28 +194,13 @@ def _locked(path: Path) -> Iterator[None]:
     """Keep other programs out, for as long as a well-behaved one takes."""
     with path.open("ab") as file:
         ends_at = time.monotonic() + LOCK_TIMEOUT_S
-        while not _try_lock(file.fileno()):
+        while not try_lock(file.fileno()):
             if time.monotonic() > ends_at:
                 logger.warning("the settings are locked by another program")
                 break
             time.sleep(LOCK_RETRY_S)
         # Closing the file lets go of the lock, as does the end of the program.
         yield
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 def replace_file(path: Path, data: bytes, *, is_synced: bool = False) -> None:

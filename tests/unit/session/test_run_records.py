@@ -54,3 +54,14 @@ def test_an_id_is_never_a_path(tmp_path: Path, job_id: str) -> None:
 
 def test_nothing_is_there_at_first(tmp_path: Path) -> None:
     assert RunRecords(tmp_path).all() == []
+
+
+def test_a_run_belongs_to_one_program_at_a_time(tmp_path: Path) -> None:
+    record = a_record()
+    mine = RunRecords(tmp_path).claim(record.job_id)
+    assert mine is not None
+    assert RunRecords(tmp_path).claim(record.job_id) is None
+    mine.close()
+    again = RunRecords(tmp_path).claim(record.job_id)
+    assert again is not None
+    again.close()
