@@ -6,6 +6,7 @@ import json
 import logging
 import socket
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -504,6 +505,9 @@ def test_a_viewer_that_cannot_be_made_is_said(
 def hold(port: int, held: list[socket.socket]) -> None:
     taken = socket.socket()
     held.append(taken)
+    if sys.platform != "win32":
+        # A monitor that was just closed may have left connections behind.
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     taken.bind(("127.0.0.1", port))
     taken.listen()
 
