@@ -1,8 +1,9 @@
 """What happens to remote work when SLEAP is closed.
 
-Asks whether a package that is on its way is to be sent to its end; the rest is done as
-Qt quits: monitors closed, the companion ended or let go. SLEAP's own question about
-unsaved changes comes as always, and a close that the user takes back undoes nothing.
+Asks whether a package that is on its way is to be sent to its end. Once the main window
+is closed its monitors close too, since Qt goes on while any window is open; the rest
+is done as Qt quits. SLEAP's own question about unsaved changes comes as always, and a
+close that the user takes back undoes nothing.
 """
 
 from collections.abc import Callable, Coroutine
@@ -25,12 +26,21 @@ class Closing(QObject):
         self,
         window: QMainWindow,
         presenter: RemotePresenter,
+        close_windows: Callable[[], None],
         shut_down: Callable[[bool], Coroutine[Any, Any, None]],
     ) -> None:
-        """Watch; `shut_down` is told whether to finish sending."""
+        """Watch.
+
+        Args:
+            window: the main window.
+            presenter: knows what is on its way.
+            close_windows: closes the windows beside it, once it is closed.
+            shut_down: ends the companion; told whether to finish sending.
+        """
         super().__init__(window)
         self._window = window
         self._presenter = presenter
+        self._close_windows = close_windows
         self._finishes_sending = False
         window.installEventFilter(self)
         event_loop.at_quit(lambda: shut_down(self._finishes_sending))
@@ -42,7 +52,13 @@ class Closing(QObject):
             if self._presenter.snapshot.is_sending and not self._may_close():
                 event.ignore()
                 return True
+            # SLEAP's own question comes after this, and may keep it open.
+            event_loop.call_soon_in_qt(self._closed_or_kept)
         return False
+
+    def _closed_or_kept(self) -> None:
+        if not self._window.isVisible():
+            self._close_windows()
 
     def _may_close(self) -> bool:
         """Ask what becomes of the package; called from Qt, never from a coroutine."""

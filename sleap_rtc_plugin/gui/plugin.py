@@ -62,7 +62,9 @@ class RemotePlugin(QObject):
             self.presenter.listen(listener)
         self.presenter.when_resumed(self.monitors.restart)
         self.presenter.subscribe(self._snapshot_changed)
-        self._closing = Closing(window, self.presenter, self._shut_down)
+        self._closing = Closing(
+            window, self.presenter, self._close_windows, self._shut_down
+        )
         spawn(self._say_waiting(), "what waits to be merged")
 
     # -- the menu ----------------------------------------------------------------------
@@ -153,11 +155,15 @@ class RemotePlugin(QObject):
         except RtcError as error:
             logger.warning("%s", error)
 
-    async def _shut_down(self, finish_sending: bool) -> None:
+    def _close_windows(self) -> None:
         self.monitors.close_all()
+        for window in (self.dialog, self.jobs_window):
+            if window is not None:
+                window.close()
+
+    async def _shut_down(self, finish_sending: bool) -> None:
+        self._close_windows()
         self.home_coming.close()
-        if self.jobs_window is not None:
-            self.jobs_window.close()
         await self.host.close(finish_sending=finish_sending)
 
 
