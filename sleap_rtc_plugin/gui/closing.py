@@ -47,18 +47,17 @@ class Closing(QObject):
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Ask before the window closes, where something is on its way."""
-        if watched is self._window and event.type() == QEvent.Type.Close:
+        if watched is not self._window:
+            return False
+        if event.type() == QEvent.Type.Close:
             self._finishes_sending = False
             if self._presenter.snapshot.is_sending and not self._may_close():
                 event.ignore()
                 return True
-            # SLEAP's own question comes after this, and may keep it open.
-            event_loop.call_soon_in_qt(self._closed_or_kept)
+        elif event.type() == QEvent.Type.Hide and not event.spontaneous():
+            # Closed for good: SLEAP's own question came before this.
+            event_loop.call_soon_in_qt(self._close_windows)
         return False
-
-    def _closed_or_kept(self) -> None:
-        if not self._window.isVisible():
-            self._close_windows()
 
     def _may_close(self) -> bool:
         """Ask what becomes of the package; called from Qt, never from a coroutine."""
