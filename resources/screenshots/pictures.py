@@ -181,7 +181,7 @@ def configure(user: User) -> Any:
         texts = [choices.itemText(i) for i in range(choices.count())]
         wanted = [i for i, text in enumerate(texts) if "fish." in text]
         choices.setCurrentIndex(wanted[0])
-    # It takes longer than the training itself, and shows in no picture.
+    # It takes longer than the training itself.
     training.pipeline_form_widget.set_form_data({"trainer_config.eval.enabled": False})
     yield lambda: training.run_button.isEnabled()
     yield pause()
