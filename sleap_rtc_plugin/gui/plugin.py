@@ -127,6 +127,15 @@ class RemotePlugin(QObject):
             self._show_dialog(mode)
             self.presenter.say_problem(str(error))
             return
+        except Exception as error:
+            # SLEAP's own dialog trips over some settings, as its Run button does.
+            logger.exception("SLEAP's settings could not be gathered")
+            self._show_dialog(mode)
+            self.presenter.say_problem(
+                f"SLEAP could not put these settings together ({error!r}); "
+                "change them and press Run remotely again."
+            )
+            return
         dialog.accept()
         self.presenter.configure(run)
         self._show_dialog(mode)
