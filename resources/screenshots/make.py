@@ -1,7 +1,7 @@
 """Makes the README's pictures, from the real SLEAP with a real lab on this machine.
 
 Run as `python resources/screenshots/make.py --output DIR [--dark]` in an environment
-with the extras gui, worker and signaling. It needs no display, takes some two minutes,
+with the extras gui, worker and signaling. It needs no display, takes a few minutes,
 and touches nothing but DIR: project, settings and workers live in a temporary folder.
 """
 

@@ -164,8 +164,6 @@ def pictures(user: User) -> Scenario:
     yield lambda: epochs(viewer) >= JOBS_AT_EPOCH
     album.keep("jobs", user.named("RemoteJobsWindow", QWidget))
 
-    for other in (*user.viewers(), *windows_of_images()):
-        other.close()
     window.state["has_changes"] = False
     window.close()
 
@@ -186,14 +184,6 @@ def configure(user: User) -> Any:
     yield lambda: training.run_button.isEnabled()
     yield pause()
     return training
-
-
-def windows_of_images() -> list[QWidget]:
-    """Return SLEAP's windows of validation images."""
-    from sleap.gui.widgets.imagedir import QtImageDirectoryWidget
-
-    every = QApplication.topLevelWidgets()
-    return [one for one in every if isinstance(one, QtImageDirectoryWidget)]
 
 
 def has_round_trips(user: User) -> bool:
