@@ -10,6 +10,7 @@ from qtpy.QtCore import QEvent, QObject, QPoint, Qt, QTimer, Signal
 from qtpy.QtWidgets import QMainWindow, QPushButton, QWidget
 
 from sleap_rtc_plugin.companion.messages import StepBegan
+from sleap_rtc_plugin.gui.messages import worker_back, worker_gone
 from sleap_rtc_plugin.gui.monitor_ports import PortPair
 from sleap_rtc_plugin.protocol.ids import clean_text
 
@@ -23,9 +24,6 @@ IMAGES_INTERVAL_MS: Final = 1000
 MAX_HEAD_CHARS: Final = 40
 _IMAGES_GAP_PX: Final = 20
 _WAITING: Final = "Waiting for the first batch..."
-_UNREACHABLE: Final = (
-    "The worker cannot be reached; trying again. The training goes on."
-)
 
 
 class MonitorView(QObject):
@@ -124,7 +122,9 @@ class MonitorView(QObject):
         self._show_words()
 
     def set_unreachable(self, is_unreachable: bool) -> None:
-        """Say that the worker cannot be reached, or take it back."""
+        """Say that the worker cannot be reached, or that it is back."""
+        if self._is_unreachable and not is_unreachable and not self._has_ended:
+            self._words = worker_back(self._began.worker)
         self._is_unreachable = is_unreachable
         self._show_words()
 
@@ -194,7 +194,8 @@ class MonitorView(QObject):
         if self._is_unreachable:
             title += " - cannot be reached"
         self._viewer.setWindowTitle(title)
-        words = _UNREACHABLE if self._is_unreachable else self._words
+        gone = worker_gone(self._began.worker)
+        words = gone if self._is_unreachable else self._words
         self._viewer.statusBar().showMessage(words)
         if self._has_ended:
             # SLEAP makes new buttons at every reset; all of them steer the training.

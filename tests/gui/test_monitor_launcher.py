@@ -32,6 +32,7 @@ from sleap_rtc_plugin.companion.messages import (
     StepBegan,
     StepEnded,
 )
+from sleap_rtc_plugin.gui.messages import worker_back, worker_gone
 from sleap_rtc_plugin.gui.monitor_launcher import MonitorLauncher
 from sleap_rtc_plugin.gui.monitor_ports import SLEAP_PORTS, PortPair, choose_ports
 from sleap_rtc_plugin.protocol.errors import (
@@ -365,12 +366,10 @@ def test_a_lost_worker_is_said_and_taken_back(
     viewer = opened(qtbot, launcher)
     launcher.handle(LinkLost(job_id=JOB, reason="silence"))
     qtbot.waitUntil(lambda: "cannot be reached" in viewer.windowTitle())
-    assert viewer.statusBar().currentMessage() == (
-        "The worker cannot be reached; trying again. The training goes on."
-    )
+    assert viewer.statusBar().currentMessage() == worker_gone("gpu-box")
     launcher.handle(LinkBack(job_id=JOB))
     qtbot.waitUntil(lambda: "cannot be reached" not in viewer.windowTitle())
-    assert viewer.statusBar().currentMessage() == ""
+    assert viewer.statusBar().currentMessage() == worker_back("gpu-box")
 
 
 def test_a_failed_job_says_why(qtbot: Any, launcher: MonitorLauncher) -> None:
