@@ -21,14 +21,16 @@ __all__ = [
     "COMPANION_DEAD",
     "COMPANION_RESTARTED",
     "CONFIGURE_FIRST",
+    "PROJECT_CHANGED",
     "PROJECT_EMPTY",
+    "PROJECT_NEVER_SAVED",
     "PROJECT_UNLABELED",
-    "PROJECT_UNSAVED",
     "ClosingChoices",
     "closing_question",
     "error_words",
     "job_words",
     "plan_words",
+    "project_file_gone",
     "project_moved",
     "project_replaced",
     "results_without_project",
@@ -192,15 +194,15 @@ def _bounded(text: str) -> str:
 
 # -- situations ------------------------------------------------------------------------
 
-PROJECT_EMPTY: Final = (
-    "This project has no videos yet. Add a video and label some frames first."
+PROJECT_EMPTY: Final = "This project has no videos; add a video first."
+PROJECT_NEVER_SAVED: Final = (
+    "This project was never saved; save it first, since the saved file is sent."
 )
-PROJECT_UNSAVED: Final = (
-    "This project is not saved. Save it first: a remote run works on the saved file."
+PROJECT_CHANGED: Final = (
+    "This project has unsaved changes; save it first, since the saved file is sent."
 )
 PROJECT_UNLABELED: Final = (
-    "No frame of this project is labeled by hand yet. Label some frames and save the "
-    "project first."
+    "This project has no labeled frames; label some frames to train on first."
 )
 CONFIGURE_FIRST: Final = "Nothing is configured yet. Press Configure to set up the run."
 COMPANION_RESTARTED: Final = (
@@ -211,6 +213,11 @@ COMPANION_DEAD: Final = (
     "The program that works beside SLEAP ended again. Your project and the jobs on "
     "workers are not affected. Press Start again to go on."
 )
+
+
+def project_file_gone(path: str) -> str:
+    """Say that the open project is no longer on the disk."""
+    return f"The project file {_path(path)} is gone; save the project again."
 
 
 def worker_gone(worker: str) -> str:

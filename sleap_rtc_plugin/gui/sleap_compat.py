@@ -278,26 +278,19 @@ def require_ready(window: Any, mode: Mode = "training") -> OpenProject:
     Raises:
         ProjectNotReady: it has no videos, or is not saved, or has nothing to train on.
     """
+    from sleap_rtc_plugin.gui import messages
+
     if not window.labels.videos:
-        raise ProjectNotReady("This project has no videos; add a video first.")
+        raise ProjectNotReady(messages.PROJECT_EMPTY)
     project = open_project(window)
     if project is None:
-        raise ProjectNotReady(
-            "This project was never saved; save it first, since the saved file is sent."
-        )
+        raise ProjectNotReady(messages.PROJECT_NEVER_SAVED)
     if project.has_changes:
-        raise ProjectNotReady(
-            "This project has unsaved changes; save it first, since the saved file is "
-            "sent."
-        )
+        raise ProjectNotReady(messages.PROJECT_CHANGED)
     if not Path(project.facts.path).is_file():
-        raise ProjectNotReady(
-            f"The project file {project.facts.path} is gone; save the project again."
-        )
+        raise ProjectNotReady(messages.project_file_gone(project.facts.path))
     if mode == "training" and not project.user_frames:
-        raise ProjectNotReady(
-            "This project has no labeled frames; label some frames to train on first."
-        )
+        raise ProjectNotReady(messages.PROJECT_UNLABELED)
     return project
 
 

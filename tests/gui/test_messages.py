@@ -17,6 +17,7 @@ from sleap_rtc_plugin.gui.messages import (
     error_words,
     job_words,
     plan_words,
+    project_file_gone,
     project_moved,
     project_replaced,
     results_without_project,
@@ -99,6 +100,7 @@ def test_every_situation_is_a_sentence(name: str) -> None:
 @pytest.mark.parametrize(
     "say",
     [
+        project_file_gone,
         worker_gone,
         worker_back,
         project_moved,
