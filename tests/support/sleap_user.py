@@ -6,13 +6,12 @@ it; a scenario is a generator that yields what it waits for. What it sees is pri
 JSON lines, and the exit code is SLEAP's.
 """
 
-import contextlib
 import json
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,6 +48,14 @@ class User:
     def say(self, what: str, **facts: Any) -> None:
         line = json.dumps({"saw": what, **facts})
         os.write(1, line.encode() + b"\n")
+
+    def is_told(self, note: str) -> bool:
+        """Whether the test has left this note; what it says is then an option."""
+        path = Path(self.options["notes"]) / note
+        if not path.exists():
+            return False
+        self.options[note] = path.read_text()
+        return True
 
     # -- looking -----------------------------------------------------------------------
 
@@ -91,9 +98,32 @@ class User:
         ]
 
     def status(self) -> str:
+        return self.label("statusLabel")
+
+    def label(self, name: str) -> str:
         from qtpy.QtWidgets import QLabel
 
-        return self.named("statusLabel", QLabel).text()
+        return self.named(name, QLabel).text()
+
+    def words(self) -> list[str]:
+        """Return what can be read in the windows, for who looks into a failure."""
+        from qtpy.QtWidgets import QLabel, QStatusBar
+
+        found = [f"a box said: {text}" for text in self.boxes]
+        for root in QApplication.topLevelWidgets():
+            if root.isVisible():
+                found.append(f"{type(root).__name__}: {root.windowTitle()}")
+                found += [
+                    f"  {label.objectName()}: {label.text()[:200]}"
+                    for label in root.findChildren(QLabel)
+                    if label.isVisible() and label.objectName() and label.text()
+                ]
+                found += [
+                    f"  at the foot: {bar.currentMessage()}"
+                    for bar in root.findChildren(QStatusBar)
+                    if bar.currentMessage()
+                ]
+        return found
 
     def shot(self, name: str, widget: QWidget | None = None) -> None:
         """Keep a picture, where the test wants some."""
@@ -117,6 +147,11 @@ class User:
     def press(self, button: QAbstractButton) -> None:
         assert button.isVisible() and button.isEnabled(), button.objectName()
         QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+
+    def close_soon(self) -> None:
+        """Close the main window as Qt does it, outside of a step: it may ask."""
+        self.say("closing")
+        QTimer.singleShot(0, self.window().close)
 
     def press_named(self, name: str, inside: QWidget | None = None) -> None:
         self.press(self.named(name, QAbstractButton, inside))
@@ -150,8 +185,9 @@ class User:
 class Driver:
     """Carries a scenario out, a step each time what it waits for has come."""
 
-    def __init__(self, user: User, scenario: Scenario) -> None:
+    def __init__(self, user: User, scenario: Scenario, patience_s: float) -> None:
         self._user = user
+        self._patience_s = patience_s
         self._scenario = scenario
         self._wait: Wait | None = None
         self._since = time.monotonic()
@@ -161,26 +197,27 @@ class Driver:
         self._timer.start(STEP_MS)
 
     def _step(self) -> None:
+        # A box may be open in the middle of a step.
+        self._close_boxes()
         if self._is_stepping:
             return
         self._is_stepping = True
         try:
-            self._close_boxes()
             if self._wait is not None and not self._wait():
-                if time.monotonic() - self._since > PATIENCE_S:
+                if time.monotonic() - self._since > self._patience_s:
                     raise TimeoutError("waited too long")
                 return
             self._since = time.monotonic()
             self._wait = next(self._scenario)
+            at = " > ".join(_places(self._scenario))
+            sys.stderr.write(f"{time.process_time():.1f} s of work: waits at {at}\n")
         except StopIteration:
             self._timer.stop()
         except BaseException:
             self._timer.stop()
-            frame = self._scenario.gi_frame
-            at = f"line {frame.f_lineno}" if frame is not None else "the end"
+            at = " > ".join(_places(self._scenario)) or "the end"
             sys.stderr.write(f"the scenario failed at {at}\n{traceback.format_exc()}")
-            with contextlib.suppress(LookupError):
-                sys.stderr.write(f"status: {self._user.status()}\n")
+            sys.stderr.write("\n".join(self._user.words()) + "\n")
             sys.stderr.flush()
             os._exit(70)
         finally:
@@ -195,6 +232,13 @@ class Driver:
             box.accept()
 
 
+def _places(scenario: Any) -> Iterator[str]:
+    """Yield where a scenario is, and where the parts are that it waits for."""
+    while scenario is not None and scenario.gi_frame is not None:
+        yield f"{scenario.gi_code.co_name}:{scenario.gi_frame.f_lineno}"
+        scenario = scenario.gi_yieldfrom
+
+
 def draw_without_display() -> None:
     """Let matplotlib choose Qt: without a display it wants to see an application."""
     application = QApplication([])
@@ -204,7 +248,9 @@ def draw_without_display() -> None:
     application.shutdown()
 
 
-def run(scenarios: dict[str, Callable[[User], Scenario]]) -> None:
+def run(
+    scenarios: dict[str, Callable[[User], Scenario]], patience_s: float = PATIENCE_S
+) -> None:
     """Be the program."""
     words = sys.argv[1:]
     at = words.index("--")
@@ -214,7 +260,7 @@ def run(scenarios: dict[str, Callable[[User], Scenario]]) -> None:
 
     def began(window: QMainWindow) -> None:
         if not drivers:
-            drivers.append(Driver(user, scenarios[words[0]](user)))
+            drivers.append(Driver(user, scenarios[words[0]](user), patience_s))
 
     os.environ["SLEAP_SKIP_QT_FIX"] = "1"
     if os.environ.get("QT_QPA_PLATFORM") == "offscreen":
