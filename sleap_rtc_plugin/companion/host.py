@@ -334,9 +334,14 @@ class InProcessHost(_Quiet):
         return await self._service.carry_out(command)
 
     async def close(self, *, finish_sending: bool = False) -> None:
-        """End the service; with SLEAP's process gone nothing can go on sending."""
+        """End the service.
+
+        With SLEAP's process gone nothing goes on sending: what is to be finished is
+        taken up by the next SLEAP.
+        """
         self._is_closing = True
         if self._service is not None:
+            await self._service.carry_out(Shutdown(finish_sending=finish_sending))
             await self._service.close()
 
     def _emit(self, event: Event) -> None:

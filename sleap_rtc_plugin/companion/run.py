@@ -64,9 +64,11 @@ __all__ = [
     "PackageMaker",
     "Run",
     "RunTools",
+    "from_built",
     "from_package",
     "from_project",
     "images_folder",
+    "is_built",
     "remove_leftovers",
     "results_home",
 ]
@@ -74,6 +76,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 PREDICTIONS_FOLDER: Final = "predictions"
+BUILT: Final = "package"
+OPENED: Final = "opened"
 KEPT_FOLDER: Final = "SLEAP remote results"
 PACKAGE_INTERVAL_S: Final = 0.1
 LEFT_OVER_AFTER_S: Final = 30 * 24 * 3600.0
@@ -160,11 +164,11 @@ def from_project(run: RunRequest, now: datetime) -> PackageMaker:
     def make(folder: Path, on_progress: OnProgress) -> TrainingPackage:
         built = build_package(
             run,
-            folder / "package",
+            folder / BUILT,
             now=now.strftime("%y%m%d_%H%M%S"),
             on_progress=on_progress,
         )
-        return open_package(built, folder / "opened", keep_wandb_key=run.send_wandb_key)
+        return open_package(built, folder / OPENED, keep_wandb_key=run.send_wandb_key)
 
     return make
 
@@ -175,11 +179,21 @@ def from_package(path: Path) -> PackageMaker:
     def make(folder: Path, on_progress: OnProgress) -> TrainingPackage:
         return open_package(
             path,
-            folder / "opened",
+            folder / OPENED,
             progress=lambda done, total: on_progress("reading", done, total),
         )
 
     return make
+
+
+def from_built(folder: Path, on_progress: OnProgress) -> TrainingPackage:
+    """Open the package that an earlier SLEAP built and did not send to its end."""
+    return open_package(folder / BUILT, folder / OPENED)
+
+
+def is_built(job_id: str) -> bool:
+    """Tell whether a run's package is there, whole."""
+    return (runs_folder(job_id) / BUILT).is_dir()
 
 
 # -- the run -----------------------------------------------------------------------
@@ -227,6 +241,11 @@ class Run:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+    async def abandon(self) -> None:
+        """Stop sending for good, as the user wants; the worker forgets it by itself."""
+        await self.let_go()
+        await self._forget()
 
     def row(
         self, state: JobState = JobState.SUBMITTED, error: RtcError | None = None
@@ -325,7 +344,7 @@ class Run:
 
         def work() -> tuple[TrainingPackage, FileSource]:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            shutil.rmtree(folder / "opened", ignore_errors=True)
+            shutil.rmtree(folder / OPENED, ignore_errors=True)
             package = make(folder, on_progress)
             read = 0
 

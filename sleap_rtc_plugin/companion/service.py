@@ -56,9 +56,11 @@ from sleap_rtc_plugin.companion.rows import job_row, room_row, worker_row
 from sleap_rtc_plugin.companion.run import (
     Run,
     RunTools,
+    from_built,
     from_package,
     from_project,
     images_folder,
+    is_built,
     remove_leftovers,
     results_home,
 )
@@ -170,8 +172,10 @@ class CompanionService:
                 await self._say_waiting()
             case ForgetResults(job_id=job_id):
                 await in_thread(None, self._records.remove, job_id)
-            case Shutdown():
-                pass  # the host ends us; it is told by the answer
+            case Shutdown(finish_sending=finish_sending):
+                # The host ends us next, unless we are to finish.
+                if not finish_sending:
+                    await self._abandon_sending()
         return Done()
 
     async def close(self) -> None:
@@ -188,6 +192,11 @@ class CompanionService:
             await asyncio.wait(
                 [asyncio.ensure_future(run.sent.wait()) for run in sending]
             )
+
+    async def _abandon_sending(self) -> None:
+        """Stop what is being sent; after a crash of SLEAP it would go on later."""
+        for run in [run for run in self._runs.values() if run.is_sending]:
+            await run.abandon()
 
     # -- the room ------------------------------------------------------------------
 
@@ -221,9 +230,7 @@ class CompanionService:
                 session,
                 owner=owner_name(),
                 on_workers=self._workers_seen,
-                on_offline=lambda error: self._emit(
-                    RoomChanged(state="offline", room=room, reason=str(error))
-                ),
+                on_offline=lambda error: self._went_offline(room, error),
                 on_online=lambda: self._emit(RoomChanged(state="online", room=room)),
             )
             room = RoomRow(
@@ -236,6 +243,12 @@ class CompanionService:
         self._emit(RoomChanged(state="online", room=room))
         self._spawn(self._resume_runs(session.room_id))
         return room
+
+    def _went_offline(self, room: RoomRow, error: RtcError) -> None:
+        # Without a room: the server will never let us in again with this session.
+        # Links to workers need no server, so what is under way goes on.
+        known = room if error.retryable else None
+        self._emit(RoomChanged(state="offline", room=known, reason=str(error)))
 
     async def _leave(self, reason: str) -> None:
         lab, self._lab = self._lab, None
@@ -305,12 +318,18 @@ class CompanionService:
         run.start()
 
     async def _resume_runs(self, room_id: str) -> None:
-        """Follow the runs that an earlier SLEAP left under way in this room."""
+        """Go on with the runs that an earlier SLEAP left under way in this room."""
         await in_thread(None, remove_leftovers, time.time())
         for record in await in_thread(None, self._records.all):
-            is_ours = record.room_id == room_id and record.phase == "running"
-            if is_ours and record.job_id not in self._runs:
+            if record.room_id != room_id or record.job_id in self._runs:
+                continue
+            if record.phase == "running":
                 self._start(Run(record, self._tools))
+            elif record.phase == "sending":
+                if await in_thread(None, is_built, record.job_id):
+                    self._start(Run(record, self._tools, from_built))
+                else:
+                    await in_thread(None, self._records.remove, record.job_id)
 
     async def _say_waiting(self) -> None:
         for record in await in_thread(None, self._records.all):

@@ -57,8 +57,8 @@ _NEXT_STEP: Final = (
     "monitor."
 )
 _NO_WINDOW: Final = (
-    "The monitor could not be opened, since no ports are free on this machine; the "
-    "training goes on."
+    "SLEAP's training monitor could not be opened on this computer; the training goes "
+    "on, and Remote Train > Remote Jobs shows how far it is."
 )
 _ENDED: Final = "The training of this model has ended."
 _CANCELLING: Final = "Cancelling; the worker discards this job."

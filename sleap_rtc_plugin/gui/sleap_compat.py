@@ -467,11 +467,11 @@ def make_loss_viewer(publish_port: int, controller_port: int) -> Any:
     now and then; so it is tried a few times.
 
     Raises:
-        OSError: no ports could be had.
+        OSError: it could not be made; the last reason is in the message.
     """
     from sleap.gui.widgets.monitor import LossViewer
 
-    ports = publish_port, controller_port
+    ports, reason = (publish_port, controller_port), ""
     for _ in range(MAX_VIEWER_ATTEMPTS):
         viewer = LossViewer.__new__(LossViewer)
         try:
@@ -483,12 +483,13 @@ def make_loss_viewer(publish_port: int, controller_port: int) -> Any:
             )
         except Exception as error:
             _log.info("The monitor could not open the ports %s: %s", ports, error)
+            reason = str(error)
             _release_sockets(viewer)
             viewer.deleteLater()
             ports = choose_ports(taken=ports)
         else:
             return viewer
-    raise OSError("The monitor found no free ports on this computer; try again.")
+    raise OSError(f"SLEAP's training monitor could not be made ({reason}).")
 
 
 def _release_sockets(viewer: Any) -> None:
@@ -502,6 +503,8 @@ def _release_sockets(viewer: Any) -> None:
     if context is not None:
         context.term()
     viewer.ctx = None
+    # LossViewer.__del__ reads it, also where the constructor came not so far.
+    viewer.ctx_given = True
 
 
 def reset_loss_viewer(
