@@ -307,6 +307,8 @@ def _after_room_changed(snapshot: Snapshot, event: RoomChanged) -> Snapshot:
         note = "" if snapshot.lab is Lab.CUT_OFF else snapshot.note
         return dataclasses.replace(snapshot, lab=Lab.INSIDE, room=room, note=note)
     reason = clean_text(event.reason, MAX_SENTENCE_CHARS)
+    if event.room is None:  # left, or lost for good
+        return left(snapshot, reason)
     return dataclasses.replace(snapshot, lab=Lab.CUT_OFF, note=reason)
 
 

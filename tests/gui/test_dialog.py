@@ -463,7 +463,13 @@ def test_problems_are_seen_and_go_away(world: World) -> None:
     assert world.is_seen("statusIcon")
     world.connect()
     assert not world.is_seen("statusIcon")
-    world.host.on_event(RoomChanged(state="offline", reason="It is gone."))
+    world.host.on_event(
+        RoomChanged(
+            state="offline",
+            room=RoomRow(room_id="room-1", server=SERVER),
+            reason="It is gone.",
+        )
+    )
     world.settle()
     assert world.status == (
         "The connection to the lab was lost; trying again. It is gone."
@@ -517,7 +523,13 @@ def test_no_text_of_a_peer_is_ever_rich(world: World) -> None:
     assert world.status.startswith("<b>bold</b>")
     assert "\u202e" not in world.status
     width = world.dialog.width()
-    world.host.on_event(RoomChanged(state="offline", reason=hostile))
+    world.host.on_event(
+        RoomChanged(
+            state="offline",
+            room=RoomRow(room_id="room-1", server=SERVER),
+            reason=hostile,
+        )
+    )
     world.settle()
     assert world.dialog.width() == width
     index = world.dialog.workers.proxy.index_of("w-1")

@@ -81,11 +81,17 @@ def test_entering_forgets_what_was_seen_of_another_room() -> None:
 
 
 def test_the_connection_to_the_room_comes_and_goes() -> None:
-    off = after_event(INSIDE, RoomChanged(state="offline", reason="It is gone.\x1b"))
+    away = RoomChanged(state="offline", room=ROOM, reason="It is gone.\x1b")
+    off = after_event(INSIDE, away)
     assert (off.lab, off.note) == (Lab.CUT_OFF, "It is gone.")
     assert not off.can_run
     on = after_event(off, RoomChanged(state="online"))
     assert (on.lab, on.note, on.room) == (Lab.INSIDE, "", ROOM)
+
+
+def test_a_room_that_is_lost_for_good_is_left() -> None:
+    gone = after_event(INSIDE, RoomChanged(state="offline", reason="It is gone.\x1b"))
+    assert (gone.lab, gone.room, gone.problem) == (Lab.OUTSIDE, None, "It is gone.")
 
 
 def test_news_of_a_room_that_we_left_are_not_taken() -> None:
