@@ -25,7 +25,11 @@ from sleap_rtc_plugin.companion.messages import (
     Result,
     ResultsHome,
 )
-from sleap_rtc_plugin.gui.messages import project_moved, project_replaced
+from sleap_rtc_plugin.gui.messages import (
+    project_moved,
+    project_replaced,
+    results_without_project,
+)
 from sleap_rtc_plugin.gui.sleap_compat import OpenProject, PredictionsDoNotFit
 from sleap_rtc_plugin.protocol.errors import RtcError
 from sleap_rtc_plugin.protocol.ids import clean_text
@@ -51,7 +55,11 @@ _log = logging.getLogger(__name__)
 
 
 def may_merge(
-    project: OpenProject | None, wanted: ProjectFacts, *, is_there: bool = True
+    project: OpenProject | None,
+    wanted: ProjectFacts,
+    *,
+    is_there: bool = True,
+    kept: str | None = None,
 ) -> str | None:
     """Tell whether predictions may be merged into the open project.
 
@@ -62,11 +70,14 @@ def may_merge(
         project: what is open.
         wanted: the project as the job was sent from it.
         is_there: whether the file of `wanted` exists.
+        kept: where the results are, if the folder of `wanted` is gone.
 
     Returns:
         None if they may; otherwise a sentence that says why they wait.
     """
     if project is None or not _is_same_file(project.facts.path, wanted.path):
+        if kept is not None:
+            return results_without_project(wanted.path, kept)
         if not is_there:
             return project_moved(wanted.path)
         name = clean_text(PurePath(wanted.path).name)
@@ -299,7 +310,10 @@ class HomeComing:
         job_id = home.results.job_id
         self._set(replace(home, stage=_Stage.MERGED, loaded=()))
         self._forget(job_id)
-        self._say(merged_words(count, clean_text(home.results.worker)))
+        words = merged_words(count, clean_text(home.results.worker))
+        if (kept := _kept_in(home.results)) is not None:
+            words += f" {results_without_project(home.project.path, kept)}"
+        self._say(words)
 
     # -- the rest ----------------------------------------------------------------------
 
@@ -312,7 +326,8 @@ class HomeComing:
             project.facts.path, home.project.path
         )
         is_there = is_open or Path(home.project.path).exists()
-        return may_merge(project, home.project, is_there=is_there)
+        kept = None if is_there else _kept_in(home.results)
+        return may_merge(project, home.project, is_there=is_there, kept=kept)
 
     def _as_waiting(self, home: _Home, project: OpenProject | None) -> Waiting:
         results = home.results
@@ -358,6 +373,16 @@ class HomeComing:
 
     def _say(self, sentence: str) -> None:
         self._window.statusBar().showMessage(sentence, STATUS_MS)
+
+
+def _kept_in(results: ResultsHome) -> str | None:
+    """Return where results are whose project's folder is gone; None if it is not."""
+    paths = [*results.models, *results.predictions]
+    if results.project is None or not paths:
+        return None
+    if Path(results.project.path).parent.is_dir():
+        return None
+    return str(Path(paths[0]).parent.parent)
 
 
 def _hands_are_full() -> bool:
