@@ -84,7 +84,7 @@ def transfer(size_mib: int, runs: int, as_json: bool, verbose: bool) -> None:
 @click.option(
     "--seconds",
     type=click.FloatRange(0.5, 300),
-    default=6.0,
+    default=10.0,
     show_default=True,
     help="How long to measure at most, while the package is being sent.",
 )
