@@ -150,7 +150,6 @@ class User:
 
     def close_soon(self) -> None:
         """Close the main window as Qt does it, outside of a step: it may ask."""
-        self.say("closing")
         QTimer.singleShot(0, self.window().close)
 
     def press_named(self, name: str, inside: QWidget | None = None) -> None:
