@@ -13,7 +13,7 @@ from typing import get_args
 import psutil
 import pytest
 from support.companions import Companion, HostKind, companion
-from support.packages import pad_labels
+from support.packages import CENTROID, pad_labels, read_members
 from support.programs import POSIX, Programs, Worker
 
 from sleap_rtc_plugin.companion.messages import (
@@ -39,6 +39,7 @@ from sleap_rtc_plugin.companion.messages import (
     StepEnded,
     StopJob,
     SubmitPackage,
+    SubmitRun,
     TransferProgress,
     WaitingResults,
     WorkersChanged,
@@ -51,6 +52,9 @@ from sleap_rtc_plugin.protocol.errors import (
 )
 from sleap_rtc_plugin.protocol.ids import new_job_id
 from sleap_rtc_plugin.protocol.job import JobState
+from sleap_rtc_plugin.session.demo_project import make_demo_package
+from sleap_rtc_plugin.session.run_records import RunRecords
+from sleap_rtc_plugin.session.run_request import ModelToTrain, ProjectFacts, RunRequest
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning:aioice")
 
@@ -449,3 +453,46 @@ async def test_a_package_may_be_sent_to_its_end_after_sleap_closed(
         row = await later.enter(worker.session)
         home = await later.event(ResultsHome)
         assert (home.job_id, row.name) == (job_id, "gpu")
+
+
+@pytest.fixture
+def fish_run(tmp_path: Path, small_package: Path) -> RunRequest:
+    """One model of the demo's fish, as SLEAP's dialog would ask for it."""
+    folder = tmp_path / "fish"
+    folder.mkdir()
+    make_demo_package(folder)
+    (project,) = (path for path in folder.glob("*.slp") if ".pkg" not in path.name)
+    config = read_members(small_package)[CENTROID].decode()
+    return RunRequest(
+        project=ProjectFacts(path=str(project)),
+        models=[ModelToTrain(head="centroid", config=config)],
+    )
+
+
+@POSIX
+async def test_what_was_being_sent_when_all_crashed_is_sent_on(
+    child_desk: Companion, worker: Worker, fish_run: RunRequest
+) -> None:
+    row = await child_desk.enter(worker.session)
+    process = psutil.Process(worker.pid)
+    process.suspend()
+    try:
+        job_id = new_job_id()
+        await child_desk.ask(
+            SubmitRun(job_id=job_id, worker_id=row.worker_id, run=fish_run)
+        )
+        async with asyncio.timeout(60):
+            while RunRecords().find(job_id) is None:  # noqa: ASYNC110 - a file tells nobody
+                await asyncio.sleep(0.02)
+        psutil.Process(pid_of(child_desk)).kill()
+        await child_desk.until(lambda: child_desk.restarts == 1)
+    finally:
+        process.resume()
+    async with companion("child") as later:
+        await later.enter(worker.session)
+        home = await later.event(ResultsHome)
+        assert home.job_id == job_id
+        assert home.project == fish_run.project
+        assert (
+            Path(home.models[0]).parent == Path(fish_run.project.path).parent / "models"
+        )
