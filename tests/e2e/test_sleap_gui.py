@@ -179,18 +179,37 @@ def assert_home_once(project: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["companion", "in-process"])
-def test_a_worker_goes_and_comes_back_and_the_run_is_whole(
+def test_a_run_from_the_menu_to_the_results_at_home(
     host: str, desk: Desk, programs: Programs, project: Path, gate: Path
 ) -> None:
     settings = programs.home / "config" / "sleap-remote" / "settings.json"
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps({"host": host}))
-    url = programs.signaling()
-    first = worker_behind(programs, gate, "--signaling", url)
-    sleap = desk.sleap("worker_away", project, first.session)
+    worker = worker_behind(programs, gate)
+    sleap = desk.sleap("whole", project, worker.session)
     training = saw(sleap, "training")
     assert "gpu" in training["title"]
     assert training["companions"] == (1 if host == "companion" else 0)
+    gate.touch()
+    assert_whole(sleap, project)
+
+
+def assert_whole(sleap: Program, project: Path) -> None:
+    curve = saw(sleap, "curve")
+    assert curve["epochs"] == [1.0, 2.0]
+    assert curve["batches"] >= 2
+    assert_merged(saw(sleap, "home"), SUGGESTED)
+    assert_ended_well(sleap)
+    assert_home_once(project)
+
+
+def test_a_worker_goes_and_comes_back_and_the_run_is_whole(
+    desk: Desk, programs: Programs, project: Path, gate: Path
+) -> None:
+    url = programs.signaling()
+    first = worker_behind(programs, gate, "--signaling", url)
+    sleap = desk.sleap("whole", project, first.session, away="yes")
+    saw(sleap, "training")
     first.kill()
     away = saw(sleap, "away")
     assert away["footer"] == messages.worker_gone("gpu")
@@ -200,12 +219,7 @@ def test_a_worker_goes_and_comes_back_and_the_run_is_whole(
     assert back["footer"] == messages.worker_back("gpu")
     assert "cannot be reached" not in back["title"]
     gate.touch()
-    curve = saw(sleap, "curve")
-    assert curve["epochs"] == [1.0, 2.0]
-    assert curve["batches"] >= 2
-    assert_merged(saw(sleap, "home"), SUGGESTED)
-    assert_ended_well(sleap)
-    assert_home_once(project)
+    assert_whole(sleap, project)
 
 
 # -- not ready -------------------------------------------------------------------------
@@ -222,8 +236,9 @@ def test_projects_that_are_not_ready_and_a_server_that_is_down(
     assert unreachable["form"]
     assert saw(sleap, "never saved")["status"] == messages.PROJECT_NEVER_SAVED
     saw(sleap, "menus")
-    for what in ("changed", "pressed with changes"):
-        assert saw(sleap, what)["status"] == messages.PROJECT_CHANGED
+    assert saw(sleap, "changed")["status"] == messages.PROJECT_CHANGED
+    pressed = saw(sleap, "pressed with changes")
+    assert (pressed["status"], pressed["sent"]) == (messages.PROJECT_CHANGED, "")
     gone = saw(sleap, "file gone")
     assert gone["status"] == messages.project_file_gone(str(saved))
     assert gone["boxes"] == []

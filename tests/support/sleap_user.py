@@ -189,7 +189,7 @@ class Driver:
         self._patience_s = patience_s
         self._scenario = scenario
         self._wait: Wait | None = None
-        self._since = time.monotonic()
+        self._since = self._began = time.monotonic()
         self._is_stepping = False
         self._timer = QTimer()
         self._timer.timeout.connect(self._step)
@@ -209,7 +209,8 @@ class Driver:
             self._since = time.monotonic()
             self._wait = next(self._scenario)
             at = " > ".join(_places(self._scenario))
-            sys.stderr.write(f"{time.process_time():.1f} s of work: waits at {at}\n")
+            now, work = time.monotonic() - self._began, time.process_time()
+            sys.stderr.write(f"{now:.1f} s, {work:.1f} s of work: waits at {at}\n")
         except StopIteration:
             self._timer.stop()
         except BaseException:
