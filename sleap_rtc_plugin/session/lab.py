@@ -65,7 +65,8 @@ class Lab:
         session: the room and its secret.
         owner: shown to the room.
         on_workers: told who is in the room, every few seconds.
-        on_offline: told why the room cannot be reached, once each time.
+        on_offline: told why the room cannot be reached, once each time, and again if
+            it is for good: then the error is not retryable.
         on_online: told when it can be again.
     """
 
@@ -164,9 +165,10 @@ class Lab:
             try:
                 workers = await self.room.workers()
             except RtcError as error:
-                self._went_offline(error)
-                if self.room.ended_with is not None:
-                    await self._enter_again(self.room.ended_with)
+                ended_with = self.room.ended_with
+                self._went_offline(ended_with or error)
+                if ended_with is not None:
+                    await self._enter_again(ended_with)
             else:
                 self._came_online()
                 self._report(workers)
@@ -224,7 +226,7 @@ class Lab:
         await asyncio.Event().wait()  # until the user connects anew
 
     def _went_offline(self, error: RtcError) -> None:
-        if self._is_online:
+        if self._is_online or not error.retryable:
             logger.warning("The room cannot be reached: %s", error)
             self._on_offline(error)
         self._is_online = False
