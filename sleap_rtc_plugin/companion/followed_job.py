@@ -376,6 +376,13 @@ class FollowedJob:
         if training is None or training.bridge is None:
             return
         bridge, training.bridge = training.bridge, None
+        if bridge.dropped:
+            logger.info(
+                "%s, step %d: %d messages were not drawn",
+                self.job_id,
+                index,
+                bridge.dropped,
+            )
         await bridge.close()
 
     # -- images --------------------------------------------------------------------
