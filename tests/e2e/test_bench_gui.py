@@ -14,7 +14,7 @@ LIMIT_S = 400.0
 @pytest.mark.timeout(LIMIT_S + 60)
 def test_every_case_is_measured_and_nothing_is_left(programs: Programs) -> None:
     bench = programs.client(
-        *("bench", "gui", "--size-mib", "64", "--rounds", "1", "--seconds", "1"),
+        *("bench", "gui", "--size-mib", "64", "--rounds", "1", "--seconds", "3"),
         "--json",
         QT_QPA_PLATFORM="offscreen",
     )
@@ -26,7 +26,7 @@ def test_every_case_is_measured_and_nothing_is_left(programs: Programs) -> None:
     rows = {row["case"]: row for row in result["rows"]}
     assert list(rows) == ["idle", "companion", "in-process"]
     for case, row in rows.items():
-        assert 0 < row["seconds_measured"] <= 1, case
+        assert 0 < row["seconds_measured"] <= 3, case
         assert row["seconds_measured"] == rows["idle"]["seconds_measured"]
         assert row["late_p50_ms"] <= row["late_p99_ms"] <= row["late_max_ms"]
         assert row["batches_per_s_in"] > 50
