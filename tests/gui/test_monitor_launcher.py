@@ -493,7 +493,8 @@ def test_a_viewer_that_cannot_be_made_is_said(
     monkeypatch.setattr(compat, "make_loss_viewer", refuse)
     with caplog.at_level(logging.ERROR):
         launcher.handle(began())
-        qtbot.waitUntil(lambda: "no ports" in window.statusBar().currentMessage())
+        said = window.statusBar().currentMessage
+        qtbot.waitUntil(lambda: "could not be opened" in said())
     assert len(attempts) == 3
     assert not launcher.views
 
