@@ -81,6 +81,7 @@ OPENED: Final = "opened"
 KEPT_FOLDER: Final = "SLEAP remote results"
 PACKAGE_INTERVAL_S: Final = 0.1
 LEFT_OVER_AFTER_S: Final = 30 * 24 * 3600.0
+CLAIM_INTERVAL_S: Final = 2.0
 FIND_FIRST_S: Final = 1.0
 FIND_MAX_S: Final = 30.0
 _WITH_RESULTS: Final = (JobState.SUCCEEDED, JobState.FAILED, JobState.LOST)
@@ -213,6 +214,7 @@ class Run:
         self._job: FollowedJob | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_cancelled = threading.Event()
+        self._is_waiting = False
         self._ticker = Ticker(PACKAGE_INTERVAL_S)
 
     def start(self) -> None:
@@ -225,9 +227,14 @@ class Run:
         return self._task is None or self._task.done()
 
     @property
+    def is_ours(self) -> bool:
+        """Whether it is under way here, not in another SLEAP."""
+        return not self.is_over and not self._is_waiting
+
+    @property
     def is_sending(self) -> bool:
-        """Whether its package has not arrived at the worker yet."""
-        return not self.is_over and not self.sent.is_set()
+        """Whether we are to send its package, which has not arrived yet."""
+        return self.is_ours and not self.sent.is_set()
 
     def cancel(self) -> None:
         """End it and discard the job, wherever it stands."""
@@ -269,9 +276,8 @@ class Run:
     async def _run(self) -> None:
         claim: BinaryIO | None = None
         try:
-            claim = await in_thread(None, self._tools.records.claim, self.record.job_id)
+            claim = await self._claim()
             if claim is None:
-                logger.info("Another SLEAP follows %s", self.record.job_id)
                 return
             if self._make is not None:
                 job = await self._submit(self._make)
@@ -290,6 +296,26 @@ class Run:
             self.sent.set()
             if claim is not None:
                 claim.close()
+
+    async def _claim(self) -> BinaryIO | None:
+        """Wait until no other SLEAP follows it; None where nothing is left to do."""
+        job_id, records = self.record.job_id, self._tools.records
+        while (claim := await in_thread(None, records.claim, job_id)) is None:
+            if not self._is_waiting:
+                logger.info("Another SLEAP follows %s", job_id)
+            self._is_waiting = True
+            await asyncio.sleep(CLAIM_INTERVAL_S)
+        if not self._is_waiting:
+            return claim
+        self._is_waiting = False
+        record = await in_thread(None, records.find, job_id)
+        if record is None or record.phase == "home":
+            claim.close()
+            return None
+        self.record = record
+        if record.phase == "running":
+            self._make = None
+        return claim
 
     async def _find(self) -> FollowedJob:
         """Find the job at its worker, who may be away for long."""

@@ -444,7 +444,7 @@ class CompanionService:
 
     async def _cancel(self, command: CancelJob) -> None:
         run = self._runs.get(command.job_id)
-        if run is not None and not run.is_over:
+        if run is not None and run.is_ours:
             run.cancel()
         else:
             (await self._find(command.worker_id, command.job_id)).cancel()
