@@ -466,7 +466,7 @@ def test_sleap_closes_while_it_packs(
 def test_a_package_is_sent_to_its_end_and_its_results_come_to_the_next_sleap(
     desk: Desk, programs: Programs, large_project: Path, gate: Path
 ) -> None:
-    worker = worker_behind(programs, gate)
+    worker = worker_behind(programs, gate, "--signaling", programs.signaling())
     sleap = desk.sleap(
         "closes",
         large_project,
@@ -481,10 +481,11 @@ def test_a_package_is_sent_to_its_end_and_its_results_come_to_the_next_sleap(
     assert_closes(sleap, may_stay=True)
     left = list(filter(psutil.pid_exists, saw(sleap, "closes")["children"]))
     assert [is_companion(pid) for pid in left] == [True]
+    later = desk.sleap("returns", large_project)
+    saw(later, "inside")
     psutil.Process(worker.pid).resume()
     wait_for(lambda: not psutil.pid_exists(left[0]), "the companion ends", WAIT_S)
     gate.touch()
-    later = desk.sleap("returns", large_project)
     assert_merged(saw(later, "home"), NOISY_SUGGESTED)
     assert_ended_well(later)
     assert_home_once(large_project)

@@ -517,6 +517,8 @@ MOMENTS = {
 def returns(user: User) -> Scenario:
     """Open SLEAP again: what is not merged yet comes by itself."""
     yield from open_dialog(user)
+    yield lambda: is_inside(user)
+    user.say("inside")
     yield lambda: has_changes(user)
     say_home(user)
     leave(user)
