@@ -1,7 +1,8 @@
 """A whole lab on this machine: a signaling server here, a worker beside it.
 
 For the demo and the benchmarks, which need real programs and no other machine. The
-worker is a process of its own, started through the command line as a user would.
+worker is a process of its own, started through the command line as a user would, and
+leaves the processor to whoever uses it: in life it runs elsewhere.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sleap_rtc_plugin.companion.priority import make_give_way
 from sleap_rtc_plugin.protocol.errors import LocalProtocolError
 from sleap_rtc_plugin.protocol.session_string import Session
 
@@ -41,6 +43,7 @@ async def local_lab(folder: Path, *, worker_name: str) -> AsyncIterator[LocalLab
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
         )
+        make_give_way(process.pid)
         try:
             if process.stdout is None:
                 raise LocalProtocolError(detail="a process without its pipe")

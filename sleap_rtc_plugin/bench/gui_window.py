@@ -63,19 +63,24 @@ READY_TIMEOUT_S: Final = 120.0
 EXIT_UNEXPECTED: Final = 1
 CANCEL_TIMEOUT_S: Final = 30.0
 FEEDER_TIMEOUT_S: Final = 15.0
+_HEAD: Final = "centroid"
 _FEEDER: Final = "sleap_rtc_plugin.bench.gui_feeder"
 _WORKER_READY: Final = "available"
 
 
 class _Stopwatch:
-    """The timer, and what it notes while it is told to."""
+    """The timer, and what it notes while it is told to.
 
-    def __init__(self, drawn: Callable[[], int], on_end: Callable[[], None]) -> None:
+    It calls `on_idle` whenever it fires and has nothing to note, so that who waits for
+    the right moment to begin, or for the end, can look.
+    """
+
+    def __init__(self, drawn: Callable[[], int], on_idle: Callable[[], None]) -> None:
         self.ticks: list[Tick] = []
         self.seconds = 0.0
         self.is_over = False
         self._drawn = drawn
-        self._on_end = on_end
+        self._on_idle = on_idle
         self._companion: psutil.Process | None = None
         self._began: float | None = None
         self._last = time.perf_counter()
@@ -102,6 +107,11 @@ class _Stopwatch:
         self.seconds = min(self.seconds, self.elapsed_s)
 
     @property
+    def has_begun(self) -> bool:
+        """Whether it measures, or has."""
+        return self._began is not None
+
+    @property
     def elapsed_s(self) -> float:
         """Seconds since the beginning, or 0 before it."""
         return 0.0 if self._began is None else time.perf_counter() - self._began
@@ -110,6 +120,7 @@ class _Stopwatch:
         now = time.perf_counter()
         gap_ms, self._last = (now - self._last) * 1000, now
         if self._began is None:
+            self._on_idle()
             return
         tick = Tick(
             at_s=now - self._began,
@@ -122,7 +133,7 @@ class _Stopwatch:
         if tick.at_s >= self.seconds:
             self._timer.stop()
             self.is_over = True
-            self._on_end()
+            self._on_idle()
 
     def _companion_cpu_s(self) -> float | None:
         if self._companion is None:
@@ -148,19 +159,17 @@ class _Run:
         self._host.on_event = self._heard
         self._host.on_restarted = lambda: self._failed(CompanionGone(reason="it died"))
         self._sent: list[Sent] = []
+        self._is_sending = False
+        self._has_all_arrived = False
         self._has_job_ended = False
         self._error: RtcError | None = None
         self._news = asyncio.Event()
-        head = "centroid"
         began = StepBegan(
-            job_id=self._job_id, worker="bench", step=0, head=head, run_name=""
+            job_id=self._job_id, worker="bench", step=0, head=_HEAD, run_name=""
         )
         self._view = MonitorView(sleap_compat, began, choose_ports())
         self._view.show_at(QPoint(0, 0), activate=False)
-        self._feeder = subprocess.Popen(  # noqa: S603  # our own program, no shell
-            [sys.executable, "-m", _FEEDER, *map(str, self._view.ports), head],
-            stdout=subprocess.PIPE,
-        )
+        self._feeder: subprocess.Popen[bytes] | None = None
         self._watch = _Stopwatch(self._drawn, self._news.set)
 
     def start(self) -> None:
@@ -170,6 +179,8 @@ class _Run:
 
     def write_notes(self) -> None:
         """Wait for the feeder, which ends with the viewer, and write what was noted."""
+        if self._feeder is None:
+            return
         output, _ = self._feeder.communicate(timeout=FEEDER_TIMEOUT_S)
         if self.exit_code != EXIT_DONE:
             return
@@ -187,18 +198,14 @@ class _Run:
 
     async def _run(self) -> None:
         try:
-            await self._get_ready()
-            if self._task.case == "idle":
-                self._begin()
-            else:
-                await self._host.ask(
-                    SubmitPackage(
-                        job_id=self._job_id,
-                        worker_id=self._worker_id,
-                        package=self._task.package,
-                        output=self._task.folder,
-                    )
-                )
+            await self._host.ask(Connect(session=self._task.session, remember=False))
+            await self._until(
+                lambda: bool(self._worker_id), READY_TIMEOUT_S, "the worker"
+            )
+            if self._task.case != "idle":
+                await self._send()
+            await self._feed()
+            self._begin()
             patience_s = READY_TIMEOUT_S + self._task.seconds
             await self._until(lambda: self._watch.is_over, patience_s, "the transfer")
             if self._task.case != "idle":
@@ -211,10 +218,24 @@ class _Run:
             await self._host.close()
             event_loop.call_soon_in_qt(self._leave)
 
-    async def _get_ready(self) -> None:
-        """Have the worker there and the viewer drawing."""
-        await self._host.ask(Connect(session=self._task.session, remember=False))
-        await self._until(lambda: bool(self._worker_id), READY_TIMEOUT_S, "the worker")
+    async def _send(self) -> None:
+        """Have a package on its way."""
+        await self._host.ask(
+            SubmitPackage(
+                job_id=self._job_id,
+                worker_id=self._worker_id,
+                package=self._task.package,
+                output=self._task.folder,
+            )
+        )
+        await self._until(lambda: self._is_sending, READY_TIMEOUT_S, "the worker")
+
+    async def _feed(self) -> None:
+        """Have the viewer draw, since as many batches in every case.
+
+        The more it holds the longer it draws, and a package takes a while to be read.
+        """
+        self._feeder = _start_feeder(self._view.ports)
         await self._until(
             lambda: self._drawn() >= SETTLED_BATCHES, READY_TIMEOUT_S, "the viewer"
         )
@@ -222,6 +243,8 @@ class _Run:
     def _begin(self) -> None:
         pid = self._host.pid if isinstance(self._host, ChildHost) else None
         self._watch.begin(self._task.seconds, pid)
+        if self._has_all_arrived:
+            self._watch.end()
 
     async def _cancel(self) -> None:
         """Discard the job before it trains, so that nothing of it outlives the run."""
@@ -252,12 +275,12 @@ class _Run:
         self._news.set()
 
     def _progressed(self, done: int, total: int) -> None:
-        if not self._sent:
-            self._begin()
-        if not self._watch.is_over:
+        self._is_sending = True
+        self._has_all_arrived = done >= total
+        if self._watch.has_begun and not self._watch.is_over:
             self._sent.append(Sent(at_s=self._watch.elapsed_s, done_bytes=done))
-        if done >= total:
-            self._watch.end()
+            if self._has_all_arrived:
+                self._watch.end()
 
     def _failed(self, error: RtcError) -> None:
         self._error = error
@@ -275,6 +298,13 @@ class _Run:
                     await self._news.wait()
         except TimeoutError:
             raise NoReply(peer=whom, command="bench gui") from None
+
+
+def _start_feeder(ports: tuple[int, int]) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(  # noqa: S603  # our own program, no shell
+        [sys.executable, "-m", _FEEDER, *map(str, ports), _HEAD],
+        stdout=subprocess.PIPE,
+    )
 
 
 def main() -> int:

@@ -21,6 +21,7 @@ from sleap_rtc_plugin.companion.messages import (
     ToCompanion,
 )
 from sleap_rtc_plugin.companion.pipe import PipeEnd
+from sleap_rtc_plugin.companion.priority import give_way
 from sleap_rtc_plugin.companion.service import CompanionService
 from sleap_rtc_plugin.protocol.errors import RtcError
 
@@ -110,6 +111,7 @@ def main() -> None:
     for talkative in ("httpx", "aioice", "aiortc"):
         logging.getLogger(talkative).setLevel(logging.WARNING)
     incoming, outgoing = _take_over_stdio()
+    give_way()
     # A proactor loop has faults with UDP; on other systems this is the default.
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
         runner.run(serve(incoming, outgoing))

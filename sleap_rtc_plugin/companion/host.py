@@ -27,6 +27,7 @@ from sleap_rtc_plugin.companion.messages import (
     Shutdown,
 )
 from sleap_rtc_plugin.companion.pipe import PipeEnd
+from sleap_rtc_plugin.companion.priority import WINDOWS_PRIORITY
 from sleap_rtc_plugin.protocol.errors import CompanionGone, RtcError, from_wire
 from sleap_rtc_plugin.transport.effects import in_thread, monotonic
 
@@ -293,11 +294,16 @@ def _spawn(command: Sequence[str]) -> "subprocess.Popen[bytes]":
             stderr=log if log is not None else subprocess.DEVNULL,
             close_fds=True,
             start_new_session=os.name == "posix",
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+            creationflags=_windows_flags(),
         )
     finally:
         if log is not None:
             os.close(log)
+
+
+def _windows_flags() -> int:
+    names = ("CREATE_NO_WINDOW", WINDOWS_PRIORITY)
+    return sum(getattr(subprocess, name, 0) for name in names)
 
 
 def _open_log() -> int | None:

@@ -18,7 +18,7 @@ from sleap_scenarios import leave, remote_button
 from sleap_user import Scenario, User, run
 
 PATIENCE_S = 90.0
-LOADING_ENDS_MS = 200
+LOADING_ENDS_S = 0.2
 
 # -- parts of a day --------------------------------------------------------------------
 
@@ -490,8 +490,8 @@ def merging(user: User) -> Scenario:
     hold_loading(loads, may_load)
     Path(user.options["gate"]).touch()
     yield loads.is_set
-    # In the middle of closing, as a slow disk would have it.
-    QTimer.singleShot(LOADING_ENDS_MS, may_load.set)
+    # In the middle of closing, as a slow disk would have it; Qt's timers end sooner.
+    threading.Timer(LOADING_ENDS_S, may_load.set).start()
 
 
 def hold_loading(loads: threading.Event, may_load: threading.Event) -> None:
