@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import psutil
@@ -259,8 +259,7 @@ class _Run:
     # -- what is seen --------------------------------------------------------------
 
     def _drawn(self) -> int:
-        viewer: Any = self._view.viewer
-        return len(viewer.X)
+        return sleap_compat.loss_viewer_points(self._view.viewer)
 
     def _heard(self, event: Event) -> None:
         match event:

@@ -65,10 +65,12 @@ from sleap_rtc_plugin.companion.run import (
     results_home,
 )
 from sleap_rtc_plugin.protocol.errors import (
+    JobFollowedElsewhere,
     JobUnknown,
     LocalProtocolError,
     RtcError,
     SignalingUnreachable,
+    StorageFailed,
     TokenRefused,
     TooMany,
 )
@@ -128,6 +130,11 @@ class CompanionService:
             return await self._carry_out(command)
         except RtcError:
             raise
+        except OSError as error:
+            raise StorageFailed(
+                place=str(error.filename or "this computer's disk"),
+                reason=error.strerror or type(error).__name__,
+            ) from error
         except Exception as error:
             logger.exception("%s failed", type(command).__name__)
             raise LocalProtocolError(
@@ -415,7 +422,11 @@ class CompanionService:
         job = await self._find(command.worker_id, command.job_id, shows_ended=True)
         if not is_new:
             job.announce_steps()
-        elif command.output is not None and command.job_id not in self._runs:
+        elif (
+            command.output is not None
+            and command.job_id not in self._runs
+            and await self._is_free(command.job_id)
+        ):
             await self._take_home(command.worker_id, job, command.output)
         else:
             self._spawn(job.follow())
@@ -424,8 +435,19 @@ class CompanionService:
     async def _fetch(self, command: FetchResults) -> None:
         job = await self._find(command.worker_id, command.job_id)
         known = self._runs.get(command.job_id)
+        if known is not None and known.is_ours:
+            return
+        if not await self._is_free(command.job_id):
+            raise JobFollowedElsewhere(job_id=command.job_id)
         if known is None or known.is_over:
             await self._take_home(command.worker_id, job, command.output)
+
+    async def _is_free(self, job_id: str) -> bool:
+        """Tell whether no other SLEAP on this computer follows the run of a job."""
+        claim = await in_thread(None, self._records.claim, job_id)
+        if claim is not None:
+            claim.close()
+        return claim is not None
 
     async def _take_home(self, worker_id: str, job: FollowedJob, output: str) -> None:
         """Follow a job to its end and bring its results to a folder."""

@@ -162,7 +162,8 @@ class RemotePlugin(QObject):
         try:
             await self.presenter.ask(WaitingResults())
         except RtcError as error:
-            logger.warning("%s", error)
+            # Also where SLEAP is closed right after the menu was opened.
+            logger.info("What waits to be merged is not known: %s", error)
 
     def _close_windows(self) -> None:
         self.monitors.close_all()

@@ -50,6 +50,7 @@ __all__ = [
     "gather_run",
     "load_predictions",
     "loss_viewer_is_cancelled",
+    "loss_viewer_points",
     "loss_viewer_ports",
     "make_image_window",
     "make_loss_viewer",
@@ -126,10 +127,12 @@ _RELIED_ON: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "sleap.gui.widgets.monitor": {
         "LossViewer": (
-            "close()",
+            "X",
             "canceled",
+            "close()",
             "ctx",
             "reset()",
+            "set_message()",
             "sub",
             "timer",
             "zmq_ctrl",
@@ -523,6 +526,11 @@ def loss_viewer_ports(viewer: Any) -> tuple[int, int]:
 def loss_viewer_is_cancelled(viewer: Any) -> bool:
     """Tell whether Cancel Training was pressed."""
     return bool(viewer.canceled)
+
+
+def loss_viewer_points(viewer: Any) -> int:
+    """Return how many batches a LossViewer draws."""
+    return len(viewer.X)
 
 
 def close_loss_viewer(viewer: Any) -> None:

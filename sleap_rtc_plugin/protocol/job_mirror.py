@@ -2,7 +2,7 @@
 
 Events may come again after a reconnection, never out of order without a gap being
 seen; the mirror says from which number to ask again. Pure; read by the command line
-and, later, by SLEAP's windows.
+and by the companion.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,10 @@ from sleap_rtc_plugin.protocol.errors import (
 )
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.job import ENDED, JobState
-from sleap_rtc_plugin.protocol.limits import MAX_LOG_LINE_CHARS
+from sleap_rtc_plugin.protocol.limits import (
+    MAX_LOG_LINE_CHARS,
+    MAX_LOSSES_PER_STEP,
+)
 from sleap_rtc_plugin.protocol.messages import (
     JobEvent,
     JobSpec,
@@ -70,7 +73,6 @@ class StepMirror:
     epoch: int | None = None
     batch: int | None = None
     losses: dict[str, float] = field(default_factory=dict)
-    history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     done: int = 0
     total: int = 0
     rate: float = 0.0
@@ -146,9 +148,9 @@ class JobMirror:
         if event.epoch is not None:
             step.epoch = event.epoch
         step.batch = event.batch
-        step.losses.update(event.losses)
-        if event.kind == "epoch_end":
-            step.history.append((step.epoch or 0, dict(event.losses)))
+        for name, loss in event.losses.items():
+            if name in step.losses or len(step.losses) < MAX_LOSSES_PER_STEP:
+                step.losses[name] = loss
 
     def _apply_log(self, event: TrainLog) -> None:
         self._step(event.step)

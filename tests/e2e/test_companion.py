@@ -46,6 +46,7 @@ from sleap_rtc_plugin.companion.messages import (
 )
 from sleap_rtc_plugin.protocol.errors import (
     CompanionGone,
+    JobFollowedElsewhere,
     JobUnknown,
     SessionStringInvalid,
     SignalingUnreachable,
@@ -218,6 +219,34 @@ async def test_an_ended_job_can_be_watched_and_fetched_by_anyone(
             ResultsHome, lambda e: Path(e.models[0]).parent.parent == elsewhere
         )
         assert home.job_id == job_id
+
+
+async def test_results_that_another_sleap_brings_home_are_not_fetched_twice(
+    desk: Companion,
+    gated_worker: Worker,
+    gate: Path,
+    small_package: Path,
+    output: Path,
+    tmp_path: Path,
+) -> None:
+    job_id = await submit(desk, gated_worker.session, small_package, output)
+    await desk.event(StepBegan)
+    async with companion("child") as other:
+        row = await other.enter(gated_worker.session)
+        elsewhere = str(tmp_path)
+        await other.ask(
+            AttachJob(worker_id=row.worker_id, job_id=job_id, output=elsewhere)
+        )
+        began = await other.event(StepBegan)
+        assert began.job_id == job_id
+        with pytest.raises(JobFollowedElsewhere, match="close it and fetch"):
+            await other.ask(
+                FetchResults(worker_id=row.worker_id, job_id=job_id, output=elsewhere)
+            )
+        gate.touch()
+        home = await desk.event(ResultsHome)
+    assert Path(home.models[0]).parent == output / "models"
+    assert not (tmp_path / "models").exists()
 
 
 # -- what goes wrong -------------------------------------------------------------------

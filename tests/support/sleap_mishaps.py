@@ -14,39 +14,19 @@ from typing import Any
 import psutil
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QMenu, QMessageBox, QTableView
-from sleap_scenarios import leave, remote_button
+from sleap_scenarios import (
+    enter,
+    is_inside,
+    leave,
+    open_dialog,
+    remote_button,
+)
 from sleap_user import Scenario, User, run
 
 PATIENCE_S = 90.0
 LOADING_ENDS_S = 0.2
 
 # -- parts of a day --------------------------------------------------------------------
-
-
-def enter(user: User) -> Scenario:
-    """Open the dialog, enter the lab of the session string, and choose its worker."""
-    yield from open_dialog(user)
-    user.type_into("sessionEdit", user.options["session"])
-    user.press_named("connectButton")
-    yield from arrive(user)
-
-
-def open_dialog(user: User) -> Scenario:
-    yield lambda: user.window().isVisible()
-    user.menu("remoteTrainAction")
-    yield lambda: user.is_open("RemoteTrainingDialog")
-
-
-def arrive(user: User) -> Scenario:
-    """Wait until we are in a lab with a worker, and choose that one."""
-    yield lambda: is_inside(user)
-    yield lambda: user.rows("workerTable") > 0
-    user.pick_row("workerTable")
-
-
-def is_inside(user: User) -> bool:
-    label = user.label("connectedLabel")
-    return user.is_open("connectedRow") and label.startswith("Connected to")
 
 
 def send(user: User) -> Scenario:

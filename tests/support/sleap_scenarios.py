@@ -8,16 +8,31 @@ from sleap_user import Scenario, User, run
 
 
 def enter(user: User) -> Scenario:
-    """Open the dialog and enter the lab of the session string."""
+    """Open the dialog, enter the lab of the session string, and choose its worker."""
+    yield from open_dialog(user)
+    user.shot("dialog-lab", user.named("RemoteTrainingDialog", QDialog))
+    user.type_into("sessionEdit", user.options["session"])
+    user.press_named("connectButton")
+    yield from arrive(user)
+
+
+def open_dialog(user: User) -> Scenario:
     yield lambda: user.window().isVisible()
     user.shot("menu")
     user.menu("remoteTrainAction")
     yield lambda: user.is_open("RemoteTrainingDialog")
-    user.shot("dialog-lab", user.named("RemoteTrainingDialog", QDialog))
-    user.type_into("sessionEdit", user.options["session"])
-    user.press_named("connectButton")
+
+
+def arrive(user: User) -> Scenario:
+    """Wait until we are in a lab with a worker, and choose that one."""
+    yield lambda: is_inside(user)
     yield lambda: user.rows("workerTable") > 0
     user.pick_row("workerTable")
+
+
+def is_inside(user: User) -> bool:
+    label = user.label("connectedLabel")
+    return user.is_open("connectedRow") and label.startswith("Connected to")
 
 
 def configure(user: User) -> Scenario:

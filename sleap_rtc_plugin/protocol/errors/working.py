@@ -279,6 +279,19 @@ class JobConflict(JobError):
 
 
 @dataclass(eq=False)
+class JobFollowedElsewhere(JobError):
+    """Another SLEAP on this computer brings the job's results home."""
+
+    job_id: str
+    code = "job_followed_elsewhere"
+    exit_code = EXIT_REFUSED
+    sentence = (
+        "Another SLEAP on this computer brings the results of the job {job_id} home; "
+        "look there, or close it and fetch them again."
+    )
+
+
+@dataclass(eq=False)
 class JobCancelled(JobError):
     """The user cancelled the job."""
 

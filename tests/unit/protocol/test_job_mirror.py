@@ -15,6 +15,7 @@ from sleap_rtc_plugin.protocol.job_mirror import (
     EventsMissing,
     JobMirror,
 )
+from sleap_rtc_plugin.protocol.limits import MAX_LOSSES_PER_STEP
 from sleap_rtc_plugin.protocol.messages import JobEvent, ProgressReport, TrainLog
 
 ID = wire_samples.JOB
@@ -65,20 +66,16 @@ def test_a_whole_job() -> None:
     train, _, predict = job.steps
     assert (train.epoch, train.has_begun, train.has_ended) == (1, True, True)
     assert train.losses == {"train/loss": 0.5, "val/loss": 3.0}
-    assert train.history == [
-        (0, {"train/loss": 1.0, "val/loss": 3.0}),
-        (1, {"train/loss": 0.5}),
-    ]
     assert (predict.done, predict.total, predict.rate) == (5, 10, 2.5)
     assert job.last_lines == ["epoch 0 done"]
 
 
 def test_repeats_change_nothing() -> None:
     job = mirror(*HISTORY)
-    before = (job.state, job.steps[0].history, job.last_lines)
+    before = (job.state, dict(job.steps[0].losses), list(job.last_lines))
     for event in HISTORY:
         assert job.handle(event) == EventRepeated()
-    assert (job.state, job.steps[0].history, job.last_lines) == before
+    assert (job.state, dict(job.steps[0].losses), list(job.last_lines)) == before
 
 
 def test_a_gap_says_from_where_to_ask_again() -> None:
@@ -167,3 +164,14 @@ def test_the_last_lines_are_clean_and_few() -> None:
 def test_a_long_line_is_kept_whole() -> None:
     job = mirror(log(1, "x" * 500))
     assert job.last_lines == ["x" * 500]
+
+
+def test_a_worker_that_invents_names_of_losses_does_not_fill_our_memory() -> None:
+    made = mirror(*HISTORY[:5])
+    known = {"train/loss": 1.0}
+    made.handle(progress(6, "batch_end", losses=known))
+    for seq in range(7, 7 + 2 * MAX_LOSSES_PER_STEP):
+        made.handle(progress(seq, "batch_end", losses={f"invented {seq}": 1.0}))
+    made.handle(progress(made.last_seq + 1, "batch_end", losses={"train/loss": 0.5}))
+    assert len(made.steps[0].losses) == MAX_LOSSES_PER_STEP
+    assert made.steps[0].losses["train/loss"] == 0.5

@@ -192,4 +192,5 @@ def test_a_job_as_its_client_sees_it() -> None:
             assert step["from"] == "worker"
             assert isinstance(mirror.handle(message), EventApplied)
     assert mirror.state is JobState.SUCCEEDED
-    assert mirror.steps[0].history == [(0, {"train/loss": 0.5, "val/loss": 0.75})]
+    assert mirror.steps[0].epoch == 0
+    assert mirror.steps[0].losses == {"train/loss": 0.5, "val/loss": 0.75}
