@@ -5,8 +5,9 @@ Figures go to a table, or to one JSON line; what is going on goes to stderr.
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from sleap_rtc_plugin.bench.figures import BenchResult
 
 __all__ = ["bench"]
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _NEEDED = ("psutil", "starlette", "zmq", "sleap_nn")
 _MISSING = (
@@ -29,27 +32,42 @@ _MISSING_GUI = (
 )
 
 
+def _size_option(default_mib: int) -> Decorator:
+    """Add `--size-mib`, how much is sent."""
+    return click.option(
+        "--size-mib",
+        type=click.IntRange(1, 100_000),
+        default=default_mib,
+        show_default=True,
+        help="Size of the package, in MiB.",
+    )
+
+
+def _often_option(name: str, default: int, description: str) -> Decorator:
+    """Add an option that says how often to measure."""
+    return click.option(
+        name,
+        type=click.IntRange(1, 100),
+        default=default,
+        show_default=True,
+        help=f"{description}; figures are medians.",
+    )
+
+
+_json_option: Decorator = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON line."
+)
+
+
 @click.group()
 def bench() -> None:
     """Measure this machine."""
 
 
 @bench.command()
-@click.option(
-    "--size-mib",
-    type=click.IntRange(1, 100_000),
-    default=1024,
-    show_default=True,
-    help="Size of the package, in MiB.",
-)
-@click.option(
-    "--runs",
-    type=click.IntRange(1, 100),
-    default=1,
-    show_default=True,
-    help="How often; figures are medians.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON line.")
+@_size_option(1024)
+@_often_option("--runs", 1, "How often")
+@_json_option
 @verbose_option
 def transfer(size_mib: int, runs: int, as_json: bool, verbose: bool) -> None:
     """Send a package to a worker: speed, CPU seconds, memory at both ends."""
@@ -59,28 +77,13 @@ def transfer(size_mib: int, runs: int, as_json: bool, verbose: bool) -> None:
     from sleap_rtc_plugin.bench.transfer import bench_transfer
     from sleap_rtc_plugin.protocol.limits import MIB
 
-    result = run_async(
-        bench_transfer(size_mib * MIB, runs, lambda text: click.echo(text, err=True)),
-        verbose=verbose,
-    )
+    result = run_async(bench_transfer(size_mib * MIB, runs, _say), verbose=verbose)
     _print(result, as_json=as_json)
 
 
 @bench.command()
-@click.option(
-    "--size-mib",
-    type=click.IntRange(1, 100_000),
-    default=500,
-    show_default=True,
-    help="Size of the package, in MiB.",
-)
-@click.option(
-    "--rounds",
-    type=click.IntRange(1, 100),
-    default=5,
-    show_default=True,
-    help="How often each case has its turn; figures are medians.",
-)
+@_size_option(500)
+@_often_option("--rounds", 5, "How often each case has its turn")
 @click.option(
     "--seconds",
     type=click.FloatRange(0.5, 300),
@@ -88,7 +91,7 @@ def transfer(size_mib: int, runs: int, as_json: bool, verbose: bool) -> None:
     show_default=True,
     help="How long to measure at most, while the package is being sent.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON line.")
+@_json_option
 @verbose_option
 def gui(
     size_mib: int, rounds: int, seconds: float, as_json: bool, verbose: bool
@@ -107,14 +110,16 @@ def gui(
     from sleap_rtc_plugin.bench.gui import SentTooSoon, bench_gui
     from sleap_rtc_plugin.protocol.limits import MIB
 
-    measuring = bench_gui(
-        size_mib * MIB, rounds, seconds, lambda text: click.echo(text, err=True)
-    )
+    measuring = bench_gui(size_mib * MIB, rounds, seconds, _say)
     try:
         result = run_async(measuring, verbose=verbose)
     except SentTooSoon as error:
         _refuse(str(error))
     _print(result, as_json=as_json)
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
 
 
 def _refuse(sentence: str) -> NoReturn:
