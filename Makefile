@@ -3,11 +3,13 @@
 #
 #   make test                      make demo ARGS='--json'
 #   make setup PYTHON=python3.13   make unit VENV=/tmp/other-venv
+#   make e2e JOBS=1                (tests side by side: 2, since each starts programs)
 
 VENV   ?= .venv
 TOOLS  ?= .tools
 PYTHON ?=
 ARGS   ?=
+JOBS   ?= 2
 
 SHELL  := bash
 BIN    := $(VENV)/bin
@@ -17,6 +19,7 @@ READY  := $(VENV)/.ready
 OWN    := XDG_CACHE_HOME='$(CURDIR)/build/cache' XDG_CONFIG_HOME='$(CURDIR)/build/config' \
           XDG_DATA_HOME='$(CURDIR)/build/data' XDG_STATE_HOME='$(CURDIR)/build/state'
 PYTEST := $(OWN) $(BIN)/python -m pytest
+BESIDE := --numprocesses $(JOBS) --dist loadfile
 
 # What a shell may hold that would lead these commands elsewhere.
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTEST_ADDOPTS SLEAP_SESSION QT_API
@@ -51,13 +54,13 @@ unit: setup ## unit and property tests: seconds, no socket
 	$(PYTEST) tests/unit tests/property $(ARGS)
 
 integration: setup ## real sockets, processes and aiortc peers
-	$(PYTEST) tests/integration $(ARGS)
+	$(PYTEST) $(BESIDE) tests/integration $(ARGS)
 
 gui: setup ## SLEAP's real windows, drawn without a screen
-	$(PYTEST) tests/gui $(ARGS)
+	$(PYTEST) $(BESIDE) tests/gui $(ARGS)
 
 e2e: setup ## the real programs with real sleap-nn
-	$(PYTEST) tests/e2e $(ARGS)
+	$(PYTEST) $(BESIDE) tests/e2e $(ARGS)
 
 clean: ## remove what tests and tools left; keeps the environment
 	rm -rf build dist demo-output .coverage .coverage.* \

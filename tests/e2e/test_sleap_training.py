@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from omegaconf import OmegaConf
 from support.programs import SUPPORT, Program, Programs
 
 pytestmark = [
@@ -22,22 +22,21 @@ HEADS = ("centroid", "centered_instance")
 SUGGESTED = [5, 126, 247, 368, 489, 610, 731, 852, 973, 1095]
 
 
-@pytest.fixture
-def project(shared_data: Path, tmp_path: Path) -> Path:
-    """The flies, beside them a short configuration for each model."""
-    folder = tmp_path / "flies"
+def flies(shared_data: Path, folder: Path, changes: dict[str, dict[str, Any]]) -> Path:
+    """Lay out the flies, and beside them a short configuration for each model."""
     folder.mkdir()
     for name in ("flies.slp", "centered_pair_low_quality.mp4"):
         shutil.copy(shared_data / name, folder)
-    shutil.unpack_archive(shared_data / QUICK, tmp_path / "quick")
+    quick = folder.with_name("quick")
+    shutil.unpack_archive(shared_data / QUICK, quick)
     for head in HEADS:
-        config = yaml.safe_load((tmp_path / "quick" / f"{head}.yaml").read_text())
-        config["trainer_config"]["run_name"] = None
-        # Long enough for the first to be stopped early.
-        config["trainer_config"]["max_epochs"] = 60 if head == "centroid" else 2
+        config = OmegaConf.load(quick / f"{head}.yaml")
+        config.trainer_config.run_name = None
+        for key, value in changes[head].items():
+            OmegaConf.update(config, key, value)
         target = folder / "models" / f"quick_{head}" / "quick.yaml"
         target.parent.mkdir(parents=True)
-        target.write_text(yaml.safe_dump(config))
+        OmegaConf.save(config, target)
     return folder / "flies.slp"
 
 
@@ -45,18 +44,43 @@ def saw(sleap: Program, what: str) -> dict[str, Any]:
     return sleap.wait_event(saw=what, timeout_s=300)
 
 
-def test_a_training_and_an_inference_by_their_buttons(
-    programs: Programs, project: Path
-) -> None:
+def train(programs: Programs, project: Path, **options: int) -> Program:
+    """Open the project in SLEAP and train it on a worker."""
     worker = programs.worker("--name", "gpu-box").wait_ready()
-    sleap = programs.start(
+    return programs.start(
         SUPPORT / "sleap_scenarios.py",
         "train",
         f"session={worker.session}",
+        *(f"{name}={value}" for name, value in options.items()),
         "--",
         project,
         QT_QPA_PLATFORM="offscreen",
     )
+
+
+def assert_merged(sleap: Program) -> None:
+    """Expect predictions on every suggestion of the open project, and a good end."""
+    seen = saw(sleap, "predictions")
+    assert seen["suggested"] == SUGGESTED
+    assert seen["predicted"] == SUGGESTED
+    assert seen["user_frames"] == 24
+    assert (seen["videos"], seen["skeletons"]) == (1, 1)
+    assert seen["has_changes"]
+    assert "merged from gpu-box" in seen["status"]
+    assert seen["boxes"] == []
+    assert sleap.wait() == 0
+
+
+def test_a_training_and_an_inference_by_their_buttons(
+    programs: Programs, shared_data: Path, tmp_path: Path
+) -> None:
+    # Long enough for the first to be stopped early.
+    epochs = {
+        "centroid": {"trainer_config.max_epochs": 60},
+        "centered_instance": {"trainer_config.max_epochs": 2},
+    }
+    project = flies(shared_data, tmp_path / "flies", epochs)
+    sleap = train(programs, project)
     assert "centroid" in saw(sleap, "monitor")["title"]
     assert "gpu-box" in saw(sleap, "monitor")["title"]
     curve = saw(sleap, "curve")
@@ -67,12 +91,23 @@ def test_a_training_and_an_inference_by_their_buttons(
     for name in trained.values():
         assert (project.parent / "models" / name / "best.ckpt").is_file()
         assert name.endswith(".n=24")
-    seen = saw(sleap, "predictions")
-    assert seen["suggested"] == SUGGESTED
-    assert seen["predicted"] == SUGGESTED
-    assert seen["user_frames"] == 24
-    assert (seen["videos"], seen["skeletons"]) == (1, 1)
-    assert seen["has_changes"]
-    assert "merged from gpu-box" in seen["status"]
-    assert seen["boxes"] == []
-    assert sleap.wait() == 0
+    assert_merged(sleap)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_predictions_come_home_with_the_models(
+    programs: Programs, shared_data: Path, tmp_path: Path
+) -> None:
+    """Trained long enough that the inference after the training finds the flies."""
+    enough = {
+        "data_config.use_augmentations_train": False,
+        "trainer_config.max_epochs": 8,
+        "trainer_config.min_train_steps_per_epoch": 30,
+        "trainer_config.train_steps_per_epoch": 30,
+        "trainer_config.optimizer.lr": 0.003,
+    }
+    project = flies(shared_data, tmp_path / "flies", dict.fromkeys(HEADS, enough))
+    sleap = train(programs, project, epochs=7, predicts=1)
+    assert set(saw(sleap, "models")["trained"]) == set(HEADS)
+    assert_merged(sleap)

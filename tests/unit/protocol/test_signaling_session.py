@@ -325,7 +325,7 @@ def test_a_silent_server_is_left() -> None:
 # -- the end ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", set(SessionState) - {SessionState.CLOSED})
+@pytest.mark.parametrize("state", sorted({*SessionState} - {SessionState.CLOSED}))
 def test_leaving_fails_what_is_pending(state: SessionState) -> None:
     made = SESSION.at(state)
     for n in range(3):
