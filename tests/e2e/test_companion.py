@@ -44,6 +44,7 @@ from sleap_rtc_plugin.companion.messages import (
     WaitingResults,
     WorkersChanged,
 )
+from sleap_rtc_plugin.companion.priority import NICENESS
 from sleap_rtc_plugin.protocol.errors import (
     CompanionGone,
     JobFollowedElsewhere,
@@ -370,6 +371,14 @@ def pid_of(desk: Companion) -> int:
     pid: int | None = desk.host.pid  # type: ignore[union-attr]
     assert pid is not None
     return pid
+
+
+@POSIX
+async def test_it_leaves_the_processor_to_sleap(child_desk: Companion) -> None:
+    await child_desk.ask(ListRooms())
+    lowest = 19
+    expected = min(psutil.Process().nice() + NICENESS, lowest)
+    assert psutil.Process(pid_of(child_desk)).nice() == expected
 
 
 async def test_a_child_that_dies_is_started_again_once(child_desk: Companion) -> None:
