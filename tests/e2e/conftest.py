@@ -7,7 +7,9 @@ import pytest
 from support.packages import keep_one_training, rewrite
 from support.programs import Programs
 
+from sleap_rtc_plugin.protocol import manifest
 from sleap_rtc_plugin.session.demo_project import make_demo_package
+from sleap_rtc_plugin.transport import file_source
 
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -32,6 +34,30 @@ def programs(tmp_path: Path, caches: Path) -> Iterator[Programs]:
         yield found
     finally:
         found.close()
+
+
+@pytest.fixture(scope="module")
+def module_programs(
+    tmp_path_factory: pytest.TempPathFactory, caches: Path
+) -> Iterator[Programs]:
+    """Programs that outlive a test, and end with the last of their file."""
+    found = Programs(tmp_path_factory.mktemp("room"), caches)
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def careless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process offer any path at all."""
+    for module in (manifest, file_source):
+        monkeypatch.setattr(module, "check_paths", lambda paths: None)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ whoever is attacked runs in a process of its own, with every rule in place.
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from sleap_rtc_plugin.protocol.errors import RtcError
 from sleap_rtc_plugin.protocol.ids import new_command_id, new_peer_id
 from sleap_rtc_plugin.protocol.messages import (
     Acknowledged,
+    Auth,
     ControlMessage,
     FileDone,
     FileMeta,
     FileNeed,
+    Hello,
     JobAccepted,
     JobAttach,
     JobEvent,
@@ -59,6 +62,15 @@ async def member(session: str) -> AsyncIterator[WorkerLink]:
 
 
 # -- without proof -----------------------------------------------------------------
+
+FALSE_AUTH = codec.encode_control(Auth(mac="0" * 64))
+
+
+def hello(role: str = "client") -> str:
+    """A HELLO with a nonce of nobody's."""
+    return codec.encode_control(
+        Hello(role=role, protocol_min=1, protocol_max=1, nonce=secrets.token_hex(32))  # type: ignore[arg-type]
+    )
 
 
 class RudePeer(PeerConnection):
