@@ -270,3 +270,4 @@ def run(
     startup.hook_into_sleap()
     sleap_compat.on_menus_created(lambda w: QTimer.singleShot(0, lambda: began(w)))
     sleap_compat.run_sleap(["--no-usage-data", *words[at + 1 :]])
+    user.say("left", at=time.time())
