@@ -40,8 +40,8 @@ def flies(shared_data: Path, folder: Path, changes: dict[str, dict[str, Any]]) -
     return folder / "flies.slp"
 
 
-def saw(sleap: Program, what: str) -> dict[str, Any]:
-    return sleap.wait_event(saw=what, timeout_s=300)
+def saw(sleap: Program, what: str, timeout_s: float = 300) -> dict[str, Any]:
+    return sleap.wait_event(saw=what, timeout_s=timeout_s)
 
 
 def train(programs: Programs, project: Path, **options: int) -> Program:
@@ -108,6 +108,6 @@ def test_predictions_come_home_with_the_models(
         "trainer_config.optimizer.lr": 0.003,
     }
     project = flies(shared_data, tmp_path / "flies", dict.fromkeys(HEADS, enough))
-    sleap = train(programs, project, epochs=7, predicts=1)
-    assert set(saw(sleap, "models")["trained"]) == set(HEADS)
+    sleap = train(programs, project, epochs=7, predicts=1, patience_s=900)
+    assert set(saw(sleap, "models", 1500)["trained"]) == set(HEADS)
     assert_merged(sleap)

@@ -255,6 +255,7 @@ def run(
     words = sys.argv[1:]
     at = words.index("--")
     options = dict(word.split("=", 1) for word in words[1:at])
+    patience_s = float(options.get("patience_s", patience_s))
     user = User(options)
     drivers: list[Driver] = []
 
