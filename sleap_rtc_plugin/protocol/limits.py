@@ -68,6 +68,8 @@ MAX_EARLY_FRAMES = 64
 # -- transfers ----------------------------------------------------------------
 CHUNK_BYTES = 1 * MIB
 MAX_CHUNK_BYTES = 4 * MIB
+# What the 32 bits of a chunk's size can say; a hole is neither held nor sent.
+MAX_HOLE_BYTES = 2**32 - 1
 FRAGMENT_BYTES = 60 * KIB
 MAX_TRANSFER_FRAME_BYTES = 64 * KIB
 MAX_MANIFEST_BYTES = 32 * MIB
