@@ -1,13 +1,15 @@
 """The receiving half of a file transfer: it knows what it has and asks for the rest.
 
 Resume, repair and first sending are one path: take stock, ask, check, put in place.
-Pure; `transport.transfer_pump` performs the instructions and reports back. At most
+Holes are not asked for, and equal chunks are asked for once. Pure;
+`transport.transfer_pump` performs the instructions and reports back. At most
 `REQUEST_WINDOW_BYTES` are asked for and not yet stored, which bounds the memory.
 """
 
+from array import array
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 
@@ -33,7 +35,7 @@ from sleap_rtc_plugin.protocol.limits import (
     TRANSFER_STALL_TIMEOUT_S,
 )
 from sleap_rtc_plugin.protocol.machine import Machine, Remote
-from sleap_rtc_plugin.protocol.manifest import Manifest
+from sleap_rtc_plugin.protocol.manifest import DIGEST_BYTES, HOLE, Manifest
 from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed
 
 __all__ = [
@@ -77,7 +79,12 @@ class ReceiverState(StrEnum):
 
 @dataclass(frozen=True)
 class Begin:
-    """The offer was accepted; start asking."""
+    """The offer was accepted; start asking.
+
+    `manifest` is what an earlier transfer brought under the offered digest, or empty.
+    """
+
+    manifest: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -189,10 +196,14 @@ class TakeInventory:
 
 @dataclass(frozen=True)
 class StoreChunk:
-    """Check this chunk's digest and write it; report stored or corrupt."""
+    """Check this chunk's digest and write it; report stored or corrupt.
+
+    `copies` are further chunks of the same bytes, to be written as well.
+    """
 
     number: int
     data: bytes
+    copies: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -234,6 +245,14 @@ class ReceiverProgress:
     reused_bytes: int
     received_bytes: int
     stored_bytes: int
+
+
+@dataclass
+class _Copies:
+    """The chunks that wait for the bytes of another one."""
+
+    numbers: "array[int]" = field(default_factory=lambda: array("I"))
+    in_file: Counter[int] = field(default_factory=Counter)
 
 
 class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
@@ -300,6 +319,7 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         self._wanted: deque[int] = deque()
         self._arriving: dict[int, bytearray] = {}
         self._checking: set[int] = set()
+        self._copies: dict[int, _Copies] = {}
         self._missing_in_file: dict[int, int] = {}
         self._open_files: set[int] = set()
         self._chunk_repairs: Counter[int] = Counter()
@@ -342,6 +362,9 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
     def _begin(self, event: Begin, now: float) -> list[Instruction]:
         self.state = ReceiverState.MANIFEST
         self._heard_at = now
+        if len(event.manifest) == self._meta.manifest_bytes:
+            self._manifest_checked = True
+            return [CheckManifest(event.manifest)]
         need = FileNeed(transfer_id=self._meta.transfer_id, manifest=True)
         return [SendControl(need)]
 
@@ -382,18 +405,16 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         self.state = ReceiverState.RECEIVING
         self._heard_at = now
         finish: list[Instruction] = []
+        seen: dict[bytes, int] = {}
         for file, entry in enumerate(manifest.files):
-            if file in event.files:
-                self._count_reused(entry.size_bytes)
-                continue
-            self._open_files.add(file)
-            missing = [n for n in manifest.chunks_of(file) if n not in event.chunks]
-            self._missing_in_file[file] = len(missing)
-            self._wanted.extend(missing)
-            absent = sum(manifest.chunk(n).size_bytes for n in missing)
-            self._count_reused(entry.size_bytes - absent)
-            if not missing:
-                finish.append(FinishFile(file))
+            missing_bytes = asked_bytes = 0
+            if file not in event.files:
+                self._open_files.add(file)
+                missing_bytes, asked_bytes = self._want(file, event.chunks, seen)
+                if not missing_bytes:
+                    finish.append(FinishFile(file))
+            self._stored_bytes += entry.size_bytes - missing_bytes
+            self._reused_bytes += entry.size_bytes - asked_bytes
         return finish + self._next_need(now, first=True) + self._complete_if_done()
 
     def _chunk_fragment(self, event: FragmentReceived, now: float) -> list[Instruction]:
@@ -413,16 +434,20 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
             return []
         del self._arriving[fragment.chunk]
         self._checking.add(fragment.chunk)
-        return [StoreChunk(fragment.chunk, bytes(arriving))]
+        copies = self._copies.get(fragment.chunk)
+        numbers = copies.numbers if copies else ()
+        return [StoreChunk(fragment.chunk, bytes(arriving), numbers)]
 
     def _chunk_stored(self, event: ChunkStored, now: float) -> list[Instruction]:
         size = self._settle(event.number)
-        self._stored_bytes += size
-        file = self._known_manifest().chunk(event.number).file
-        self._missing_in_file[file] -= 1
+        copies = self._copies.pop(event.number, None) or _Copies()
+        copies.in_file[self._known_manifest().chunk(event.number).file] += 1
+        self._stored_bytes += size * copies.in_file.total()
         finish: list[Instruction] = []
-        if self._missing_in_file[file] == 0:
-            finish = [FinishFile(file)]
+        for file, stored in copies.in_file.items():
+            self._missing_in_file[file] -= stored
+            if self._missing_in_file[file] == 0:
+                finish.append(FinishFile(file))
         return finish + self._next_need(now)
 
     def _chunk_corrupt(self, event: ChunkCorrupt, now: float) -> list[Instruction]:
@@ -442,14 +467,10 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         self._file_repairs[event.file] += 1
         if self._file_repairs[event.file] > MAX_REPAIRS_PER_FILE:
             return self._fail(DigestMismatch(path=manifest.files[event.file].path))
-        chunks = manifest.chunks_of(event.file)
-        if not chunks:
+        missing_bytes, _ = self._want(event.file, frozenset(), {})
+        if not missing_bytes:
             return self._fail(DigestMismatch(path=manifest.files[event.file].path))
-        self._missing_in_file[event.file] = len(chunks)
-        self._wanted.extend(chunks)
-        self._stored_bytes = max(
-            0, self._stored_bytes - manifest.files[event.file].size_bytes
-        )
+        self._stored_bytes = max(0, self._stored_bytes - missing_bytes)
         return self._next_need(now)
 
     def _storage_broke(self, event: StorageBroke, now: float) -> list[Instruction]:
@@ -474,6 +495,44 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         )
 
     # -- parts of transitions ------------------------------------------------------
+
+    def _want(
+        self, file: int, present: Collection[int], seen: dict[bytes, int]
+    ) -> tuple[int, int]:
+        """Queue what a file lacks: each of its missing chunks, equal ones once.
+
+        Reads the packed lists, since this is done for a whole package at once.
+
+        Args:
+            file: which one.
+            present: the chunks that are here.
+            seen: the chunks that are queued already, by digest and size.
+
+        Returns:
+            How many bytes the file lacks, and how many of them are asked for.
+        """
+        manifest = self._known_manifest()
+        sizes = manifest.files[file].chunk_sizes
+        digests = manifest.files[file].chunk_digests
+        missing = missing_bytes = asked_bytes = 0
+        for local, number in enumerate(manifest.chunks_of(file)):
+            digest = digests[local * DIGEST_BYTES : (local + 1) * DIGEST_BYTES]
+            if number in present or digest == HOLE:
+                continue
+            size = sizes[local * 4 : local * 4 + 4]
+            size_bytes = int.from_bytes(size)
+            missing += 1
+            missing_bytes += size_bytes
+            first = seen.setdefault(digest + size, number)
+            if first == number:
+                self._wanted.append(number)
+                asked_bytes += size_bytes
+            else:
+                copies = self._copies.setdefault(first, _Copies())
+                copies.numbers.append(number)
+                copies.in_file[file] += 1
+        self._missing_in_file[file] = missing
+        return missing_bytes, asked_bytes
 
     def _next_need(self, now: float, *, first: bool = False) -> list[Instruction]:
         """Ask for more once half the window is free; the first time, at once."""
@@ -526,10 +585,6 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         size = self._size(number)
         self._outstanding_bytes -= size
         return size
-
-    def _count_reused(self, size_bytes: int) -> None:
-        self._reused_bytes += size_bytes
-        self._stored_bytes += size_bytes
 
     def _size(self, number: int) -> int:
         return self._known_manifest().chunk(number).size_bytes

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import socket
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ class RTCWorkerClient:
         chunk_size: int = CHUNK_BYTES,
         gpu_id: int | None = None,
         shared_storage_root: Path | None = None,
+        store_limit_bytes: int | None = None,
         capabilities: WorkerCapabilities | None = None,
         trainer: list[str] | None = None,
     ) -> None:
@@ -77,6 +79,7 @@ class RTCWorkerClient:
             chunk_size: bytes per chunk of what is sent home.
             gpu_id: the GPU to use, or None for all.
             shared_storage_root: a mount shared with clients.
+            store_limit_bytes: how much of earlier packages is kept; 0 for nothing.
             capabilities: what this machine has, where it is known already.
             trainer: the words that start sleap-nn, for tests.
 
@@ -94,6 +97,7 @@ class RTCWorkerClient:
             place=f"the disk of the worker {self.name}",
             chunk_size=chunk_size,
             shared_storage_root=shared_storage_root,
+            store_limit_bytes=store_limit_bytes,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = RoomService(self._spawn)
@@ -167,6 +171,7 @@ class RTCWorkerClient:
             RtcError: the room cannot be entered, or is gone for good.
         """
         self._session = session
+        await in_thread(None, self._files.open_store, session.room_id, time.time())
         async with AccountClient(session.url) as account:
             self._ice_servers = await account.ice_servers(session.token)
         signaling = SignalingClient(
@@ -202,6 +207,7 @@ class RTCWorkerClient:
 
     def close(self) -> None:
         """Let go of the data folder; after `run_worker`, or instead of it."""
+        self._files.close_store()
         self._journal.close()
 
     async def _until_stopped(self, signaling: SignalingClient) -> None:

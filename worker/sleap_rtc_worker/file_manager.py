@@ -6,13 +6,17 @@ it, results leave from it. Blocking calls, made in threads by the job coordinato
     jobs/<job id>/package/files/   the verified package; steps run here
     jobs/<job id>/configs/<n>/     the guarded configuration of step n
     jobs/<job id>/steps/<n>/       the step runner's folder
+    store/<room>/                  files of earlier packages, for that room alone
 """
 
+import contextlib
 import heapq
 import os
 import shutil
 from pathlib import Path
 from typing import Final
+
+from blake3 import blake3
 
 from sleap_rtc_plugin.protocol.errors import (
     ConfigRefused,
@@ -31,6 +35,7 @@ from sleap_rtc_plugin.protocol.images import (
 from sleap_rtc_plugin.protocol.limits import (
     CHUNK_BYTES,
     FREE_SPACE_FACTOR,
+    GIB,
     MAX_CHUNK_BYTES,
     MAX_CONFIG_BYTES,
     MAX_IMAGE_BYTES,
@@ -41,6 +46,7 @@ from sleap_rtc_plugin.protocol.limits import (
 from sleap_rtc_plugin.protocol.manifest import FileEntry, Manifest
 from sleap_rtc_plugin.protocol.messages import JobSpec, PredictStep, Step, TrainStep
 from sleap_rtc_plugin.protocol.paths import path_fault
+from sleap_rtc_plugin.transport.chunk_store import ChunkStore
 from sleap_rtc_plugin.transport.effects import storage_error
 from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
 from sleap_rtc_plugin.transport.staging_area import StagingArea
@@ -48,6 +54,13 @@ from sleap_rtc_plugin.transport.staging_area import StagingArea
 __all__ = ["FileManager"]
 
 MODELS: Final = "models"
+# What earlier packages may take, unless the worker was told another limit.
+STORE_LIMIT_BYTES: Final = 50 * GIB
+STORE_DISK_SHARE: Final = 5
+# The stores of rooms that are not served now: how long, and how much of the limit.
+ROOM_IDLE_S: Final = 90 * 24 * 3600.0
+OTHER_ROOMS_SHARE: Final = 2
+_ROOM_NAME_BYTES: Final = 16
 
 
 class FileManager:
@@ -60,6 +73,7 @@ class FileManager:
         place: str = "the worker's disk",
         chunk_size: int = CHUNK_BYTES,
         shared_storage_root: Path | None = None,
+        store_limit_bytes: int | None = None,
     ) -> None:
         """Use `data_dir`, which is made when needed, for this user only.
 
@@ -68,6 +82,8 @@ class FileManager:
             place: what clients are told it is called.
             chunk_size: bytes per chunk of what is sent home.
             shared_storage_root: a mount that clients may share with this worker.
+            store_limit_bytes: how much of earlier packages is kept, 0 for nothing; by
+                default `STORE_LIMIT_BYTES`, but no more than a fifth of the disk.
         """
         self.data_dir = data_dir
         self._place = place
@@ -75,6 +91,11 @@ class FileManager:
         self._chunk_bytes = min(max(chunk_size, 1), MAX_CHUNK_BYTES)
         self._jobs = data_dir / "jobs"
         self._jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if store_limit_bytes is None:
+            share = shutil.disk_usage(data_dir).total // STORE_DISK_SHARE
+            store_limit_bytes = min(STORE_LIMIT_BYTES, share)
+        self._store_limit_bytes = store_limit_bytes
+        self._store: ChunkStore | None = None
 
     # -- places --------------------------------------------------------------------
 
@@ -86,7 +107,7 @@ class FileManager:
 
     def staging_area(self, job_id: str) -> StagingArea:
         """Return where a job's package arrives."""
-        return StagingArea(self.job_dir(job_id) / "package", self._place)
+        return StagingArea(self.job_dir(job_id) / "package", self._place, self._store)
 
     def package_dir(self, job_id: str) -> Path:
         """Return the verified package, where the steps run."""
@@ -106,6 +127,8 @@ class FileManager:
         """Say that a package of so many bytes does not fit, or None where it does."""
         needed = int(package_bytes * FREE_SPACE_FACTOR)
         free = shutil.disk_usage(self.data_dir).free
+        if needed > free and self._store is not None:
+            free += self._store.spare_bytes()
         if needed <= free:
             return None
         return DiskFull(
@@ -113,6 +136,45 @@ class FileManager:
             needed=f"{needed / MIB:.1f} MiB",
             free=f"{free / MIB:.1f} MiB",
         )
+
+    # -- earlier packages ------------------------------------------------------------
+
+    def open_store(self, room_id: str, now: float) -> None:
+        """Use what earlier packages of a room left here, and keep the next ones.
+
+        Each room has a folder of its own, so that what one room sent is never found
+        from another. Stores of rooms that were not served for long are removed.
+
+        Args:
+            room_id: the room that is served from now on.
+            now: Unix seconds.
+        """
+        self.close_store()
+        if self._store_limit_bytes <= 0:
+            return
+        stores = self.data_dir / "store"
+        name = blake3(room_id.encode()).hexdigest(length=_ROOM_NAME_BYTES)
+        others_bytes = 0
+        # A folder that cannot be used is the store's to tell.
+        with contextlib.suppress(OSError):
+            stores.mkdir(mode=0o700, exist_ok=True)
+            (stores / name).mkdir(mode=0o700, exist_ok=True)
+            os.utime(stores / name, (now, now))
+            others_bytes = _clear_other_rooms(
+                stores, name, self._store_limit_bytes // OTHER_ROOMS_SHARE, now
+            )
+        self._store = ChunkStore(
+            stores / name,
+            max_bytes=self._store_limit_bytes - others_bytes,
+            place=self._place,
+        )
+        self._store.trim(now)
+
+    def close_store(self) -> None:
+        """Let go of the room's store."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
 
     # -- the package -----------------------------------------------------------------
 
@@ -228,6 +290,23 @@ class FileManager:
                 shutil.rmtree(folder)
         except OSError as error:
             raise storage_error(error, folder) from None
+
+
+def _clear_other_rooms(stores: Path, name: str, limit_bytes: int, now: float) -> int:
+    """Remove stores of rooms but `name`; return the bytes of those that stay."""
+    rooms = sorted(
+        (folder.lstat().st_mtime, folder)
+        for folder in stores.iterdir()
+        if folder.name != name and folder.is_dir() and not folder.is_symlink()
+    )
+    left_bytes = limit_bytes
+    for used_at, folder in reversed(rooms):
+        size_bytes = sum(path.lstat().st_size for path in folder.rglob("*"))
+        if now - used_at > ROOM_IDLE_S or size_bytes > left_bytes:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            left_bytes -= size_bytes
+    return limit_bytes - left_bytes
 
 
 def _newest_images(folder: Path) -> list[str]:
