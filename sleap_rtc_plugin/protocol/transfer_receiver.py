@@ -6,10 +6,9 @@ Holes are not asked for, and equal chunks are asked for once. Pure;
 `REQUEST_WINDOW_BYTES` are asked for and not yet stored, which bounds the memory.
 """
 
-from array import array
-from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
@@ -35,8 +34,9 @@ from sleap_rtc_plugin.protocol.limits import (
     TRANSFER_STALL_TIMEOUT_S,
 )
 from sleap_rtc_plugin.protocol.machine import Machine, Remote
-from sleap_rtc_plugin.protocol.manifest import DIGEST_BYTES, HOLE, Manifest
+from sleap_rtc_plugin.protocol.manifest import Manifest
 from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed
+from sleap_rtc_plugin.protocol.transfer_requests import TransferRequests
 
 __all__ = [
     "Begin",
@@ -247,14 +247,6 @@ class ReceiverProgress:
     stored_bytes: int
 
 
-@dataclass
-class _Copies:
-    """The chunks that wait for the bytes of another one."""
-
-    numbers: "array[int]" = field(default_factory=lambda: array("I"))
-    in_file: Counter[int] = field(default_factory=Counter)
-
-
 class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
     """One incoming transfer, from the offer to the last file in place."""
 
@@ -316,11 +308,9 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         self._manifest: Manifest | None = None
         self._manifest_data = bytearray()
         self._manifest_checked = False
-        self._wanted: deque[int] = deque()
+        self._requests = TransferRequests(Manifest([]))
         self._arriving: dict[int, bytearray] = {}
         self._checking: set[int] = set()
-        self._copies: dict[int, _Copies] = {}
-        self._missing_in_file: dict[int, int] = {}
         self._open_files: set[int] = set()
         self._chunk_repairs: Counter[int] = Counter()
         self._file_repairs: Counter[int] = Counter()
@@ -398,6 +388,7 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
             raise RemoteProtocolError(detail="a manifest that differs from its offer")
         self.state = ReceiverState.INVENTORY
         self._manifest = manifest
+        self._requests = TransferRequests(manifest)
         return [TakeInventory(manifest)]
 
     def _inventory_taken(self, event: InventoryTaken, now: float) -> list[Instruction]:
@@ -410,7 +401,9 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
             missing_bytes = asked_bytes = 0
             if file not in event.files:
                 self._open_files.add(file)
-                missing_bytes, asked_bytes = self._want(file, event.chunks, seen)
+                missing_bytes, asked_bytes = self._requests.want(
+                    file, event.chunks, seen
+                )
                 if not missing_bytes:
                     finish.append(FinishFile(file))
             self._stored_bytes += entry.size_bytes - missing_bytes
@@ -434,20 +427,14 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
             return []
         del self._arriving[fragment.chunk]
         self._checking.add(fragment.chunk)
-        copies = self._copies.get(fragment.chunk)
-        numbers = copies.numbers if copies else ()
-        return [StoreChunk(fragment.chunk, bytes(arriving), numbers)]
+        copies = self._requests.copies_of(fragment.chunk)
+        return [StoreChunk(fragment.chunk, bytes(arriving), copies)]
 
     def _chunk_stored(self, event: ChunkStored, now: float) -> list[Instruction]:
         size = self._settle(event.number)
-        copies = self._copies.pop(event.number, None) or _Copies()
-        copies.in_file[self._known_manifest().chunk(event.number).file] += 1
-        self._stored_bytes += size * copies.in_file.total()
-        finish: list[Instruction] = []
-        for file, stored in copies.in_file.items():
-            self._missing_in_file[file] -= stored
-            if self._missing_in_file[file] == 0:
-                finish.append(FinishFile(file))
+        stored, complete = self._requests.stored(event.number)
+        self._stored_bytes += size * stored
+        finish: list[Instruction] = [FinishFile(file) for file in complete]
         return finish + self._next_need(now)
 
     def _chunk_corrupt(self, event: ChunkCorrupt, now: float) -> list[Instruction]:
@@ -455,7 +442,7 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         self._chunk_repairs[event.number] += 1
         if self._chunk_repairs[event.number] > MAX_REPAIRS_PER_CHUNK:
             return self._fail(DigestMismatch(path=self._path_of(event.number)))
-        self._wanted.appendleft(event.number)
+        self._requests.wanted.appendleft(event.number)
         return self._next_need(now)
 
     def _file_finished(self, event: FileFinished, now: float) -> list[Instruction]:
@@ -467,7 +454,7 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         self._file_repairs[event.file] += 1
         if self._file_repairs[event.file] > MAX_REPAIRS_PER_FILE:
             return self._fail(DigestMismatch(path=manifest.files[event.file].path))
-        missing_bytes, _ = self._want(event.file, frozenset(), {})
+        missing_bytes, _ = self._requests.want(event.file, frozenset(), {})
         if not missing_bytes:
             return self._fail(DigestMismatch(path=manifest.files[event.file].path))
         self._stored_bytes = max(0, self._stored_bytes - missing_bytes)
@@ -496,62 +483,25 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
 
     # -- parts of transitions ------------------------------------------------------
 
-    def _want(
-        self, file: int, present: Collection[int], seen: dict[bytes, int]
-    ) -> tuple[int, int]:
-        """Queue what a file lacks: each of its missing chunks, equal ones once.
-
-        Reads the packed lists, since this is done for a whole package at once.
-
-        Args:
-            file: which one.
-            present: the chunks that are here.
-            seen: the chunks that are queued already, by digest and size.
-
-        Returns:
-            How many bytes the file lacks, and how many of them are asked for.
-        """
-        manifest = self._known_manifest()
-        sizes = manifest.files[file].chunk_sizes
-        digests = manifest.files[file].chunk_digests
-        missing = missing_bytes = asked_bytes = 0
-        for local, number in enumerate(manifest.chunks_of(file)):
-            digest = digests[local * DIGEST_BYTES : (local + 1) * DIGEST_BYTES]
-            if number in present or digest == HOLE:
-                continue
-            size = sizes[local * 4 : local * 4 + 4]
-            size_bytes = int.from_bytes(size)
-            missing += 1
-            missing_bytes += size_bytes
-            first = seen.setdefault(digest + size, number)
-            if first == number:
-                self._wanted.append(number)
-                asked_bytes += size_bytes
-            else:
-                copies = self._copies.setdefault(first, _Copies())
-                copies.numbers.append(number)
-                copies.in_file[file] += 1
-        self._missing_in_file[file] = missing
-        return missing_bytes, asked_bytes
-
     def _next_need(self, now: float, *, first: bool = False) -> list[Instruction]:
         """Ask for more once half the window is free; the first time, at once."""
+        wanted = self._requests.wanted
         if not first and (
-            not self._wanted or self._outstanding_bytes > REQUEST_WINDOW_BYTES // 2
+            not wanted or self._outstanding_bytes > REQUEST_WINDOW_BYTES // 2
         ):
             return []
         if not self._arriving:
             # The sender owed us nothing until now, however long our disk took.
             self._heard_at = now
         numbers: list[int] = []
-        while self._wanted and len(numbers) < MAX_NEED_RANGES:
-            size = self._size(self._wanted[0])
+        while wanted and len(numbers) < MAX_NEED_RANGES:
+            size = self._size(wanted[0])
             # The first chunk is always asked for, even one larger than the window.
             if self._outstanding_bytes and (
                 self._outstanding_bytes + size > REQUEST_WINDOW_BYTES
             ):
                 break
-            number = self._wanted.popleft()
+            number = wanted.popleft()
             self._arriving[number] = bytearray()
             self._outstanding_bytes += size
             numbers.append(number)

@@ -99,9 +99,7 @@ class Place:
 class ChunkStore:
     """One room's files below one folder, with an index of their chunks."""
 
-    def __init__(
-        self, root: Path, *, max_bytes: int, place: str | None = None
-    ) -> None:
+    def __init__(self, root: Path, *, max_bytes: int, place: str | None = None) -> None:
         """Open or make the store and let go of what is not whole.
 
         A folder that cannot be used makes a store that has nothing and keeps nothing.
