@@ -150,9 +150,14 @@ class ChunkStore:
             row = db.execute(
                 "SELECT id, chunking FROM files WHERE digest = ?", (entry.digest,)
             ).fetchone()
-            if _regular_size(target) != entry.size_bytes:
-                _link_or_copy(path, target, entry.size_bytes)
-            elif row is not None and row[1] == chunking:
+            # What was just verified also replaces what we have: that may have been
+            # changed, or be held by nobody else any more.
+            if not _link(path, target, entry.size_bytes) and (
+                _regular_size(target) != entry.size_bytes
+            ):
+                _remove(target)
+                _copy(path, target)
+            if row is not None and row[1] == chunking:
                 db.execute("UPDATE files SET used_at = ? WHERE id = ?", (now, row[0]))
                 return
             if row is not None:
@@ -495,15 +500,22 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _link_or_copy(source: Path, target: Path, size_bytes: int) -> None:
-    _remove(target)
+def _link(source: Path, target: Path, size_bytes: int) -> bool:
+    """Make `target` a link to a verified file; False where the disk knows no links."""
+    fresh = target.with_suffix(".new")
+    _remove(fresh)
     try:
-        os.link(source, target, follow_symlinks=False)
+        os.link(source, fresh, follow_symlinks=False)
     except (OSError, NotImplementedError):
-        _copy(source, target)
-    if _regular_size(target) != size_bytes:
-        _remove(target)
-        raise OSError(f"{source.name} is not the file that was verified")
+        return False
+    try:
+        if _regular_size(fresh) != size_bytes:
+            raise OSError(f"{source.name} is not the file that was verified")
+        fresh.replace(target)
+    finally:
+        # A rename over another link to the same file leaves both.
+        _remove(fresh)
+    return True
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -94,9 +94,12 @@ class Store(RuleBasedStateMachine):
         sizes = [path.stat().st_size for path in self._stored()]
         assert sum(sizes) <= self.limit
 
-    @rule(pieces=files)
-    def trim_while_it_is_leased(self, pieces: tuple[bytes, ...]) -> None:
-        digest = entry_of(pieces).digest
+    @precondition(lambda self: self.kept)
+    @rule(which=st.integers(0, 9))
+    def trim_while_it_is_leased(self, which: int) -> None:
+        self.discard_the_jobs()
+        kept = sorted(self.kept)
+        digest = entry_of(kept[which % len(kept)]).digest
         with self.second.lease([digest], self.now):
             before = self.store.file(digest)
             self.store.trim(self.now)

@@ -157,6 +157,16 @@ def test_many_digests_at_once(folder: Folder) -> None:
     assert set(folder.store.find(digests)) == set(digests)
 
 
+def test_the_file_verified_last_is_the_one_that_is_kept(folder: Folder) -> None:
+    data = noise(1)
+    folder.keep(data).write_bytes(noise(2))
+    again = folder.root / "again"
+    again.write_bytes(data)
+    folder.store.keep(again, entry_of(data), NOW)
+    assert folder.kept(data).samefile(again)
+    assert folder.chunk(data) == data[:CHUNK_BYTES]
+
+
 # -- what is not what it was --------------------------------------------------------
 
 
