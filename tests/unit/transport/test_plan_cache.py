@@ -143,7 +143,7 @@ def test_what_was_not_used_for_longest_goes_first(
     draft.write_bytes(b"half a plan")
     os.utime(draft, (0, 0))
     assert cache.find(keys[0])  # used now, though kept first
-    value = 3 if bound == "MAX_PLANS" else 3 * one_bytes + 2
+    value = 3 if bound == "MAX_PLANS" else 3 * one_bytes + 100
     monkeypatch.setattr(plan_cache, bound, value)
     cache.keep(KEY, ENTRY)
     left = [key.path for key in (KEY, *keys) if cache.find(key)]
