@@ -28,7 +28,7 @@ from sleap_rtc_plugin.protocol.fragments import (
     encode_fragment,
     fragments_of,
 )
-from sleap_rtc_plugin.protocol.manifest import Manifest
+from sleap_rtc_plugin.protocol.manifest import HOLE, Manifest, pack_chunks
 from sleap_rtc_plugin.protocol.session_string import SCHEME, Session
 
 VECTORS: Final = Path(__file__).parents[2] / "resources" / "vectors"
@@ -94,9 +94,23 @@ def fragments() -> dict[str, Any]:
 
 
 def manifest() -> dict[str, Any]:
-    """Return a manifest of three files and its bytes."""
-    made = machines.MANIFEST
-    data = made.encode()
+    """Return a manifest of four files, one with a hole, and its bytes."""
+    hole = pack_chunks([5], [HOLE])
+    data = b"ddd" + bytes(5)
+    holed = machines.entry("holed", data[:3])
+    made = Manifest(
+        [
+            *machines.MANIFEST.files,
+            msgspec.structs.replace(
+                holed,
+                size_bytes=len(data),
+                digest=blake3(data).digest(),
+                chunk_sizes=holed.chunk_sizes + hole[0],
+                chunk_digests=holed.chunk_digests + hole[1],
+            ),
+        ]
+    )
+    encoded = made.encode()
     return {
         "files": [
             {
@@ -108,9 +122,9 @@ def manifest() -> dict[str, Any]:
             }
             for entry in made.files
         ],
-        "contents": ["aaaabb", "ccc", ""],
-        "encoded": data.hex(),
-        "digest": blake3(data).hexdigest(),
+        "contents": ["aaaabb", "ccc", "", "ddd" + 5 * "\0"],
+        "encoded": encoded.hex(),
+        "digest": blake3(encoded).hexdigest(),
     }
 
 
