@@ -88,6 +88,14 @@ MAX_TRANSFERS_PER_LINK = 8
 TRANSFER_STALL_TIMEOUT_S = 60.0
 FREE_SPACE_FACTOR = 1.2
 
+# -- shared storage -----------------------------------------------------------
+PROBE_BYTES = 32
+# Shorter than a command's reply may take: a worker still says that its mount hangs.
+MOUNT_TIMEOUT_S = 10.0
+MAX_STUCK_CALLS = 4
+SHARED_RESULTS_TIMEOUT_S = 600.0
+SHARED_LEFT_OVER_AFTER_S = 7 * 24 * 3600.0
+
 # -- packages -----------------------------------------------------------------
 MAX_ZIP_MEMBERS = 10_000
 MAX_COMPRESSION_RATIO = 200
