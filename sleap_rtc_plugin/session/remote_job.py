@@ -43,6 +43,7 @@ from sleap_rtc_plugin.protocol.messages import (
     ZmqCtrl,
 )
 from sleap_rtc_plugin.session.result_import import ImportedResults, import_results
+from sleap_rtc_plugin.session.result_store import result_store
 from sleap_rtc_plugin.session.worker_link import WorkerLink
 from sleap_rtc_plugin.transport.effects import in_thread
 from sleap_rtc_plugin.transport.file_source import FileSource
@@ -211,22 +212,24 @@ class RemoteJob:
             RtcError: they did not arrive or are not acceptable.
         """
         incoming = output / INCOMING_FOLDER / self.job_id
-        area = StagingArea(incoming)
         command = JobFetch(command_id=new_command_id(), job_id=self.job_id)
-        async with self._link.offered_files(command) as meta:
-            totals = await self._link.receive(meta, area, on_progress)
-        try:
-            imported = await in_thread(
-                None,
-                import_results,
-                area.files,
-                output,
-                predictions_folder=predictions_folder,
-            )
-        except (UnsafeCheckpoint, UnsafeMember):
-            # What is refused is not left lying in a hidden folder either.
-            await in_thread(None, _remove_incoming, incoming)
-            raise
+        async with result_store(self._link.room_id) as store:
+            area = StagingArea(incoming, store=store)
+            async with self._link.offered_files(command) as meta:
+                totals = await self._link.receive(meta, area, on_progress)
+            try:
+                imported = await in_thread(
+                    None,
+                    import_results,
+                    area.files,
+                    output,
+                    predictions_folder=predictions_folder,
+                )
+            except (UnsafeCheckpoint, UnsafeMember):
+                # What is refused is not left lying in hidden folders either.
+                await in_thread(None, area.disown)
+                await in_thread(None, _remove_incoming, incoming)
+                raise
         await in_thread(None, _remove_incoming, incoming)
         return imported, totals
 

@@ -184,7 +184,7 @@ class RemoteSession:
             ice_servers=self._ice_servers,
         )
         self._connections.append(connection)
-        return WorkerLink(link, worker.name)
+        return WorkerLink(link, worker.name, self.session.room_id)
 
     def _on_relayed(self, message: RelayedMessage) -> None:
         match message:

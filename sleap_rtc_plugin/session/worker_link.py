@@ -61,10 +61,11 @@ T = TypeVar("T")
 class WorkerLink:
     """An authenticated link to a worker, as a client uses it."""
 
-    def __init__(self, link: Link, worker_name: str) -> None:
-        """Listen on `link`."""
+    def __init__(self, link: Link, worker_name: str, room_id: str = "") -> None:
+        """Listen on `link`; without its room, nothing of its results is kept."""
         self.link = link
         self.worker_name = worker_name
+        self.room_id = room_id
         self.pump = TransferPump(link)
         self._replies: dict[str, asyncio.Future[Reply]] = {}
         self._followers: dict[str, Callable[[StepEvent], None]] = {}

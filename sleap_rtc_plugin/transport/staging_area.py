@@ -2,7 +2,7 @@
 
 A part is named by its file's digest and checked chunk by chunk when a transfer
 begins, so what survived a crash is reused and a torn write is not. What a chunk store
-has is copied then, and holes are left out. Blocking calls, made in one thread at a time
+or shared storage has is copied then, and holes are left out. Blocking calls, made in one thread at a time
 by the transfer pump.
 """
 
@@ -24,6 +24,7 @@ from sleap_rtc_plugin.protocol.manifest import ChunkInfo, FileEntry, Manifest
 from sleap_rtc_plugin.transport.chunk_store import ChunkStore, Place
 from sleap_rtc_plugin.transport.effects import storage_error
 from sleap_rtc_plugin.transport.file_source import digest_of
+from sleap_rtc_plugin.transport.shared_storage import ReadChunk, SharedFolder
 
 __all__ = ["StagingArea", "sync_folder"]
 
@@ -39,7 +40,11 @@ class StagingArea:
     """A private folder that one transfer fills; a later transfer may go on with it."""
 
     def __init__(
-        self, root: Path, place: str | None = None, store: ChunkStore | None = None
+        self,
+        root: Path,
+        place: str | None = None,
+        store: ChunkStore | None = None,
+        shared: SharedFolder | None = None,
     ) -> None:
         """Use `root`, which no one else may write to; it is made when needed.
 
@@ -47,8 +52,10 @@ class StagingArea:
             root: the folder.
             place: what errors call it; a worker does not tell clients its paths.
             store: files of earlier packages, and where the arrived ones are kept.
+            shared: where the sender may have laid the files down.
         """
         self.root = root
+        self.shared = shared
         self._store = store
         self._place = place or str(root)
         self._parts = root / _PARTS
@@ -71,7 +78,8 @@ class StagingArea:
     def inventory(self, manifest: Manifest) -> tuple[frozenset[int], frozenset[int]]:
         """Find out what is here: verified chunks, and files already in place.
 
-        What the store has is brought here first. Holes count as here.
+        What the store or shared storage has is brought here first. Holes count as
+        here.
 
         Raises:
             DiskFull: what is missing does not fit.
@@ -96,6 +104,10 @@ class StagingArea:
                     self._keep(self._store, manifest.files[index])
                 for index in missing:
                     self._reuse(self._store, index, chunks)
+            if self.shared is not None:
+                with self.shared.reading() as read:
+                    for index in missing:
+                        self._take(read, index, chunks)
         except OSError as error:
             raise storage_error(
                 error, self.root, manifest.total_bytes, self._place
@@ -162,6 +174,12 @@ class StagingArea:
             self._close_part(file)
         if self._store is not None:
             self._store.trim(time.time())
+
+    def disown(self) -> None:
+        """Let the store forget the files, which turned out not to be wanted."""
+        if self._store is not None:
+            for entry in self._known_manifest().files:
+                self._store.drop(entry.digest)
 
     # -- parts ---------------------------------------------------------------------
 
@@ -240,6 +258,17 @@ class StagingArea:
                     if data is not None:
                         self._write(chunk, data)
                         present.add(chunk.number)
+
+    def _take(self, read: ReadChunk, file: int, present: set[int]) -> None:
+        """Copy what shared storage has of a file into its part, each chunk checked."""
+        manifest = self._known_manifest()
+        for number in manifest.chunks_of(file):
+            if number not in present:
+                chunk = manifest.chunk(number)
+                data = read(manifest.files[file], chunk)
+                if data is not None and digest_of(data) == chunk.digest:
+                    self._write(chunk, data)
+                    present.add(number)
 
     def _keep(self, store: ChunkStore, entry: FileEntry) -> None:
         store.keep(self.files / entry.path, entry, time.time())

@@ -15,7 +15,7 @@ from typing import Any
 
 from sleap_rtc_plugin.protocol.errors import RtcError
 from sleap_rtc_plugin.protocol.ids import clean_text
-from sleap_rtc_plugin.protocol.limits import CHUNK_BYTES, MAX_LINKS_PER_WORKER
+from sleap_rtc_plugin.protocol.limits import MAX_LINKS_PER_WORKER
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.protocol.signaling_messages import (
     IceServer,
@@ -64,7 +64,7 @@ class RTCWorkerClient:
         *,
         data_dir: Path,
         name: str = "",
-        chunk_size: int = CHUNK_BYTES,
+        chunk_size: int | None = None,
         gpu_id: int | None = None,
         shared_storage_root: Path | None = None,
         store_limit_bytes: int | None = None,
@@ -76,7 +76,8 @@ class RTCWorkerClient:
         Args:
             data_dir: where its jobs live; one worker at a time.
             name: what users call it; the host's name where empty.
-            chunk_size: bytes per chunk of what is sent home.
+            chunk_size: bytes per chunk of what is sent home; by default it is cut by
+                what it holds.
             gpu_id: the GPU to use, or None for all.
             shared_storage_root: a mount shared with clients.
             store_limit_bytes: how much of earlier packages is kept; 0 for nothing.

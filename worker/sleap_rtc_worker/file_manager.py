@@ -9,14 +9,11 @@ it, results leave from it. Blocking calls, made in threads by the job coordinato
     store/<room>/                  files of earlier packages, for that room alone
 """
 
-import contextlib
 import heapq
 import os
 import shutil
 from pathlib import Path
 from typing import Final
-
-from blake3 import blake3
 
 from sleap_rtc_plugin.protocol.errors import (
     ConfigRefused,
@@ -33,7 +30,6 @@ from sleap_rtc_plugin.protocol.images import (
     is_image_name,
 )
 from sleap_rtc_plugin.protocol.limits import (
-    CHUNK_BYTES,
     FREE_SPACE_FACTOR,
     GIB,
     MAX_CHUNK_BYTES,
@@ -49,6 +45,7 @@ from sleap_rtc_plugin.protocol.paths import path_fault
 from sleap_rtc_plugin.transport.chunk_store import ChunkStore
 from sleap_rtc_plugin.transport.effects import storage_error
 from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
+from sleap_rtc_plugin.transport.room_store import open_room_store, share_of_disk
 from sleap_rtc_plugin.transport.staging_area import StagingArea
 
 __all__ = ["FileManager"]
@@ -57,10 +54,6 @@ MODELS: Final = "models"
 # What earlier packages may take, unless the worker was told another limit.
 STORE_LIMIT_BYTES: Final = 50 * GIB
 STORE_DISK_SHARE: Final = 5
-# The stores of rooms that are not served now: how long, and how much of the limit.
-ROOM_IDLE_S: Final = 90 * 24 * 3600.0
-OTHER_ROOMS_SHARE: Final = 2
-_ROOM_NAME_BYTES: Final = 16
 
 
 class FileManager:
@@ -71,7 +64,7 @@ class FileManager:
         data_dir: Path,
         *,
         place: str = "the worker's disk",
-        chunk_size: int = CHUNK_BYTES,
+        chunk_size: int | None = None,
         shared_storage_root: Path | None = None,
         store_limit_bytes: int | None = None,
     ) -> None:
@@ -80,7 +73,8 @@ class FileManager:
         Args:
             data_dir: the worker's folder.
             place: what clients are told it is called.
-            chunk_size: bytes per chunk of what is sent home.
+            chunk_size: bytes per chunk of what is sent home; by default it is cut by
+                what it holds.
             shared_storage_root: a mount that clients may share with this worker.
             store_limit_bytes: how much of earlier packages is kept, 0 for nothing; by
                 default `STORE_LIMIT_BYTES`, but no more than a fifth of the disk.
@@ -88,12 +82,15 @@ class FileManager:
         self.data_dir = data_dir
         self._place = place
         self.shared_storage_root = shared_storage_root
-        self._chunk_bytes = min(max(chunk_size, 1), MAX_CHUNK_BYTES)
+        if chunk_size is not None:
+            chunk_size = min(max(chunk_size, 1), MAX_CHUNK_BYTES)
+        self._chunk_bytes = chunk_size
         self._jobs = data_dir / "jobs"
         self._jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
         if store_limit_bytes is None:
-            share = shutil.disk_usage(data_dir).total // STORE_DISK_SHARE
-            store_limit_bytes = min(STORE_LIMIT_BYTES, share)
+            store_limit_bytes = share_of_disk(
+                data_dir, STORE_LIMIT_BYTES, STORE_DISK_SHARE
+            )
         self._store_limit_bytes = store_limit_bytes
         self._store: ChunkStore | None = None
 
@@ -142,9 +139,6 @@ class FileManager:
     def open_store(self, room_id: str, now: float) -> None:
         """Use what earlier packages of a room left here, and keep the next ones.
 
-        Each room has a folder of its own, so that what one room sent is never found
-        from another. Stores of rooms that were not served for long are removed.
-
         Args:
             room_id: the room that is served from now on.
             now: Unix seconds.
@@ -152,23 +146,13 @@ class FileManager:
         self.close_store()
         if self._store_limit_bytes <= 0:
             return
-        stores = self.data_dir / "store"
-        name = blake3(room_id.encode()).hexdigest(length=_ROOM_NAME_BYTES)
-        others_bytes = 0
-        # A folder that cannot be used is the store's to tell.
-        with contextlib.suppress(OSError):
-            stores.mkdir(mode=0o700, exist_ok=True)
-            (stores / name).mkdir(mode=0o700, exist_ok=True)
-            os.utime(stores / name, (now, now))
-            others_bytes = _clear_other_rooms(
-                stores, name, self._store_limit_bytes // OTHER_ROOMS_SHARE, now
-            )
-        self._store = ChunkStore(
-            stores / name,
-            max_bytes=self._store_limit_bytes - others_bytes,
+        self._store = open_room_store(
+            self.data_dir / "store",
+            room_id,
+            limit_bytes=self._store_limit_bytes,
+            now=now,
             place=self._place,
         )
-        self._store.trim(now)
 
     def close_store(self) -> None:
         """Let go of the room's store."""
@@ -290,23 +274,6 @@ class FileManager:
                 shutil.rmtree(folder)
         except OSError as error:
             raise storage_error(error, folder) from None
-
-
-def _clear_other_rooms(stores: Path, name: str, limit_bytes: int, now: float) -> int:
-    """Remove stores of rooms but `name`; return the bytes of those that stay."""
-    rooms = sorted(
-        (folder.lstat().st_mtime, folder)
-        for folder in stores.iterdir()
-        if folder.name != name and folder.is_dir() and not folder.is_symlink()
-    )
-    left_bytes = limit_bytes
-    for used_at, folder in reversed(rooms):
-        size_bytes = sum(path.lstat().st_size for path in folder.rglob("*"))
-        if now - used_at > ROOM_IDLE_S or size_bytes > left_bytes:
-            shutil.rmtree(folder, ignore_errors=True)
-        else:
-            left_bytes -= size_bytes
-    return limit_bytes - left_bytes
 
 
 def _newest_images(folder: Path) -> list[str]:
