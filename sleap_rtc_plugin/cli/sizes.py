@@ -1,6 +1,6 @@
 """Sizes on the command line, as people write them: `20GB`, `1.5 TiB`, `0`.
 
-A click parameter type; knows nothing of what is measured.
+A type for click's options; knows nothing of what is measured.
 """
 
 import re
@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-__all__ = ["SizeType"]
+__all__ = ["parse_size"]
 
 _UNITS: Final = {
     "B": 1,
@@ -25,26 +25,19 @@ _UNITS: Final = {
 _SIZE: Final = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?([A-Za-z]{0,3})")
 
 
-class SizeType(click.ParamType):
-    """A number of bytes with its unit; 0 needs none."""
+def parse_size(text: str) -> int:
+    """Return the number of bytes; 0 needs no unit.
 
-    name = "size"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        """Return the number of bytes, or end the command with a sentence."""
-        if isinstance(value, int):
-            return value
-        found = _SIZE.fullmatch(str(value).strip())
-        number, unit = found.groups() if found else ("", "")
-        if found and not unit and not float(number):
-            return 0
-        if unit.upper() not in _UNITS:
-            self.fail(
-                f"{value} is not a size; write a number and its unit, as in 20GB or "
-                "500MB, or 0 for nothing",
-                param,
-                ctx,
-            )
-        return int(float(number) * _UNITS[unit.upper()])
+    Raises:
+        click.BadParameter: it is no size.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    number, unit = found.groups() if found else ("", "")
+    if found and not unit and not float(number):
+        return 0
+    if unit.upper() not in _UNITS:
+        raise click.BadParameter(
+            f"{text} is not a size; write a number and its unit, as in 20GB or 500MB, "
+            "or 0 for nothing"
+        )
+    return int(float(number) * _UNITS[unit.upper()])

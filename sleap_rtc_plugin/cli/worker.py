@@ -20,7 +20,7 @@ from sleap_rtc_plugin.cli.options import (
     set_up_logging,
     verbose_option,
 )
-from sleap_rtc_plugin.cli.sizes import SizeType
+from sleap_rtc_plugin.cli.sizes import parse_size
 from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
 from sleap_rtc_plugin.protocol.session_string import Session, is_signaling_url
 
@@ -94,7 +94,8 @@ class _Server:
 )
 @click.option(
     "--store-limit",
-    type=SizeType(),
+    type=parse_size,
+    metavar="SIZE",
     help="How much of earlier packages is kept, so that it need not be sent again: "
     "20GB, 500MB, or 0 for nothing.  [default: 50 GiB or a fifth of the disk, "
     "whichever is less]",

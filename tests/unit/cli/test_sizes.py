@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sleap_rtc_plugin.cli.main import group
-from sleap_rtc_plugin.cli.sizes import SizeType
+from sleap_rtc_plugin.cli.sizes import parse_size
 
 USAGE = 2
 
@@ -29,15 +29,11 @@ USAGE = 2
     ],
 )
 def test_a_size(text: str, size_bytes: int) -> None:
-    assert SizeType().convert(text, None, None) == size_bytes
+    assert parse_size(text) == size_bytes
 
 
 def test_the_largest_fits_into_an_index() -> None:
-    assert SizeType().convert("999999.999TiB", None, None) < 2**63
-
-
-def test_a_default_stays_what_it_is() -> None:
-    assert SizeType().convert(7, None, None) == 7
+    assert parse_size("999999.999TiB") < 2**63
 
 
 @pytest.mark.parametrize(
@@ -46,7 +42,7 @@ def test_a_default_stays_what_it_is() -> None:
 )
 def test_no_size(text: str) -> None:
     with pytest.raises(click.BadParameter) as raised:
-        SizeType().convert(text, None, None)
+        parse_size(text)
     assert "as in 20GB" in raised.value.message
 
 
