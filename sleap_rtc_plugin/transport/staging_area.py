@@ -2,8 +2,8 @@
 
 A part is named by its file's digest and checked chunk by chunk when a transfer
 begins, so what survived a crash is reused and a torn write is not. What a chunk store
-or shared storage has is copied then, and holes are left out. Blocking calls, made in one thread at a time
-by the transfer pump.
+or shared storage has is copied then, and holes are left out. Blocking calls, made in
+one thread at a time by the transfer pump.
 """
 
 import contextlib
