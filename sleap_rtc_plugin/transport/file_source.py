@@ -30,7 +30,7 @@ from sleap_rtc_plugin.transport.chunking import (
 )
 from sleap_rtc_plugin.transport.effects import storage_error
 from sleap_rtc_plugin.transport.frame_rows import find_frame_rows
-from sleap_rtc_plugin.transport.plan_cache import PlanCache, PlanKey
+from sleap_rtc_plugin.transport.plan_cache import Archive, PlanCache, PlanKey
 
 __all__ = ["FileSource", "digest_of"]
 
@@ -60,6 +60,7 @@ class FileSource:
         on_progress: Callable[[int], None] = lambda size_bytes: None,
         chunk_bytes: int | None = None,
         cache: PlanCache | None = None,
+        archive: Archive | None = None,
     ) -> "FileSource":
         """Read every file once and make the manifest.
 
@@ -71,6 +72,8 @@ class FileSource:
                 `MAX_CHUNK_BYTES`; without it they are cut by content.
             cache: spares files that were read before. Without it after
                 `SourceChanged`: such a file may look the same.
+            archive: what the files were extracted from a moment ago, each time into
+                another folder; large ones are then known by it.
 
         Raises:
             UnsafeMember: a path that may not cross the wire.
@@ -83,7 +86,11 @@ class FileSource:
             ]
         else:
             sizes = ChunkSizes.for_package(sum(_size_of(root, p) for p in paths))
-            entries = [_scan(root, path, on_progress, sizes, cache) for path in paths]
+            if cache is not None and archive is not None and not archive.is_unchanged:
+                cache = None
+            entries = [
+                _scan(root, path, on_progress, sizes, cache, archive) for path in paths
+            ]
         return cls(root, Manifest(entries))
 
     def read_chunk(self, chunk: ChunkInfo) -> bytes:
@@ -133,11 +140,14 @@ def _scan(
     on_progress: Callable[[int], None],
     sizes: ChunkSizes,
     cache: PlanCache | None,
+    archive: Archive | None,
 ) -> FileEntry:
     place = root / path
     try:
         with place.open("rb", buffering=0) as file:
-            key = PlanKey.of(place, os.fstat(file.fileno()), sizes)
+            status = os.fstat(file.fileno())
+            own_key = PlanKey.of(place, status, sizes)
+            key = archive.key_of(path, status.st_size, sizes) if archive else own_key
             known = cache.find(key) if cache else None
             if known is not None:
                 on_progress(known.size_bytes)
@@ -145,7 +155,8 @@ def _scan(
             rows = find_frame_rows(place, sizes.min_row_bytes)
             pieces = cut_by_content(file, rows, sizes)
             entry = _entry_of(path, pieces, on_progress)
-            if cache and key == PlanKey.of(place, os.fstat(file.fileno()), sizes):
+            is_same = own_key == PlanKey.of(place, os.fstat(file.fileno()), sizes)
+            if cache and is_same and (archive is None or archive.is_unchanged):
                 cache.keep(key, entry)
             return entry
     except OSError as error:

@@ -11,7 +11,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,7 @@ from sleap_rtc_plugin.protocol.limits import MAX_MANIFEST_BYTES, MIB
 from sleap_rtc_plugin.protocol.manifest import DIGEST_BYTES, FileEntry
 from sleap_rtc_plugin.transport.chunking import ChunkSizes
 
-__all__ = ["MAX_PLANS", "MAX_PLANS_BYTES", "PlanCache", "PlanKey"]
+__all__ = ["MAX_PLANS", "MAX_PLANS_BYTES", "Archive", "PlanCache", "PlanKey"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,42 @@ class PlanKey:
             inode=status.st_ino,
             sizes=sizes,
         )
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive that was just extracted: its files are what it is, wherever they lie.
+
+    Attributes:
+        path: the archive.
+        status: of the file, before anything was extracted from it.
+    """
+
+    path: Path
+    status: os.stat_result
+
+    @classmethod
+    def of(cls, path: Path) -> "Archive":
+        """Look at an archive that is about to be extracted.
+
+        Raises:
+            OSError: it is not there.
+        """
+        return cls(path, path.stat())
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the archive is still the one that was extracted."""
+        try:
+            now = PlanKey.of(self.path, self.path.stat(), ChunkSizes())
+        except OSError:
+            return False
+        return now == PlanKey.of(self.path, self.status, ChunkSizes())
+
+    def key_of(self, member: str, size_bytes: int, sizes: ChunkSizes) -> PlanKey:
+        """Return the key of a file that was extracted, by its path in the archive."""
+        key = PlanKey.of(self.path, self.status, sizes)
+        return replace(key, path=f"{key.path}\0{member}", size_bytes=size_bytes)
 
 
 class _Plan(Struct, frozen=True, array_like=True):

@@ -174,12 +174,15 @@ class JobCoordinator:
         """
         known = self._jobs.get(message.job_id)
         if known is not None:
-            same = (
-                known.record.package_digest == message.package_digest
-                and known.record.spec == message.spec
-            )
-            if not same:
+            if known.record.spec != message.spec:
                 raise JobConflict(job_id=message.job_id)
+            if known.record.package_digest != message.package_digest:
+                # A file changed on its way; only who sends it may say so.
+                if known.state is not JobState.STAGING or (
+                    known.record.submitter != submitter
+                ):
+                    raise JobConflict(job_id=message.job_id)
+                known.expect(message.package_digest, message.package_bytes)
             return known
         self._expire_abandoned()
         refusal = self.refusal(message.package_bytes)

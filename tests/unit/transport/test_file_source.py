@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -17,7 +18,7 @@ from sleap_rtc_plugin.protocol.limits import MIB
 from sleap_rtc_plugin.protocol.manifest import ChunkInfo
 from sleap_rtc_plugin.transport import file_source
 from sleap_rtc_plugin.transport.file_source import FileSource
-from sleap_rtc_plugin.transport.plan_cache import SETTLED_NS, PlanCache
+from sleap_rtc_plugin.transport.plan_cache import SETTLED_NS, Archive, PlanCache
 
 NAME = "labels.pkg.slp"
 NOISE = np.random.default_rng(0).bytes(5 * MIB)
@@ -162,3 +163,83 @@ def test_what_cannot_be_read(tmp_path: Path, chunk_bytes: int | None) -> None:
     for name in ("missing", "folder", "folder/missing"):
         with pytest.raises(StorageFailed):
             FileSource.scan(tmp_path, [name], chunk_bytes=chunk_bytes)
+
+
+# -- archives that are extracted anew each time ----------------------------------------
+
+
+def extracted(folder: Path, data: bytes = NOISE) -> Path:
+    folder.mkdir()
+    (folder / NAME).write_bytes(data)
+    return folder
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    path = tmp_path / "package.zip"
+    path.write_bytes(b"stands for a zip; nobody reads it here")
+    return path
+
+
+def test_what_was_extracted_is_known_by_its_archive(
+    tmp_path: Path, archive: Path, cache: PlanCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamp = Archive.of(archive)
+    first = FileSource.scan(
+        extracted(tmp_path / "1"), [NAME], cache=cache, archive=stamp
+    )
+
+    def not_again(*args: object) -> None:
+        raise AssertionError("it was read again")
+
+    monkeypatch.setattr(file_source, "cut_by_content", not_again)
+    again = extracted(tmp_path / "2")
+    second = FileSource.scan(again, [NAME], cache=cache, archive=Archive.of(archive))
+    assert second.manifest == first.manifest
+    assert rebuilt(second) == NOISE
+    # Another name in it is another file, and so is the same one elsewhere.
+    (again / "other").write_bytes(NOISE)
+    for name, more in (("other", {"archive": stamp}), (NAME, {})):
+        with pytest.raises(AssertionError, match="read again"):
+            FileSource.scan(again, [name], cache=cache, **more)
+
+
+@pytest.mark.parametrize("moment", ["before", "meanwhile", "after"])
+def test_an_archive_that_changed_vouches_for_nothing(
+    tmp_path: Path,
+    archive: Path,
+    cache: PlanCache,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:
+    cut = file_source.cut_by_content
+
+    def replace() -> None:
+        archive.write_bytes(
+            b"another zip, and longer than the one that was there before"
+        )
+
+    def replace_and_cut(*args: Any) -> Any:
+        replace()
+        return cut(*args)
+
+    stamp = Archive.of(archive)
+    if moment == "before":
+        replace()
+    if moment == "meanwhile":
+        monkeypatch.setattr(file_source, "cut_by_content", replace_and_cut)
+    FileSource.scan(extracted(tmp_path / "1"), [NAME], cache=cache, archive=stamp)
+    if moment == "after":
+        replace()
+    other = bytes(reversed(NOISE))
+    for number, known in enumerate((stamp, Archive.of(archive)), 2):
+        folder = extracted(tmp_path / str(number), other)
+        source = FileSource.scan(folder, [NAME], cache=cache, archive=known)
+        assert rebuilt(source) == other
+
+
+def test_an_archive_that_is_gone_vouches_for_nothing(archive: Path) -> None:
+    stamp = Archive.of(archive)
+    assert stamp.is_unchanged
+    archive.unlink()
+    assert not stamp.is_unchanged
