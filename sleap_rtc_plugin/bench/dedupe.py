@@ -150,14 +150,15 @@ def _planning(package: Path, plans: Path, repeats: int) -> list[dict[str, Any]]:
     cache = PlanCache(plans, clock_ns=lambda: time.time_ns() + SETTLED_NS)
     size_bytes = package.stat().st_size
 
-    def scan(cache: PlanCache | None = None) -> None:
+    def scan_what_is_known() -> None:
         FileSource.scan(package.parent, [package.name], cache=cache)
 
-    scan(cache)
+    scan_what_is_known()
     rows = []
-    for case, work in (
-        ("planning", scan),
-        ("planning what is known", lambda: scan(cache)),
+    for case, engine, work in (
+        ("planning", "ours", lambda: _scan_ours(package)),
+        ("planning", "FastCDC", lambda: _scan_with_fastcdc(package)),
+        ("planning what is known", "ours", scan_what_is_known),
     ):
         timed = [_timed(work) for _ in range(repeats)]
         wall_s = statistics.median(wall for wall, _ in timed)
@@ -165,7 +166,7 @@ def _planning(package: Path, plans: Path, repeats: int) -> list[dict[str, Any]]:
         rows.append(
             {
                 "case": case,
-                "engine": "ours",
+                "engine": engine,
                 "runs": repeats,
                 "mb_per_s": round(size_bytes / 1e6 / wall_s, 1),
                 "s_per_gib": round(wall_s * GIB / size_bytes, 4),
@@ -175,7 +176,7 @@ def _planning(package: Path, plans: Path, repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _timed(work: Callable[[], None]) -> tuple[float, float]:
+def _timed(work: Callable[[], object]) -> tuple[float, float]:
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - wall, time.process_time() - cpu

@@ -37,8 +37,14 @@ def test_a_small_project() -> None:
     assert needed["labels moved", "ours"] < 6
     assert needed["nothing changed", "ours"] == 0
     assert result.ratios["nothing changed, ours"] == 0
-    planned = {row["case"]: row for row in result.rows if "mb_per_s" in row}
-    assert set(planned) == {"planning", "planning what is known"}
+    planned = {
+        (row["case"], row["engine"]): row for row in result.rows if "mb_per_s" in row
+    }
+    assert set(planned) == {
+        ("planning", "ours"),
+        ("planning", "FastCDC"),
+        ("planning what is known", "ours"),
+    }
     assert all(row["mb_per_s"] > 0 for row in planned.values())
     assert len(said) == 3 + len(CASES)
 
