@@ -50,6 +50,7 @@ from sleap_rtc_plugin.session.worker_info import WorkerInfo
 from sleap_rtc_plugin.session.worker_link import WorkerLink
 from sleap_rtc_plugin.transport.effects import in_thread
 from sleap_rtc_plugin.transport.file_source import FileSource
+from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.transfer_pump import TransferTotals
 
 __all__ = [
@@ -78,6 +79,7 @@ class SubmissionPlan:
         worker: a worker's name, or None for the one with the shortest queue.
         detach: leave once the job is queued.
         keep_wandb_key: send the Weights & Biases key that the package holds.
+        shared_storage_root: where a folder is mounted that workers may mount too.
     """
 
     session: Session
@@ -86,6 +88,7 @@ class SubmissionPlan:
     worker: str | None = None
     detach: bool = False
     keep_wandb_key: bool = False
+    shared_storage_root: Path | None = None
 
 
 class Observer(Protocol):
@@ -146,8 +149,11 @@ class Submission:
             package, source = await in_thread(None, self._pack)
             self._watch.stop("package")
             self._offered(package, source)
+            root = self._plan.shared_storage_root
             async with RemoteSession(
-                self._plan.session, owner=package.spec.owner
+                self._plan.session,
+                owner=package.spec.owner,
+                shared_storage=SharedStorage(root) if root is not None else None,
             ) as session:
                 await self._submit(session, package, source)
         finally:

@@ -5,6 +5,7 @@ One side lays files down, the other takes them as a source of chunks, each check
 call has a deadline. Blocking, used in threads by the client's session and the worker.
 """
 
+import asyncio
 import contextlib
 import errno
 import logging
@@ -12,6 +13,7 @@ import os
 import secrets
 import shutil
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,15 +46,25 @@ from sleap_rtc_plugin.transport.contained_files import (
     rename_below,
     size_below,
 )
+from sleap_rtc_plugin.transport.effects import in_thread
 from sleap_rtc_plugin.transport.file_source import FileSource
 from sleap_rtc_plugin.transport.mount_calls import Mount, MountCaller
 
-__all__ = ["CopyStopped", "Laid", "Probe", "ReadChunk", "SharedFolder", "SharedStorage"]
+__all__ = [
+    "CopyStopped",
+    "Laid",
+    "Probe",
+    "ReadChunk",
+    "SharedFolder",
+    "SharedStorage",
+    "lay_in_thread",
+]
 
 logger = logging.getLogger(__name__)
 
 # What is written between two waits for the disk; it must fit into one deadline.
 SYNC_BYTES: Final = 32 * MIB
+REPORT_EVERY_BYTES: Final = 4 * MIB
 MAX_LEFT_OVERS_LOOKED_AT: Final = 10_000
 # Everybody makes a folder in these and only its owner removes it, as in /tmp.
 _COMMON_MODE: Final = 0o1777
@@ -320,6 +332,48 @@ class SharedFolder:
     def reading(self) -> contextlib.AbstractContextManager[ReadChunk]:
         """Return what reads chunks, in whose context the files stay open."""
         return self.storage.reading(self.path)
+
+
+async def lay_in_thread(
+    storage: SharedStorage,
+    source: FileSource,
+    path: str,
+    *,
+    on_laid: Laid = lambda laid_bytes: None,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> None:
+    """Copy files as `lay_files` does, off the event loop.
+
+    Where this is cancelled the copying ends soon. `on_laid` is told on the loop, now
+    and then, how many bytes are there by now.
+    """
+    loop = asyncio.get_running_loop()
+    is_cancelled = threading.Event()
+    laid = told = 0
+
+    def note(size_bytes: int) -> None:
+        nonlocal laid, told
+        laid += size_bytes
+        if laid - told >= REPORT_EVERY_BYTES or laid == source.manifest.total_bytes:
+            told = laid
+            loop.call_soon_threadsafe(on_laid, laid)
+
+    work = asyncio.ensure_future(
+        in_thread(
+            None,
+            storage.lay_files,
+            source,
+            path,
+            note,
+            lambda: is_cancelled.is_set() or is_stopped(),
+        )
+    )
+    try:
+        await asyncio.shield(work)
+    except asyncio.CancelledError:
+        is_cancelled.set()
+        await asyncio.gather(work, return_exceptions=True)
+        raise
 
 
 class _Reader:

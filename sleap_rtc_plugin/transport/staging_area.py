@@ -37,7 +37,10 @@ _ZEROS: Final = bytes(CHUNK_BYTES)
 
 
 class StagingArea:
-    """A private folder that one transfer fills; a later transfer may go on with it."""
+    """A private folder that one transfer fills; a later transfer may go on with it.
+
+    `shared_bytes` came from shared storage instead of over the link.
+    """
 
     def __init__(
         self,
@@ -56,6 +59,7 @@ class StagingArea:
         """
         self.root = root
         self.shared = shared
+        self.shared_bytes = 0
         self._store = store
         self._place = place or str(root)
         self._parts = root / _PARTS
@@ -269,6 +273,7 @@ class StagingArea:
                 if data is not None and digest_of(data) == chunk.digest:
                     self._write(chunk, data)
                     present.add(number)
+                    self.shared_bytes += len(data)
 
     def _keep(self, store: ChunkStore, entry: FileEntry) -> None:
         store.keep(self.files / entry.path, entry, time.time())

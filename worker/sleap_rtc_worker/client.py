@@ -26,6 +26,7 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
 from sleap_rtc_plugin.transport.account import AccountClient
 from sleap_rtc_plugin.transport.effects import in_thread
 from sleap_rtc_plugin.transport.peer import accept_offer
+from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
 from sleap_rtc_worker.capabilities import (
     WorkerCapabilities,
@@ -100,6 +101,10 @@ class RTCWorkerClient:
             shared_storage_root=shared_storage_root,
             store_limit_bytes=store_limit_bytes,
         )
+        self._shared_storage: SharedStorage | None = None
+        if shared_storage_root is not None:
+            place = f"The shared storage of the worker {self.name}"
+            self._shared_storage = SharedStorage(shared_storage_root, place=place)
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = RoomService(self._spawn)
         self._state = StateManager(
@@ -270,7 +275,10 @@ class RTCWorkerClient:
                 ice_servers=self._ice_servers,
             )
             service = LinkService(
-                link, coordinator=self._coordinator, journal=self._journal
+                link,
+                coordinator=self._coordinator,
+                journal=self._journal,
+                shared_storage=self._shared_storage,
             )
             logger.info("Linked with %s (%s)", link.peer_id, link.software)
             try:
