@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.packages import LABELS, extract, pad_labels, read_members, with_images
+from support.packages import (
+    LABELS,
+    bytes_on_disk,
+    extract,
+    pad_labels,
+    read_members,
+    with_images,
+)
 from support.programs import Program, Programs, Worker, wait_for
 
 MIB = 1024 * 1024
@@ -120,9 +127,8 @@ def wait_for_part(client: Program, data: Path, size_bytes: int) -> None:
     """Wait until so much of a package has arrived at the worker."""
 
     def arrived() -> bool:
-        parts = data.glob("jobs/*/package/parts/*.part")
         assert client.is_running, client.story()
-        return sum(part.stat().st_blocks * 512 for part in parts) > size_bytes
+        return bytes_on_disk(data, "jobs/*/package/parts/*.part") > size_bytes
 
     wait_for(arrived, "a part of the package")
 

@@ -3,6 +3,7 @@
 Each is what SLEAP would export; `rewrite` makes every variant a test needs.
 """
 
+import contextlib
 import os
 import shutil
 import zipfile
@@ -111,3 +112,13 @@ def with_images(
     members[LABELS] = labels.read_bytes()
     labels.unlink()
     return write_package(target, members)
+
+
+def bytes_on_disk(folder: Path, pattern: str) -> int:
+    """Return how much of files that are still being written has reached the disk."""
+    total_bytes = 0
+    for path in folder.glob(pattern):
+        # A part is renamed once it is whole.
+        with contextlib.suppress(FileNotFoundError):
+            total_bytes += path.stat().st_blocks * 512
+    return total_bytes
