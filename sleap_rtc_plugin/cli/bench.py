@@ -4,8 +4,9 @@ Figures go to a table, or to one JSON line; what is going on goes to stderr.
 """
 
 import importlib.util
+import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,6 +16,8 @@ from sleap_rtc_plugin.cli.options import run_async, set_up_logging, verbose_opti
 from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from sleap_rtc_plugin.bench.figures import BenchResult
 
 __all__ = ["bench"]
@@ -118,6 +121,42 @@ def gui(
     _print(result, as_json=as_json)
 
 
+@bench.command()
+@click.option(
+    "--frames",
+    type=click.IntRange(1, 10_000),
+    default=300,
+    show_default=True,
+    help="Labeled frames of the first package.",
+)
+@click.option(
+    "--added",
+    type=click.IntRange(1, 10_000),
+    default=20,
+    show_default=True,
+    help="Frames that are labeled later, here and there between the others.",
+)
+@click.option(
+    "--side-px",
+    type=click.IntRange(16, 8192),
+    default=1024,
+    show_default=True,
+    help="Side of the square frames, in pixels.",
+)
+@_often_option("--runs", 5, "How often planning is measured")
+@_json_option
+@verbose_option
+def dedupe(
+    frames: int, added: int, side_px: int, runs: int, as_json: bool, verbose: bool
+) -> None:
+    """Compare packages: how much of the next one a worker lacks that has the first."""
+    set_up_logging(verbose)
+    from sleap_rtc_plugin.bench.dedupe import PackagePlan, bench_dedupe
+
+    plan = PackagePlan(frame_count=frames, added_count=added, side_px=side_px)
+    _print(bench_dedupe(plan, runs, _say), as_json=as_json)
+
+
 def _say(text: str) -> None:
     click.echo(text, err=True)
 
@@ -134,17 +173,36 @@ def _print(result: "BenchResult", *, as_json: bool) -> None:
         click.echo(msgspec.json.encode(result).decode())
         return
     from rich.console import Console
+
+    console = Console()
+    # Rows of the same figures stand together.
+    for names, rows in itertools.groupby(result.rows, key=tuple):
+        figures = [name for name in names if name not in ("case", "engine")]
+        console.print(_table(figures, list(rows)))
+    ratios = {name: f"{ratio:.4g}" for name, ratio in result.ratios.items()}
+    for named in (ratios, result.machine):
+        if named:
+            console.print(", ".join(f"{k}: {v}" for k, v in named.items()))
+
+
+def _table(figures: Sequence[str], rows: Sequence[dict[str, Any]]) -> "Table":
+    """Return a table with the fewer of both, rows or figures, side by side."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    table.add_column("Figure")
-    for row in result.rows:
-        table.add_column(f"{row['case']}, {row['engine']}", justify="right")
-    for figure in [name for name in result.rows[0] if name not in ("case", "engine")]:
-        values = (row[figure] for row in result.rows)
-        table.add_row(figure, *("-" if v is None else str(v) for v in values))
-    console = Console()
-    console.print(table)
-    for named in (result.ratios, result.machine):
-        if named:
-            console.print(", ".join(f"{k}: {v}" for k, v in named.items()))
+    names = [f"{row['case']}, {row['engine']}" for row in rows]
+    cells = [
+        ["-" if row[figure] is None else str(row[figure]) for figure in figures]
+        for row in rows
+    ]
+    if len(rows) > len(figures):
+        first, columns, lines = "Case", figures, zip(names, cells, strict=True)
+    else:
+        turned = map(list, zip(*cells, strict=True))
+        first, columns, lines = "Figure", names, zip(figures, turned, strict=True)
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, values in lines:
+        table.add_row(name, *values)
+    return table

@@ -58,6 +58,7 @@ _PURPOSE_WORDS = {
     "package": "Sending the package",
     "results": "Bringing the results home",
 }
+_MOVED_WORDS = {"package": "Sent", "results": "Fetched"}
 
 
 class TerminalObserver:
@@ -135,18 +136,27 @@ class TerminalObserver:
     def transferring(self, purpose: str, totals: TransferTotals) -> None:
         """Bytes are moving."""
         done = totals.reused_bytes + totals.moved_bytes
+        is_verified = totals.verified_bytes >= totals.total_bytes
         began = self._began.setdefault(purpose, self._clock())
         elapsed = self._clock() - began
         rate = totals.moved_bytes / elapsed if elapsed > MIN_RATE_WINDOW_S else 0.0
-        left = (totals.total_bytes - done) / rate if rate else 0.0
-        is_done = done >= totals.total_bytes
+        left_s = max(0, totals.total_bytes - done) / rate if rate else None
         detail = f"{decimal(done)} of {decimal(totals.total_bytes)}"
         if totals.reused_bytes:
             detail += f", {decimal(totals.reused_bytes)} were there already"
-        detail += f", {decimal(int(rate))}/s"
-        if not is_done:
-            detail += f", {left:.0f} s left"
+        if rate:
+            detail += f", {decimal(int(rate))}/s"
+        if done < totals.total_bytes:
+            detail += f", {left_s:.0f} s left" if left_s is not None else ""
+        else:
+            detail += ", verified" if is_verified else ", being verified"
         self._draw(purpose, _PURPOSE_WORDS[purpose], done, totals.total_bytes, detail)
+        if is_verified:
+            # The last file's checks report the same totals again and again.
+            if purpose in self._finals:
+                return
+            self._finals.add(purpose)
+            self._say_moved(purpose, totals, elapsed)
         self._emit(
             {
                 "event": "transfer",
@@ -154,11 +164,24 @@ class TerminalObserver:
                 "bytes_total": totals.total_bytes,
                 "bytes_sent": totals.moved_bytes,
                 "bytes_reused": totals.reused_bytes,
+                "bytes_verified": totals.verified_bytes,
                 "bytes_per_s": round(rate),
+                "seconds_left": None if left_s is None else round(left_s, 1),
             },
-            thin=None if is_done else "transfer",
-            final=is_done,
+            thin=None if is_verified else "transfer",
         )
+
+    def _say_moved(
+        self, purpose: str, totals: TransferTotals, elapsed_s: float
+    ) -> None:
+        """Leave a line of what a transfer came to."""
+        words = f"{_MOVED_WORDS[purpose]} {decimal(totals.moved_bytes)}"
+        if totals.reused_bytes:
+            words += (
+                f" of {decimal(totals.total_bytes)}; "
+                f"{decimal(totals.reused_bytes)} were there already"
+            )
+        self.say(f"{words}; all of it verified after {elapsed_s:.1f} s.")
 
     def event(self, event: StepEvent, mirror: JobMirror) -> None:
         """Something happened to the job."""
@@ -228,16 +251,9 @@ class TerminalObserver:
 
     # -- JSON lines --------------------------------------------------------------------
 
-    def _emit(
-        self, line: dict[str, Any], *, thin: str | None = None, final: bool = False
-    ) -> None:
+    def _emit(self, line: dict[str, Any], *, thin: str | None = None) -> None:
         if not self._as_json:
             return
-        if final:
-            # The last file's checks report the same totals again and again.
-            if line.get("purpose") in self._finals:
-                return
-            self._finals.add(str(line.get("purpose")))
         if thin is not None:
             if self._clock() - self._json_at.get(thin, -1e9) < MIN_JSON_INTERVAL_S:
                 return

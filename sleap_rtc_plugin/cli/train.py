@@ -48,6 +48,14 @@ __all__ = ["run_submission", "train"]
     is_flag=True,
     help="Send the Weights & Biases key in the package; it is taken out otherwise.",
 )
+@click.option(
+    "--shared-storage-root",
+    envvar="SHARED_STORAGE_ROOT",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path),
+    help="Where this machine mounts a folder that the worker mounts too; files go "
+    "through it where they can.  [env: SHARED_STORAGE_ROOT]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines on stdout.")
 @verbose_option
 def train(
@@ -57,6 +65,7 @@ def train(
     output: Path,
     detach: bool,
     send_wandb_key: bool,
+    shared_storage_root: Path | None,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -82,6 +91,7 @@ def train(
         worker=worker,
         detach=detach,
         keep_wandb_key=send_wandb_key,
+        shared_storage_root=shared_storage_root,
     )
     _, code = asyncio.run(run_submission(plan, as_json=as_json, verbose=verbose))
     sys.exit(code)

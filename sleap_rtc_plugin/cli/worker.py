@@ -20,6 +20,7 @@ from sleap_rtc_plugin.cli.options import (
     set_up_logging,
     verbose_option,
 )
+from sleap_rtc_plugin.cli.sizes import parse_size
 from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
 from sleap_rtc_plugin.protocol.session_string import Session, is_signaling_url
 
@@ -91,6 +92,14 @@ class _Server:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A mount shared with clients.",
 )
+@click.option(
+    "--store-limit",
+    type=parse_size,
+    metavar="SIZE",
+    help="How much of earlier packages is kept, so that it need not be sent again: "
+    "20GB, 500MB, or 0 for nothing.  [default: 50 GiB or a fifth of the disk, "
+    "whichever is less]",
+)
 @verbose_option
 def worker(
     session: str | None,
@@ -102,6 +111,7 @@ def worker(
     gpu_id: int | None,
     data: Path | None,
     shared_storage_root: Path | None,
+    store_limit: int | None,
     verbose: bool,
 ) -> None:
     """Run a worker on this machine.
@@ -129,6 +139,7 @@ def worker(
             name=name,
             gpu_id=gpu_id,
             shared_storage_root=shared_storage_root,
+            store_limit_bytes=store_limit,
         )
         try:
             async with _session(client, session, signaling, server) as found:

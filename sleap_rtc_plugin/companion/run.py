@@ -42,11 +42,13 @@ from sleap_rtc_plugin.protocol.errors import (
     LocalProtocolError,
     ResultsIncomplete,
     RtcError,
+    SourceChanged,
     StorageFailed,
 )
 from sleap_rtc_plugin.protocol.job import JobState
 from sleap_rtc_plugin.protocol.messages import TrainStep
 from sleap_rtc_plugin.session.package_builder import build_package
+from sleap_rtc_plugin.session.package_scan import scan_package
 from sleap_rtc_plugin.session.run_records import RunRecord, RunRecords
 from sleap_rtc_plugin.session.run_request import RunRequest
 from sleap_rtc_plugin.session.submission import (
@@ -346,13 +348,21 @@ class Run:
         self._job = job
         self._tools.adopt(job)
         self._raise_if_cancelled()
-        await job.submit(source)
+        try:
+            await job.submit(source)
+        except SourceChanged:
+            # It may be complete now; as another job it would have to be another run.
+            again, source = await self._packed(make, folder, is_anew=True)
+            if again.spec != package.spec:
+                raise
+            self._raise_if_cancelled()
+            await job.submit(source)
         await self._note(phase="running")
         await in_thread(None, shutil.rmtree, folder, ignore_errors=True)
         return job
 
     async def _packed(
-        self, make: PackageMaker, folder: Path
+        self, make: PackageMaker, folder: Path, *, is_anew: bool = False
     ) -> tuple[TrainingPackage, FileSource]:
         loop = asyncio.get_running_loop()
 
@@ -372,14 +382,11 @@ class Run:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.rmtree(folder / OPENED, ignore_errors=True)
             package = make(folder, on_progress)
-            read = 0
-
-            def on_read(size_bytes: int) -> None:
-                nonlocal read
-                read += size_bytes
-                on_progress("reading", read, package.total_bytes)
-
-            return package, FileSource.scan(package.root, package.members, on_read)
+            return package, scan_package(
+                package,
+                lambda done, total: on_progress("reading", done, total),
+                is_anew=is_anew,
+            )
 
         package, source = await in_thread(None, work)
         spec = msgspec.structs.replace(

@@ -7,11 +7,13 @@ whoever sends such a frame.
 
 from typing import Final
 
-__all__ = ["FEATURES", "JOB_IMAGES", "JOB_LIST"]
+__all__ = ["FEATURES", "JOB_IMAGES", "JOB_LIST", "SHARED_STORAGE"]
 
 # JOB_LIST and JOB_DESCRIBE are understood.
 JOB_LIST: Final = "job-list"
 # JOB_FETCH understands `part`.
 JOB_IMAGES: Final = "job-images"
+# The frames about shared storage are understood, whether or not there is any.
+SHARED_STORAGE: Final = "shared-storage"
 
-FEATURES: Final = frozenset({JOB_LIST, JOB_IMAGES})
+FEATURES: Final = frozenset({JOB_LIST, JOB_IMAGES, SHARED_STORAGE})

@@ -68,6 +68,8 @@ MAX_EARLY_FRAMES = 64
 # -- transfers ----------------------------------------------------------------
 CHUNK_BYTES = 1 * MIB
 MAX_CHUNK_BYTES = 4 * MIB
+# What the 32 bits of a chunk's size can say; a hole is neither held nor sent.
+MAX_HOLE_BYTES = 2**32 - 1
 FRAGMENT_BYTES = 60 * KIB
 MAX_TRANSFER_FRAME_BYTES = 64 * KIB
 MAX_MANIFEST_BYTES = 32 * MIB
@@ -85,6 +87,14 @@ MAX_REPAIRS_PER_FILE = 1
 MAX_TRANSFERS_PER_LINK = 8
 TRANSFER_STALL_TIMEOUT_S = 60.0
 FREE_SPACE_FACTOR = 1.2
+
+# -- shared storage -----------------------------------------------------------
+PROBE_BYTES = 32
+# Shorter than a command's reply may take: a worker still says that its mount hangs.
+MOUNT_TIMEOUT_S = 10.0
+MAX_STUCK_CALLS = 4
+SHARED_RESULTS_TIMEOUT_S = 600.0
+SHARED_LEFT_OVER_AFTER_S = 7 * 24 * 3600.0
 
 # -- packages -----------------------------------------------------------------
 MAX_ZIP_MEMBERS = 10_000

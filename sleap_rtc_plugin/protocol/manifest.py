@@ -2,7 +2,8 @@
 
 A chunk is named by its number, counted through all files in order. Sizes and
 digests are packed as bytes, so that a manifest of a million chunks stays small.
-Made by the sender, checked here in full before the receiver asks for anything.
+A chunk of zeros may be a hole, which is neither asked for nor sent. Made by the
+sender, checked here in full before the receiver asks for anything.
 """
 
 import struct
@@ -24,9 +25,18 @@ from sleap_rtc_plugin.protocol.limits import (
 )
 from sleap_rtc_plugin.protocol.paths import check_paths
 
-__all__ = ["DIGEST_BYTES", "ChunkInfo", "FileEntry", "Manifest", "pack_chunks"]
+__all__ = [
+    "DIGEST_BYTES",
+    "HOLE",
+    "ChunkInfo",
+    "FileEntry",
+    "Manifest",
+    "pack_chunks",
+]
 
 DIGEST_BYTES: Final = 32
+# Stands for as many zero bytes as the chunk has; BLAKE3 of nothing known is this.
+HOLE: Final = bytes(DIGEST_BYTES)
 _SIZE: Final = struct.Struct("!I")
 
 
@@ -38,7 +48,7 @@ class FileEntry(Struct, frozen=True, array_like=True):
         size_bytes: the whole file.
         digest: BLAKE3 of the whole file, 32 bytes.
         chunk_sizes: unsigned 32-bit big-endian numbers, one per chunk.
-        chunk_digests: BLAKE3 of each chunk, 32 bytes each.
+        chunk_digests: BLAKE3 of each chunk, 32 bytes each; `HOLE` for a hole.
     """
 
     path: str
@@ -57,6 +67,11 @@ class ChunkInfo:
     offset: int
     size_bytes: int
     digest: bytes
+
+    @property
+    def is_hole(self) -> bool:
+        """Whether the chunk is so many zero bytes, which nobody sends."""
+        return self.digest == HOLE
 
 
 class _Wire(Struct, frozen=True, array_like=True):
@@ -160,7 +175,16 @@ def _check_entry(entry: FileEntry) -> list[int]:
         or len(entry.digest) != DIGEST_BYTES
         or len(entry.chunk_digests) != count * DIGEST_BYTES
         or entry.size_bytes != sum(sizes)
-        or any(not 0 < size <= MAX_CHUNK_BYTES for size in sizes)
+        or 0 in sizes
+        or any(
+            size > MAX_CHUNK_BYTES and not _is_hole(entry, local)
+            for local, size in enumerate(sizes)
+        )
     ):
         raise RemoteProtocolError(detail="a manifest entry that does not add up")
     return sizes
+
+
+def _is_hole(entry: FileEntry, local: int) -> bool:
+    """Whether the entry's chunk `local` is a hole, which may be of any size."""
+    return entry.chunk_digests.startswith(HOLE, local * DIGEST_BYTES)

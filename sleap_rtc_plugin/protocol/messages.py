@@ -53,8 +53,15 @@ __all__ = [
     "JobSummary",
     "KeepAlive",
     "NumberedEvent",
+    "PathError",
+    "PathValidated",
     "PredictStep",
     "ProgressReport",
+    "SharedInputPath",
+    "SharedJobComplete",
+    "SharedJobId",
+    "SharedOutputPath",
+    "SharedStorageJob",
     "Step",
     "StepEvent",
     "StopScope",
@@ -377,6 +384,77 @@ class FileDone(_Frame, frozen=True):
     error: ErrorInfo | None = None
 
 
+# -- shared storage ----------------------------------------------------------------
+
+
+class SharedJobId(_Frame, frozen=True):
+    """Ask to move this job's files through a folder that both sides mount.
+
+    `probe` names the file below `probes/` in which the client wrote a random nonce.
+    """
+
+    NAME: ClassVar[str] = "JOB_ID"
+    command_id: CommandId
+    job_id: JobId
+    probe: Hex32
+
+
+class SharedInputPath(_Frame, frozen=True):
+    """Name the folder, relative to the root, that the package will lie in."""
+
+    NAME: ClassVar[str] = "SHARED_INPUT_PATH"
+    command_id: CommandId
+    job_id: JobId
+    path: Path
+
+
+class SharedOutputPath(_Frame, frozen=True):
+    """Name the folder, relative to the root, that the results are to lie in.
+
+    Once it is validated they are copied there, which `JOB_COMPLETE` tells.
+    """
+
+    NAME: ClassVar[str] = "SHARED_OUTPUT_PATH"
+    command_id: CommandId
+    job_id: JobId
+    path: Path
+
+
+class PathValidated(_Frame, frozen=True):
+    """The worker can use what was named; `proof` answers a probe."""
+
+    NAME: ClassVar[str] = "PATH_VALIDATED"
+    command_id: CommandId
+    job_id: JobId
+    proof: Hex32 | None = None
+
+
+class PathError(_Frame, frozen=True):
+    """The worker cannot use it; the files go over the link."""
+
+    NAME: ClassVar[str] = "PATH_ERROR"
+    command_id: CommandId
+    job_id: JobId
+    error: ErrorInfo
+
+
+class SharedStorageJob(_Frame, frozen=True):
+    """The package lies in its folder; take stock there when it is offered."""
+
+    NAME: ClassVar[str] = "SHARED_STORAGE_JOB"
+    command_id: CommandId
+    job_id: JobId
+
+
+class SharedJobComplete(_Frame, frozen=True):
+    """The results lie in the folder that `SHARED_OUTPUT_PATH` named."""
+
+    NAME: ClassVar[str] = "JOB_COMPLETE"
+    command_id: CommandId
+    job_id: JobId
+    path: Path
+
+
 # -- numbered events of a job ----------------------------------------------------
 
 
@@ -455,6 +533,13 @@ CONTROL_TYPES = (
     FileMeta,
     FileNeed,
     FileDone,
+    SharedJobId,
+    SharedInputPath,
+    SharedOutputPath,
+    PathValidated,
+    PathError,
+    SharedStorageJob,
+    SharedJobComplete,
     JobEvent,
     ProgressReport,
     TrainLog,
@@ -480,6 +565,13 @@ ControlMessage = (
     | FileMeta
     | FileNeed
     | FileDone
+    | SharedJobId
+    | SharedInputPath
+    | SharedOutputPath
+    | PathValidated
+    | PathError
+    | SharedStorageJob
+    | SharedJobComplete
     | JobEvent
     | ProgressReport
     | TrainLog

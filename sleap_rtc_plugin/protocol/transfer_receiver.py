@@ -1,12 +1,13 @@
 """The receiving half of a file transfer: it knows what it has and asks for the rest.
 
 Resume, repair and first sending are one path: take stock, ask, check, put in place.
-Pure; `transport.transfer_pump` performs the instructions and reports back. At most
+Holes are not asked for, and equal chunks are asked for once. Pure;
+`transport.transfer_pump` performs the instructions and reports back. At most
 `REQUEST_WINDOW_BYTES` are asked for and not yet stored, which bounds the memory.
 """
 
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
@@ -35,6 +36,7 @@ from sleap_rtc_plugin.protocol.limits import (
 from sleap_rtc_plugin.protocol.machine import Machine, Remote
 from sleap_rtc_plugin.protocol.manifest import Manifest
 from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed
+from sleap_rtc_plugin.protocol.transfer_requests import TransferRequests
 
 __all__ = [
     "Begin",
@@ -77,7 +79,12 @@ class ReceiverState(StrEnum):
 
 @dataclass(frozen=True)
 class Begin:
-    """The offer was accepted; start asking."""
+    """The offer was accepted; start asking.
+
+    `manifest` is what an earlier transfer brought under the offered digest, or empty.
+    """
+
+    manifest: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -189,10 +196,14 @@ class TakeInventory:
 
 @dataclass(frozen=True)
 class StoreChunk:
-    """Check this chunk's digest and write it; report stored or corrupt."""
+    """Check this chunk's digest and write it; report stored or corrupt.
+
+    `copies` are further chunks of the same bytes, to be written as well.
+    """
 
     number: int
     data: bytes
+    copies: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -297,10 +308,9 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         self._manifest: Manifest | None = None
         self._manifest_data = bytearray()
         self._manifest_checked = False
-        self._wanted: deque[int] = deque()
+        self._requests = TransferRequests(Manifest([]))
         self._arriving: dict[int, bytearray] = {}
         self._checking: set[int] = set()
-        self._missing_in_file: dict[int, int] = {}
         self._open_files: set[int] = set()
         self._chunk_repairs: Counter[int] = Counter()
         self._file_repairs: Counter[int] = Counter()
@@ -342,6 +352,9 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
     def _begin(self, event: Begin, now: float) -> list[Instruction]:
         self.state = ReceiverState.MANIFEST
         self._heard_at = now
+        if len(event.manifest) == self._meta.manifest_bytes:
+            self._manifest_checked = True
+            return [CheckManifest(event.manifest)]
         need = FileNeed(transfer_id=self._meta.transfer_id, manifest=True)
         return [SendControl(need)]
 
@@ -375,6 +388,7 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
             raise RemoteProtocolError(detail="a manifest that differs from its offer")
         self.state = ReceiverState.INVENTORY
         self._manifest = manifest
+        self._requests = TransferRequests(manifest)
         return [TakeInventory(manifest)]
 
     def _inventory_taken(self, event: InventoryTaken, now: float) -> list[Instruction]:
@@ -382,18 +396,18 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         self.state = ReceiverState.RECEIVING
         self._heard_at = now
         finish: list[Instruction] = []
+        seen: dict[bytes, int] = {}
         for file, entry in enumerate(manifest.files):
-            if file in event.files:
-                self._count_reused(entry.size_bytes)
-                continue
-            self._open_files.add(file)
-            missing = [n for n in manifest.chunks_of(file) if n not in event.chunks]
-            self._missing_in_file[file] = len(missing)
-            self._wanted.extend(missing)
-            absent = sum(manifest.chunk(n).size_bytes for n in missing)
-            self._count_reused(entry.size_bytes - absent)
-            if not missing:
-                finish.append(FinishFile(file))
+            missing_bytes = asked_bytes = 0
+            if file not in event.files:
+                self._open_files.add(file)
+                missing_bytes, asked_bytes = self._requests.want(
+                    file, event.chunks, seen
+                )
+                if not missing_bytes:
+                    finish.append(FinishFile(file))
+            self._stored_bytes += entry.size_bytes - missing_bytes
+            self._reused_bytes += entry.size_bytes - asked_bytes
         return finish + self._next_need(now, first=True) + self._complete_if_done()
 
     def _chunk_fragment(self, event: FragmentReceived, now: float) -> list[Instruction]:
@@ -413,16 +427,14 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
             return []
         del self._arriving[fragment.chunk]
         self._checking.add(fragment.chunk)
-        return [StoreChunk(fragment.chunk, bytes(arriving))]
+        copies = self._requests.copies_of(fragment.chunk)
+        return [StoreChunk(fragment.chunk, bytes(arriving), copies)]
 
     def _chunk_stored(self, event: ChunkStored, now: float) -> list[Instruction]:
         size = self._settle(event.number)
-        self._stored_bytes += size
-        file = self._known_manifest().chunk(event.number).file
-        self._missing_in_file[file] -= 1
-        finish: list[Instruction] = []
-        if self._missing_in_file[file] == 0:
-            finish = [FinishFile(file)]
+        stored, complete = self._requests.stored(event.number)
+        self._stored_bytes += size * stored
+        finish: list[Instruction] = [FinishFile(file) for file in complete]
         return finish + self._next_need(now)
 
     def _chunk_corrupt(self, event: ChunkCorrupt, now: float) -> list[Instruction]:
@@ -430,7 +442,7 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         self._chunk_repairs[event.number] += 1
         if self._chunk_repairs[event.number] > MAX_REPAIRS_PER_CHUNK:
             return self._fail(DigestMismatch(path=self._path_of(event.number)))
-        self._wanted.appendleft(event.number)
+        self._requests.wanted.appendleft(event.number)
         return self._next_need(now)
 
     def _file_finished(self, event: FileFinished, now: float) -> list[Instruction]:
@@ -442,14 +454,10 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         self._file_repairs[event.file] += 1
         if self._file_repairs[event.file] > MAX_REPAIRS_PER_FILE:
             return self._fail(DigestMismatch(path=manifest.files[event.file].path))
-        chunks = manifest.chunks_of(event.file)
-        if not chunks:
+        missing_bytes, _ = self._requests.want(event.file, frozenset(), {})
+        if not missing_bytes:
             return self._fail(DigestMismatch(path=manifest.files[event.file].path))
-        self._missing_in_file[event.file] = len(chunks)
-        self._wanted.extend(chunks)
-        self._stored_bytes = max(
-            0, self._stored_bytes - manifest.files[event.file].size_bytes
-        )
+        self._stored_bytes = max(0, self._stored_bytes - missing_bytes)
         return self._next_need(now)
 
     def _storage_broke(self, event: StorageBroke, now: float) -> list[Instruction]:
@@ -477,22 +485,23 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
 
     def _next_need(self, now: float, *, first: bool = False) -> list[Instruction]:
         """Ask for more once half the window is free; the first time, at once."""
+        wanted = self._requests.wanted
         if not first and (
-            not self._wanted or self._outstanding_bytes > REQUEST_WINDOW_BYTES // 2
+            not wanted or self._outstanding_bytes > REQUEST_WINDOW_BYTES // 2
         ):
             return []
         if not self._arriving:
             # The sender owed us nothing until now, however long our disk took.
             self._heard_at = now
         numbers: list[int] = []
-        while self._wanted and len(numbers) < MAX_NEED_RANGES:
-            size = self._size(self._wanted[0])
+        while wanted and len(numbers) < MAX_NEED_RANGES:
+            size = self._size(wanted[0])
             # The first chunk is always asked for, even one larger than the window.
             if self._outstanding_bytes and (
                 self._outstanding_bytes + size > REQUEST_WINDOW_BYTES
             ):
                 break
-            number = self._wanted.popleft()
+            number = wanted.popleft()
             self._arriving[number] = bytearray()
             self._outstanding_bytes += size
             numbers.append(number)
@@ -526,10 +535,6 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         size = self._size(number)
         self._outstanding_bytes -= size
         return size
-
-    def _count_reused(self, size_bytes: int) -> None:
-        self._reused_bytes += size_bytes
-        self._stored_bytes += size_bytes
 
     def _size(self, number: int) -> int:
         return self._known_manifest().chunk(number).size_bytes

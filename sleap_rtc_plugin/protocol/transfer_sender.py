@@ -21,7 +21,13 @@ from sleap_rtc_plugin.protocol.limits import (
     MAX_REPAIRS_PER_FILE,
 )
 from sleap_rtc_plugin.protocol.machine import Machine, Remote
-from sleap_rtc_plugin.protocol.manifest import ChunkInfo, Manifest
+from sleap_rtc_plugin.protocol.manifest import (
+    DIGEST_BYTES,
+    HOLE,
+    ChunkInfo,
+    FileEntry,
+    Manifest,
+)
 from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed
 
 __all__ = [
@@ -184,7 +190,9 @@ class TransferSender(Machine[SenderState, Event, Instruction]):
         return [WorkReady()]
 
     def _want(self, first: int, last: int) -> None:
-        if not 0 <= first <= last < self._manifest.chunk_count:
+        if not 0 <= first <= last < self._manifest.chunk_count or (
+            _holds_hole(self._manifest, first, last)
+        ):
             raise RemoteProtocolError(detail="a chunk that was not offered")
         if len(self._wanted) >= MAX_NEED_RANGES * 2:
             raise RemoteProtocolError(detail="more requests than can be kept")
@@ -208,3 +216,30 @@ class TransferSender(Machine[SenderState, Event, Instruction]):
         self._wanted.clear()
         done = FileDone(transfer_id=self._meta.transfer_id, error=event.error.to_wire())
         return [Offered(done), TransferFailed(event.error)]
+
+
+def _holds_hole(manifest: Manifest, first: int, last: int) -> bool:
+    """Tell whether some chunk of a range is a hole, which is offered to nobody."""
+    number = first
+    while number <= last:
+        file = manifest.chunk(number).file
+        chunks = manifest.chunks_of(file)
+        end = min(last + 1, chunks.stop)
+        if _is_hole_among(
+            manifest.files[file], number - chunks.start, end - chunks.start
+        ):
+            return True
+        number = end
+    return False
+
+
+def _is_hole_among(entry: FileEntry, begin: int, end: int) -> bool:
+    """Look through a file's packed digests, from chunk `begin` to before `end`."""
+    at = begin * DIGEST_BYTES
+    while (at := entry.chunk_digests.find(HOLE, at, end * DIGEST_BYTES)) >= 0:
+        into = at % DIGEST_BYTES
+        if not into:
+            return True
+        # The zeros of two digests side by side are none.
+        at += DIGEST_BYTES - into
+    return False

@@ -22,6 +22,7 @@ from sleap_rtc_plugin.session.remote_session import RemoteSession
 from sleap_rtc_plugin.session.worker_info import WorkerInfo
 from sleap_rtc_plugin.session.worker_link import WorkerLink
 from sleap_rtc_plugin.transport.effects import monotonic
+from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 
 __all__ = ["Lab", "Probe", "WorkerSeen"]
 
@@ -64,6 +65,7 @@ class Lab:
     Args:
         session: the room and its secret.
         owner: shown to the room.
+        shared_storage: a folder that workers may mount as well.
         on_workers: told who is in the room, every few seconds.
         on_offline: told why the room cannot be reached, once each time, and again if
             it is for good: then the error is not retryable.
@@ -75,12 +77,14 @@ class Lab:
         session: Session,
         *,
         owner: str,
+        shared_storage: SharedStorage | None = None,
         on_workers: Callable[[Sequence[WorkerSeen]], None],
         on_offline: Callable[[RtcError], None],
         on_online: Callable[[], None],
     ) -> None:
         self.session = session
         self._owner = owner
+        self._shared_storage = shared_storage
         self._on_workers = on_workers
         self._on_offline = on_offline
         self._on_online = on_online
@@ -203,7 +207,9 @@ class Lab:
     # -- going and coming --------------------------------------------------------------
 
     async def _enter_room(self) -> RemoteSession:
-        room = RemoteSession(self.session, owner=self._owner)
+        room = RemoteSession(
+            self.session, owner=self._owner, shared_storage=self._shared_storage
+        )
         await room.__aenter__()
         return room
 

@@ -43,6 +43,12 @@ from sleap_rtc_plugin.protocol.messages import (
     ZmqCtrl,
 )
 from sleap_rtc_plugin.session.result_import import ImportedResults, import_results
+from sleap_rtc_plugin.session.result_store import result_store
+from sleap_rtc_plugin.session.shared_files import (
+    moved_too,
+    shared_package,
+    shared_results,
+)
 from sleap_rtc_plugin.session.worker_link import WorkerLink
 from sleap_rtc_plugin.transport.effects import in_thread
 from sleap_rtc_plugin.transport.file_source import FileSource
@@ -147,12 +153,23 @@ class RemoteJob:
         Raises:
             RtcError: it did not arrive in full; trying again goes on from there.
         """
-        try:
-            return await self._link.pump.send(
-                source, job_id=self.job_id, purpose="package", on_progress=on_progress
-            )
-        except LinkClosed:
-            raise self._link.vanished("the package was on its way") from None
+        async with shared_package(
+            self._link,
+            self.job_id,
+            source,
+            on_progress,
+            has_ended=lambda: self.mirror.has_ended,
+        ) as with_laid:
+            try:
+                totals = await self._link.pump.send(
+                    source,
+                    job_id=self.job_id,
+                    purpose="package",
+                    on_progress=lambda totals: on_progress(with_laid(totals)),
+                )
+            except LinkClosed:
+                raise self._link.vanished("the package was on its way") from None
+            return with_laid(totals)
 
     async def attach(self, on_event: OnEvent) -> None:
         """Ask for every event that is not known yet, and those to come."""
@@ -211,24 +228,33 @@ class RemoteJob:
             RtcError: they did not arrive or are not acceptable.
         """
         incoming = output / INCOMING_FOLDER / self.job_id
-        area = StagingArea(incoming)
         command = JobFetch(command_id=new_command_id(), job_id=self.job_id)
-        async with self._link.offered_files(command) as meta:
-            totals = await self._link.receive(meta, area, on_progress)
-        try:
-            imported = await in_thread(
-                None,
-                import_results,
-                area.files,
-                output,
-                predictions_folder=predictions_folder,
-            )
-        except (UnsafeCheckpoint, UnsafeMember):
-            # What is refused is not left lying in a hidden folder either.
-            await in_thread(None, _remove_incoming, incoming)
-            raise
+        async with (
+            result_store(self._link.room_id) as store,
+            shared_results(self._link, self.job_id) as shared,
+        ):
+            area = StagingArea(incoming, store=store, shared=shared)
+            async with self._link.offered_files(command) as meta:
+                totals = await self._link.receive(
+                    meta,
+                    area,
+                    lambda totals: on_progress(moved_too(totals, area.shared_bytes)),
+                )
+            try:
+                imported = await in_thread(
+                    None,
+                    import_results,
+                    area.files,
+                    output,
+                    predictions_folder=predictions_folder,
+                )
+            except (UnsafeCheckpoint, UnsafeMember):
+                # What is refused is not left lying in hidden folders either.
+                await in_thread(None, area.disown)
+                await in_thread(None, _remove_incoming, incoming)
+                raise
         await in_thread(None, _remove_incoming, incoming)
-        return imported, totals
+        return imported, moved_too(totals, area.shared_bytes)
 
     # -- events --------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ from sleap_rtc_plugin.session.worker_link import WorkerLink
 from sleap_rtc_plugin.transport.account import AccountClient
 from sleap_rtc_plugin.transport.effects import monotonic
 from sleap_rtc_plugin.transport.peer import PeerConnection, connect_to_worker
+from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
 
 __all__ = ["RemoteSession"]
@@ -50,9 +51,22 @@ logger = logging.getLogger(__name__)
 class RemoteSession:
     """One client in one room. Use as an async context manager."""
 
-    def __init__(self, session: Session, *, owner: str = "") -> None:
-        """Prepare to enter the room of `session`; `owner` is shown to the room."""
+    def __init__(
+        self,
+        session: Session,
+        *,
+        owner: str = "",
+        shared_storage: SharedStorage | None = None,
+    ) -> None:
+        """Prepare to enter a room.
+
+        Args:
+            session: the room and its secret.
+            owner: shown to the room.
+            shared_storage: a folder that workers may mount as well.
+        """
         self.session = session
+        self._shared_storage = shared_storage
         self._answers: asyncio.Queue[RelayedAnswer] = asyncio.Queue()
         self._responses: dict[str, asyncio.Future[JobResponse]] = {}
         self._connections: list[PeerConnection] = []
@@ -184,7 +198,7 @@ class RemoteSession:
             ice_servers=self._ice_servers,
         )
         self._connections.append(connection)
-        return WorkerLink(link, worker.name)
+        return WorkerLink(link, worker.name, self.session.room_id, self._shared_storage)
 
     def _on_relayed(self, message: RelayedMessage) -> None:
         match message:

@@ -39,12 +39,14 @@ logger = logging.getLogger(__name__)
 CONFIG_DIR_VARIABLE: Final = "SLEAP_REMOTE_CONFIG_DIR"
 MAX_SETTINGS_BYTES: Final = 1 * MIB
 MAX_ROOMS: Final = 50
+MAX_FOLDER_PATH_CHARS: Final = 4096
 # The lock is held for a millisecond; who waits longer goes on without it.
 LOCK_TIMEOUT_S: Final = 0.5
 LOCK_RETRY_S: Final = 0.01
 _FILE: Final = "settings.json"
 
 Id = Annotated[str, Meta(max_length=MAX_ID_LENGTH)]
+FolderPath = Annotated[str, Meta(max_length=MAX_FOLDER_PATH_CHARS)]
 Url = Annotated[str, Meta(max_length=MAX_URL_CHARS)]
 
 
@@ -68,6 +70,8 @@ class Settings(Struct, kw_only=True, dict=True):
         last_room_id: the room that was entered last.
         last_worker: the worker that was chosen last.
         remember: whether the next room is to be remembered.
+        shared_storage_root: where this machine mounts a folder that workers mount as
+            well; files may go through it. Set in the file, or by the environment.
         rooms: those remembered, changed by `change_rooms` only.
     """
 
@@ -76,6 +80,7 @@ class Settings(Struct, kw_only=True, dict=True):
     last_room_id: Id = ""
     last_worker: Id = ""
     remember: bool = True
+    shared_storage_root: FolderPath = ""
     rooms: list[RememberedRoom] = []
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ from sleap_rtc_plugin.protocol.errors import (
     JobLost,
     ResultsIncomplete,
     RtcError,
+    SourceChanged,
     WorkerNotFound,
 )
 from sleap_rtc_plugin.protocol.ids import clean_text, new_job_id
@@ -34,6 +35,7 @@ from sleap_rtc_plugin.protocol.messages import (
     TrainStep,
 )
 from sleap_rtc_plugin.protocol.session_string import Session
+from sleap_rtc_plugin.session.package_scan import scan_package
 from sleap_rtc_plugin.session.pending_jobs import (
     PendingJob,
     PendingJobs,
@@ -48,6 +50,7 @@ from sleap_rtc_plugin.session.worker_info import WorkerInfo
 from sleap_rtc_plugin.session.worker_link import WorkerLink
 from sleap_rtc_plugin.transport.effects import in_thread
 from sleap_rtc_plugin.transport.file_source import FileSource
+from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.transfer_pump import TransferTotals
 
 __all__ = [
@@ -76,6 +79,7 @@ class SubmissionPlan:
         worker: a worker's name, or None for the one with the shortest queue.
         detach: leave once the job is queued.
         keep_wandb_key: send the Weights & Biases key that the package holds.
+        shared_storage_root: where a folder is mounted that workers may mount too.
     """
 
     session: Session
@@ -84,6 +88,7 @@ class SubmissionPlan:
     worker: str | None = None
     detach: bool = False
     keep_wandb_key: bool = False
+    shared_storage_root: Path | None = None
 
 
 class Observer(Protocol):
@@ -127,6 +132,8 @@ class Submission:
         self._pending = pending or PendingJobs()
         self._watch = Stopwatch(report.seconds)
         self._key = ""
+        self._workdir = Path()
+        self._worker_id = ""
 
     async def run(self) -> None:
         """Carry it through.
@@ -136,46 +143,43 @@ class Submission:
             FileNotFoundError: the package does not exist.
             Detached: the user left; the job goes on.
         """
-        workdir = await in_thread(None, _make_workdir)
+        self._workdir = await in_thread(None, _make_workdir)
         try:
             self._watch.start("package")
-            package = await in_thread(None, self._open, workdir)
-            source = await in_thread(None, self._scan, package)
+            package, source = await in_thread(None, self._pack)
             self._watch.stop("package")
-            self._report.bytes_total = source.manifest.total_bytes
-            self._key = submission_key(
-                room_id=self._plan.session.room_id,
-                package_digest=source.manifest_digest,
-                spec=msgspec.json.encode(package.spec),
-                output=self._plan.output.resolve(),
-            )
+            self._offered(package, source)
+            root = self._plan.shared_storage_root
             async with RemoteSession(
-                self._plan.session, owner=package.spec.owner
+                self._plan.session,
+                owner=package.spec.owner,
+                shared_storage=SharedStorage(root) if root is not None else None,
             ) as session:
                 await self._submit(session, package, source)
         finally:
-            await in_thread(None, shutil.rmtree, workdir, ignore_errors=True)
+            await in_thread(None, shutil.rmtree, self._workdir, ignore_errors=True)
 
     # -- the package -----------------------------------------------------------------
 
-    def _open(self, workdir: Path) -> TrainingPackage:
+    def _pack(self, *, is_anew: bool = False) -> tuple[TrainingPackage, FileSource]:
         package = open_package(
-            self._plan.package, workdir, keep_wandb_key=self._plan.keep_wandb_key
+            self._plan.package, self._workdir, keep_wandb_key=self._plan.keep_wandb_key
         )
         spec = msgspec.structs.replace(
             package.spec, owner=owner_name(), allow_wandb=self._plan.keep_wandb_key
         )
-        return dataclasses.replace(package, spec=spec)
+        source = scan_package(package, self._observer.reading, is_anew=is_anew)
+        return dataclasses.replace(package, spec=spec), source
 
-    def _scan(self, package: TrainingPackage) -> FileSource:
-        done = 0
-
-        def on_progress(size_bytes: int) -> None:
-            nonlocal done
-            done += size_bytes
-            self._observer.reading(done, package.total_bytes)
-
-        return FileSource.scan(package.root, package.members, on_progress)
+    def _offered(self, package: TrainingPackage, source: FileSource) -> None:
+        """Note what is to be sent, and by which name the same command finds it."""
+        self._report.bytes_total = source.manifest.total_bytes
+        self._key = submission_key(
+            room_id=self._plan.session.room_id,
+            package_digest=source.manifest_digest,
+            spec=msgspec.json.encode(package.spec),
+            output=self._plan.output.resolve(),
+        )
 
     # -- the job ---------------------------------------------------------------------
 
@@ -199,6 +203,7 @@ class Submission:
         self._report.link.engine = link.link.engine
         self._observer.chosen(worker, job_id, resumed=known is not None)
         # Written before the job exists, so that no crash can make two of it.
+        self._worker_id = worker.peer_id
         self._pending.remember(self._key, PendingJob(job_id, worker.peer_id))
         await self._carry_out(RemoteJob(link, job_id, package.spec), link, source)
 
@@ -222,7 +227,10 @@ class Submission:
         await job.attach(self._take)
         with self._observer.interruptions(job):
             if state in (JobState.SUBMITTED, JobState.STAGING):
-                await self._send(job, source)
+                try:
+                    await self._send(job, source)
+                except SourceChanged as error:
+                    await self._send_anew(job, error)
             if self._plan.detach:
                 await job.wait_until(lambda m: m.state not in _BEFORE_START[:2])
                 if not job.mirror.has_ended:
@@ -236,7 +244,9 @@ class Submission:
         if job.mirror.state is not JobState.SUCCEEDED:
             raise JobLost(job_id=job.job_id, reason="it ended without a reason")
 
-    async def _send(self, job: RemoteJob, source: FileSource) -> None:
+    async def _send(
+        self, job: RemoteJob, source: FileSource, *, is_anew: bool = False
+    ) -> None:
         def on_progress(totals: TransferTotals) -> None:
             self._report.bytes_sent = totals.moved_bytes
             self._report.bytes_reused = totals.reused_bytes
@@ -245,6 +255,8 @@ class Submission:
         self._watch.stop("queue")
         self._watch.start("transfer")
         try:
+            if is_anew:
+                await job.submit(source)
             on_progress(await job.send_package(source, on_progress))
         except RtcError:
             # A job that was refused or cancelled meanwhile says it better.
@@ -255,6 +267,21 @@ class Submission:
         finally:
             self._watch.stop("transfer")
             self._watch.start("queue")
+
+    async def _send_anew(self, job: RemoteJob, error: SourceChanged) -> None:
+        """Plan a package that changed on its way once more; it may be complete now.
+
+        Raises:
+            SourceChanged: it has become another job, or changed again.
+            RtcError: why it did not arrive.
+        """
+        package, source = await in_thread(None, self._pack, is_anew=True)
+        if package.spec != job.mirror.spec:
+            raise error
+        self._pending.forget(self._key)
+        self._offered(package, source)
+        self._pending.remember(self._key, PendingJob(job.job_id, self._worker_id))
+        await self._send(job, source, is_anew=True)
 
     async def _bring_home(self, job: RemoteJob) -> None:
         if job.mirror.state not in _WITH_RESULTS:

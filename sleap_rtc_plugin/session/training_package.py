@@ -5,6 +5,7 @@ extracts, `package_archive` and `package_steps` decide. Called before anything i
 talks to nobody.
 """
 
+import dataclasses
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ from sleap_rtc_plugin.session.package_steps import (
     PackageContents,
     plan_steps,
 )
+from sleap_rtc_plugin.transport.plan_cache import Archive
 
 __all__ = ["LabelsCheck", "TrainingPackage", "check_labels", "open_package"]
 
@@ -62,6 +64,7 @@ class TrainingPackage:
         spec: the job they make.
         source: what the person handed over; never written to.
         labels: the member that holds the labels of the first step.
+        archive: the zip that the members were extracted from; None for a folder.
     """
 
     root: Path
@@ -70,6 +73,7 @@ class TrainingPackage:
     spec: JobSpec
     source: Path
     labels: str
+    archive: Archive | None = None
 
 
 def open_package(
@@ -112,9 +116,14 @@ def open_package(
         return _open_members(
             path, path, list_folder(path), workdir, keep_wandb_key, labels_check
         )
+    archive = Archive.of(path)
     root, members = extract_zip(path, workdir, progress=progress)
     try:
-        return _open_members(path, root, members, workdir, keep_wandb_key, labels_check)
+        package = _open_members(
+            path, root, members, workdir, keep_wandb_key, labels_check
+        )
+        # Only small configurations may differ from the zip's, by a key taken out.
+        return dataclasses.replace(package, archive=archive)
     except BaseException:
         shutil.rmtree(root, ignore_errors=True)
         raise

@@ -14,12 +14,20 @@ from sleap_rtc_plugin.protocol.errors import (
     BadRequest,
     NoReply,
     RemoteProtocolError,
+    SharedStorageUnusable,
     WorkerTooOld,
     WorkerVanished,
     from_wire,
 )
-from sleap_rtc_plugin.protocol.features import JOB_IMAGES, JOB_LIST
-from sleap_rtc_plugin.protocol.limits import COMMAND_REPLY_TIMEOUT_S
+from sleap_rtc_plugin.protocol.features import (
+    JOB_IMAGES,
+    JOB_LIST,
+    SHARED_STORAGE,
+)
+from sleap_rtc_plugin.protocol.limits import (
+    COMMAND_REPLY_TIMEOUT_S,
+    SHARED_RESULTS_TIMEOUT_S,
+)
 from sleap_rtc_plugin.protocol.messages import (
     Acknowledged,
     CommandFailed,
@@ -38,12 +46,20 @@ from sleap_rtc_plugin.protocol.messages import (
     JobListed,
     JobRejected,
     JobSubmit,
+    PathError,
+    PathValidated,
     ProgressReport,
+    SharedInputPath,
+    SharedJobComplete,
+    SharedJobId,
+    SharedOutputPath,
+    SharedStorageJob,
     StepEvent,
     TrainLog,
     ZmqCtrl,
 )
 from sleap_rtc_plugin.transport.link import Link, LinkClosed
+from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.staging_area import StagingArea
 from sleap_rtc_plugin.transport.transfer_pump import (
     Progress,
@@ -53,20 +69,42 @@ from sleap_rtc_plugin.transport.transfer_pump import (
 
 __all__ = ["WorkerLink"]
 
-Command = JobSubmit | JobAttach | ZmqCtrl | JobCancel | JobFetch | JobList | JobDescribe
-Reply = JobAccepted | Acknowledged | JobListed | JobDescribed
+SharedCommand = SharedJobId | SharedInputPath | SharedOutputPath | SharedStorageJob
+Command = (
+    JobSubmit
+    | JobAttach
+    | ZmqCtrl
+    | JobCancel
+    | JobFetch
+    | JobList
+    | JobDescribe
+    | SharedCommand
+)
+Reply = JobAccepted | Acknowledged | JobListed | JobDescribed | PathValidated
 T = TypeVar("T")
 
 
 class WorkerLink:
     """An authenticated link to a worker, as a client uses it."""
 
-    def __init__(self, link: Link, worker_name: str) -> None:
-        """Listen on `link`."""
+    def __init__(
+        self,
+        link: Link,
+        worker_name: str,
+        room_id: str = "",
+        shared_storage: SharedStorage | None = None,
+    ) -> None:
+        """Listen on `link`; without its room, nothing of its results is kept.
+
+        `shared_storage` is a folder that the worker may mount as well.
+        """
         self.link = link
+        self.shared_storage = shared_storage
         self.worker_name = worker_name
+        self.room_id = room_id
         self.pump = TransferPump(link)
         self._replies: dict[str, asyncio.Future[Reply]] = {}
+        self._laid: dict[str, asyncio.Future[None]] = {}
         self._followers: dict[str, Callable[[StepEvent], None]] = {}
         self._offer: asyncio.Future[FileMeta] | None = None
         self._offer_of: tuple[str, str] = ("", "")
@@ -94,14 +132,35 @@ class WorkerLink:
         finally:
             del self._replies[command.command_id]
 
-    async def _within_reach(self, answer: asyncio.Future[T], command: Command) -> T:
+    async def laid_results(self, command: SharedOutputPath) -> None:
+        """Have results laid down on shared storage, and wait until they are.
+
+        Raises:
+            SharedStorageUnusable: the worker cannot.
+            RtcError: no reply in time, or a lost link.
+        """
+        laid: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._laid[command.command_id] = laid
+        try:
+            await self.ask(command)
+            await self._within_reach(laid, command, SHARED_RESULTS_TIMEOUT_S)
+        finally:
+            del self._laid[command.command_id]
+            laid.cancel()
+
+    async def _within_reach(
+        self,
+        answer: asyncio.Future[T],
+        command: Command,
+        timeout_s: float = COMMAND_REPLY_TIMEOUT_S,
+    ) -> T:
         """Wait for an answer, no longer than it may take and the link lives."""
         closed = asyncio.ensure_future(self.link.closed.wait())
         ends: set[asyncio.Future[Any]] = {answer, closed}
         try:
             await asyncio.wait(
                 ends,
-                timeout=COMMAND_REPLY_TIMEOUT_S,
+                timeout=timeout_s,
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if answer.done():
@@ -162,12 +221,24 @@ class WorkerLink:
 
     def _on_control(self, message: ControlMessage) -> None:
         match message:
-            case JobAccepted() | Acknowledged() | JobListed() | JobDescribed():
+            case (
+                JobAccepted()
+                | Acknowledged()
+                | JobListed()
+                | JobDescribed()
+                | PathValidated()
+            ):
                 self._settle(message.command_id, message)
             case JobRejected() | CommandFailed():
                 future = self._replies.get(message.command_id)
                 if future is not None and not future.done():
                     future.set_exception(from_wire(message.error))
+            case PathError():
+                self._refuse_path(message)
+            case SharedJobComplete():
+                laid = self._laid.get(message.command_id)
+                if laid is not None and not laid.done():
+                    laid.set_result(None)
             case JobEvent() | ProgressReport() | TrainLog():
                 follower = self._followers.get(message.job_id)
                 if follower is not None:
@@ -184,6 +255,18 @@ class WorkerLink:
         # A reply may come after its command was given up.
         if future is not None and not future.done():
             future.set_result(reply)
+
+    def _refuse_path(self, message: PathError) -> None:
+        error = from_wire(message.error)
+        if not isinstance(error, SharedStorageUnusable):
+            # Whatever the worker's reason is, the files go over the link.
+            place = f"The shared storage of the worker {self.worker_name}"
+            error = SharedStorageUnusable(place=place, reason=str(error))
+        for waiting in (self._replies, self._laid):
+            future = waiting.get(message.command_id)
+            if future is not None and not future.done():
+                future.set_exception(error)
+                return
 
     def _take_offer(self, meta: FileMeta) -> None:
         key = (meta.job_id, meta.purpose)
@@ -215,6 +298,9 @@ class WorkerLink:
                 feature, activity = JOB_LIST, "listing its jobs"
             case JobFetch(part="images"):
                 feature, activity = JOB_IMAGES, "sending validation images"
+            case SharedJobId():
+                # The first of these frames; the others follow its answer.
+                feature, activity = SHARED_STORAGE, "using shared storage"
             case _:
                 return
         if feature not in self.link.features:

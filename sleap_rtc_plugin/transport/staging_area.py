@@ -1,14 +1,18 @@
 """Where files arrive: parts first, the final name only after the digest matched.
 
 A part is named by its file's digest and checked chunk by chunk when a transfer
-begins, so what survived a crash is reused and a torn write is not. Blocking calls,
-made in one thread at a time by the transfer pump.
+begins, so what survived a crash is reused and a torn write is not. What a chunk store
+or shared storage has is copied then, and holes are left out. Blocking calls, made in
+one thread at a time by the transfer pump.
 """
 
 import contextlib
+import errno
 import os
 import shutil
+import time
 from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,26 +20,47 @@ from blake3 import blake3
 
 from sleap_rtc_plugin.protocol.errors import DiskFull
 from sleap_rtc_plugin.protocol.limits import CHUNK_BYTES, FREE_SPACE_FACTOR, MIB
-from sleap_rtc_plugin.protocol.manifest import FileEntry, Manifest
+from sleap_rtc_plugin.protocol.manifest import ChunkInfo, FileEntry, Manifest
+from sleap_rtc_plugin.transport.chunk_store import ChunkStore, Place
 from sleap_rtc_plugin.transport.effects import storage_error
 from sleap_rtc_plugin.transport.file_source import digest_of
+from sleap_rtc_plugin.transport.shared_storage import ReadChunk, SharedFolder
 
 __all__ = ["StagingArea", "sync_folder"]
 
 _PARTS: Final = "parts"
 _FILES: Final = "files"
 MAX_OPEN_PARTS: Final = 16
+# How many chunks are looked up in the store at a time.
+REUSE_BATCH: Final = 500
+_ZEROS: Final = bytes(CHUNK_BYTES)
 
 
 class StagingArea:
-    """A private folder that one transfer fills; a later transfer may go on with it."""
+    """A private folder that one transfer fills; a later transfer may go on with it.
 
-    def __init__(self, root: Path, place: str | None = None) -> None:
+    `shared_bytes` came from shared storage instead of over the link.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        place: str | None = None,
+        store: ChunkStore | None = None,
+        shared: SharedFolder | None = None,
+    ) -> None:
         """Use `root`, which no one else may write to; it is made when needed.
 
-        `place` is what errors call it; a worker does not tell clients its paths.
+        Args:
+            root: the folder.
+            place: what errors call it; a worker does not tell clients its paths.
+            store: files of earlier packages, and where the arrived ones are kept.
+            shared: where the sender may have laid the files down.
         """
         self.root = root
+        self.shared = shared
+        self.shared_bytes = 0
+        self._store = store
         self._place = place or str(root)
         self._parts = root / _PARTS
         self.files = root / _FILES
@@ -43,8 +68,22 @@ class StagingArea:
         self._open: OrderedDict[int, int] = OrderedDict()
         self._uses: Counter[bytes] = Counter()
 
+    def known_manifest(self, digest: str) -> bytes:
+        """Return a manifest that came before, by its digest in hex, or nothing."""
+        if self._store is None:
+            return b""
+        return self._store.manifest(bytes.fromhex(digest), time.time()) or b""
+
+    def remember_manifest(self, data: bytes) -> None:
+        """Keep a manifest, so that it need not be sent again."""
+        if self._store is not None:
+            self._store.keep_manifest(data, time.time())
+
     def inventory(self, manifest: Manifest) -> tuple[frozenset[int], frozenset[int]]:
         """Find out what is here: verified chunks, and files already in place.
+
+        What the store or shared storage has is brought here first. Holes count as
+        here.
 
         Raises:
             DiskFull: what is missing does not fit.
@@ -60,26 +99,29 @@ class StagingArea:
                 for index, entry in enumerate(manifest.files)
                 if self._is_in_place(entry)
             )
-            chunks = frozenset(
-                number
-                for index in range(len(manifest.files))
-                if index not in files
-                for number in self._chunks_present(index)
-            )
-            self._uses = Counter(
-                entry.digest
-                for index, entry in enumerate(manifest.files)
-                if index not in files
-            )
-            self._check_space(manifest, chunks, files)
+            missing = [i for i in range(len(manifest.files)) if i not in files]
+            self._uses = Counter(manifest.files[index].digest for index in missing)
+            chunks = {n for index in missing for n in self._chunks_present(index)}
+            self._check_space(manifest, chunks, missing)
+            if self._store is not None:
+                for index in files:
+                    self._keep(self._store, manifest.files[index])
+                for index in missing:
+                    self._reuse(self._store, index, chunks)
+            if self.shared is not None:
+                with self.shared.reading() as read:
+                    for index in missing:
+                        self._take(read, index, chunks)
         except OSError as error:
             raise storage_error(
                 error, self.root, manifest.total_bytes, self._place
             ) from None
-        return chunks, files
+        return frozenset(chunks), files
 
-    def store(self, number: int, data: bytes) -> bool:
+    def store(self, number: int, data: bytes, *copies: int) -> bool:
         """Write a chunk to its part; False where its digest does not match.
+
+        `copies` are other chunks of the same digest and size, to be written as well.
 
         Raises:
             DiskFull: there is no room for it.
@@ -90,7 +132,9 @@ class StagingArea:
         if digest_of(data) != chunk.digest:
             return False
         try:
-            _write_at(self._part_descriptor(chunk.file), data, chunk.offset)
+            self._write(chunk, data)
+            for copy in copies:
+                self._write(manifest.chunk(copy), data)
         except OSError as error:
             raise storage_error(error, self.root, len(data), self._place) from None
         return True
@@ -120,6 +164,8 @@ class StagingArea:
                 _sync_file(part)
             part.replace(target)
             sync_folder(target.parent)
+            if self._store is not None:
+                self._keep(self._store, entry)
         except OSError as error:
             raise storage_error(
                 error, self.root, entry.size_bytes, self._place
@@ -130,6 +176,14 @@ class StagingArea:
         """Close open parts; they stay on the disk for a resume."""
         for file in list(self._open):
             self._close_part(file)
+        if self._store is not None:
+            self._store.trim(time.time())
+
+    def disown(self) -> None:
+        """Let the store forget the files, which turned out not to be wanted."""
+        if self._store is not None:
+            for entry in self._known_manifest().files:
+                self._store.drop(entry.digest)
 
     # -- parts ---------------------------------------------------------------------
 
@@ -147,6 +201,9 @@ class StagingArea:
             descriptor = os.open(part, flags, 0o600)
             self._open[file] = descriptor
         return descriptor
+
+    def _write(self, chunk: ChunkInfo, data: bytes) -> None:
+        _write_at(self._part_descriptor(chunk.file), data, chunk.offset)
 
     def _close_part(self, file: int) -> None:
         descriptor = self._open.pop(file, None)
@@ -174,27 +231,63 @@ class StagingArea:
     def _chunks_present(self, file: int) -> list[int]:
         manifest = self._known_manifest()
         part = self._part(manifest.files[file])
+        chunks = map(manifest.chunk, manifest.chunks_of(file))
         if not part.exists():
-            return []
+            return [chunk.number for chunk in chunks if chunk.is_hole]
         present: list[int] = []
-        with part.open("rb") as data:
-            for number in manifest.chunks_of(file):
-                chunk = manifest.chunk(number)
-                if digest_of(data.read(chunk.size_bytes)) == chunk.digest:
-                    present.append(number)
+        with part.open("rb", buffering=0) as data:
+            for chunk in chunks:
+                data.seek(chunk.offset)
+                if chunk.is_hole:
+                    if not _is_empty(data.fileno(), chunk.offset, chunk.size_bytes):
+                        _clear(self._part_descriptor(file), chunk)
+                elif digest_of(data.read(chunk.size_bytes)) != chunk.digest:
+                    continue
+                present.append(chunk.number)
         return present
 
+    def _reuse(self, store: ChunkStore, file: int, present: set[int]) -> None:
+        """Copy what the store has of a file into its part, each chunk checked."""
+        manifest = self._known_manifest()
+        missing = [n for n in manifest.chunks_of(file) if n not in present]
+        whole = store.file(manifest.files[file].digest)
+        for start in range(0, len(missing), REUSE_BATCH):
+            chunks = [manifest.chunk(n) for n in missing[start : start + REUSE_BATCH]]
+            found = store.find([chunk.digest for chunk in chunks])
+            places = {c.number: list(_places(c, found, whole)) for c in chunks}
+            used = {place.file for some in places.values() for place in some[:1]}
+            with store.lease(used, time.time()):
+                for chunk in chunks:
+                    data = _first_whole(store, places[chunk.number])
+                    if data is not None:
+                        self._write(chunk, data)
+                        present.add(chunk.number)
+
+    def _take(self, read: ReadChunk, file: int, present: set[int]) -> None:
+        """Copy what shared storage has of a file into its part, each chunk checked."""
+        manifest = self._known_manifest()
+        for number in manifest.chunks_of(file):
+            if number not in present:
+                chunk = manifest.chunk(number)
+                data = read(manifest.files[file], chunk)
+                if data is not None and digest_of(data) == chunk.digest:
+                    self._write(chunk, data)
+                    present.add(number)
+                    self.shared_bytes += len(data)
+
+    def _keep(self, store: ChunkStore, entry: FileEntry) -> None:
+        store.keep(self.files / entry.path, entry, time.time())
+
     def _check_space(
-        self, manifest: Manifest, chunks: frozenset[int], files: frozenset[int]
+        self, manifest: Manifest, chunks: set[int], files: Sequence[int]
     ) -> None:
-        wanted = sum(
-            entry.size_bytes
-            for index, entry in enumerate(manifest.files)
-            if index not in files
-        )
+        wanted = sum(manifest.files[index].size_bytes for index in files)
         present = sum(manifest.chunk(number).size_bytes for number in chunks)
         needed = int((wanted - present) * FREE_SPACE_FACTOR)
         free = shutil.disk_usage(self.root).free
+        if needed > free and self._store is not None:
+            self._store.make_room(needed - free, time.time())
+            free = shutil.disk_usage(self.root).free
         if needed > free:
             raise DiskFull(
                 place=self._place,
@@ -225,6 +318,53 @@ def _sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _places(
+    chunk: ChunkInfo, found: dict[bytes, list[Place]], whole: Place | None
+) -> Iterator[Place]:
+    """Yield where a chunk may be: in the same file as it was, then anywhere."""
+    if whole is not None:
+        yield Place(whole.file, chunk.offset, chunk.size_bytes, chunk.digest)
+    for place in found.get(chunk.digest, ()):
+        if place.size_bytes == chunk.size_bytes:
+            yield place
+
+
+def _first_whole(store: ChunkStore, places: list[Place]) -> bytes | None:
+    for place in places:
+        data = store.read(place)
+        if data is not None:
+            return data
+    return None
+
+
+def _is_empty(descriptor: int, offset: int, size_bytes: int) -> bool:
+    """Tell whether a stretch of a file is all zeros; past the file's end it is."""
+    end = offset + size_bytes
+    while offset < end:
+        if hasattr(os, "SEEK_DATA"):
+            # Most holes take no space; the system knows without reading.
+            try:
+                offset = os.lseek(descriptor, offset, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:
+                    return True
+        os.lseek(descriptor, offset, os.SEEK_SET)
+        data = os.read(descriptor, max(0, min(CHUNK_BYTES, end - offset)))
+        if not data:
+            return True
+        if data != _ZEROS[: len(data)]:
+            return False
+        offset += len(data)
+    return True
+
+
+def _clear(descriptor: int, chunk: ChunkInfo) -> None:
+    """Write the zeros of a hole where something else came to be."""
+    end = chunk.offset + chunk.size_bytes
+    for offset in range(chunk.offset, end, CHUNK_BYTES):
+        _write_at(descriptor, _ZEROS[: end - offset], offset)
 
 
 def _write_at(descriptor: int, data: bytes, offset: int) -> None:

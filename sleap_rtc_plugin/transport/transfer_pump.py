@@ -277,7 +277,10 @@ class _Receiving:
 
     async def run(self) -> TransferTotals:
         try:
-            self.feed(receiving.Begin())
+            known = await in_thread(
+                self._executor, self._area.known_manifest, self._meta.manifest_digest
+            )
+            self.feed(receiving.Begin(known))
             await _until_closed(self._link, self._outcome)
             return self._totals()
         finally:
@@ -305,8 +308,8 @@ class _Receiving:
                 self._report(self._check_manifest, data)
             case receiving.TakeInventory(manifest):
                 self._report(self._take_inventory, manifest)
-            case receiving.StoreChunk(number, data):
-                self._report(self._store, number, data)
+            case receiving.StoreChunk(number, data, copies):
+                self._report(self._store, number, data, *copies)
             case receiving.FinishFile(file):
                 self._report(self._finish, file)
             case receiving.Completed():
@@ -322,13 +325,15 @@ class _Receiving:
     def _check_manifest(self, data: bytes) -> receiving.Event:
         if digest_of(data).hex() != self._meta.manifest_digest:
             raise RemoteProtocolError(detail="a manifest that differs from its digest")
-        return receiving.ManifestAccepted(Manifest.decode(data))
+        manifest = Manifest.decode(data)
+        self._area.remember_manifest(data)
+        return receiving.ManifestAccepted(manifest)
 
     def _take_inventory(self, manifest: Manifest) -> receiving.Event:
         return receiving.InventoryTaken(*self._area.inventory(manifest))
 
-    def _store(self, number: int, data: bytes) -> receiving.Event:
-        if self._area.store(number, data):
+    def _store(self, number: int, data: bytes, *copies: int) -> receiving.Event:
+        if self._area.store(number, data, *copies):
             return receiving.ChunkStored(number)
         return receiving.ChunkCorrupt(number)
 

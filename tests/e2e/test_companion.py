@@ -13,7 +13,7 @@ from typing import get_args
 import psutil
 import pytest
 from support.companions import Companion, HostKind, companion
-from support.packages import CENTROID, pad_labels, read_members
+from support.packages import CENTROID, LABELS, extract, pad_labels, read_members
 from support.programs import POSIX, Programs, Worker
 
 from sleap_rtc_plugin.companion.messages import (
@@ -491,6 +491,25 @@ async def test_a_package_may_be_sent_to_its_end_after_sleap_closed(
         row = await later.enter(worker.session)
         home = await later.event(ResultsHome)
         assert (home.job_id, row.name) == (job_id, "gpu")
+
+
+async def test_a_file_that_changed_on_its_way_is_sent_as_it_is_now(
+    child_desk: Companion,
+    worker: Worker,
+    large_package: Path,
+    output: Path,
+    tmp_path: Path,
+) -> None:
+    labels = extract(large_package, tmp_path / "flies") / LABELS
+    job_id = await submit(child_desk, worker.session, labels.parent, output)
+    await child_desk.event(TransferProgress, lambda e: 0 < e.done < e.total)
+    with labels.open("r+b") as file:
+        file.seek(labels.stat().st_size * 9 // 10)
+        file.write(os.urandom(1024 * 1024))
+    home = await child_desk.event(ResultsHome)
+    assert home.job_id == job_id
+    files = tmp_path / "worker-data" / "jobs" / job_id / "package" / "files"
+    assert (files / LABELS).read_bytes() == labels.read_bytes()
 
 
 @pytest.fixture

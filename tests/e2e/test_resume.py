@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.packages import pad_labels
+from support.packages import bytes_on_disk, pad_labels
 from support.programs import POSIX, Program, Programs, Worker, wait_for
 
 CANCELLED = 130
@@ -55,11 +55,6 @@ def large_package(
     return pad_labels(small_package, target, PADDING_MIB, folder)
 
 
-def bytes_in(folder: Path, pattern: str) -> int:
-    """Return how much has arrived in parts, as far as it is on the disk."""
-    return sum(part.stat().st_blocks * 512 for part in folder.glob(pattern))
-
-
 def trainings(log: Path) -> int:
     return len(log.read_text().splitlines()) if log.exists() else 0
 
@@ -98,7 +93,7 @@ def test_a_package_that_was_cut_off_goes_on(
     worker = start_worker("--signaling", url)
     first = programs.train(large_package, worker.session, output)
     half = PADDING_MIB * MIB // 2
-    wait_for(lambda: bytes_in(data, parts) > half, "half of the package")
+    wait_for(lambda: bytes_on_disk(data, parts) > half, "half of the package")
     first.kill()
     session = worker.session
     if who == "both":
@@ -107,7 +102,7 @@ def test_a_package_that_was_cut_off_goes_on(
     else:
         # What was on its way is still being written.
         programs.client("workers", "--session", session).wait()
-    there = bytes_in(data, parts)
+    there = bytes_on_disk(data, parts)
 
     second = programs.train(large_package, session, output)
     assert_home(second, output)
@@ -332,7 +327,7 @@ def test_results_that_were_cut_off_go_on(
     first = programs.train(small_package, worker.session, output)
     half = CHECKPOINT_MIB * MIB // 2
     arriving = ".sleap-remote/*/parts/*.part"
-    wait_for(lambda: bytes_in(output, arriving) > half, "half of the results")
+    wait_for(lambda: bytes_on_disk(output, arriving) > half, "half of the results")
     first.kill()
     assert not (output / "models").exists()
 

@@ -16,6 +16,7 @@ from sleap_rtc_plugin.protocol import limits
 from sleap_rtc_plugin.protocol.errors import (
     BadRequest,
     ImagesRefused,
+    JobConflict,
     JobUnknown,
     NoReply,
     RemoteProtocolError,
@@ -132,6 +133,34 @@ async def services(folder: Path) -> AsyncIterator[Service]:
 async def service(tmp_path: Path) -> AsyncIterator[Service]:
     async with services(tmp_path) as made:
         yield made
+
+
+# -- a package that changed on its way -----------------------------------------------
+
+
+def resubmitted(digest: str) -> JobSubmit:
+    return JobSubmit(
+        command_id="c-2",
+        job_id=job_id(1),
+        spec=JobSpec(name="flies", owner="ann", steps=list(STEPS)),
+        package_digest=digest,
+        package_bytes=2,
+    )
+
+
+async def test_who_submitted_a_job_may_announce_another_package(
+    service: Service,
+) -> None:
+    service.submit()
+    run = service.coordinator.submit(resubmitted("11" * 32), "client-1")
+    assert (run.record.package_digest, run.record.package_bytes) == ("11" * 32, 2)
+    assert run.state.value == "staging"
+    with pytest.raises(JobConflict):
+        service.coordinator.submit(resubmitted("22" * 32), "client-2")
+    run.cancel()
+    with pytest.raises(JobConflict):
+        service.coordinator.submit(resubmitted("22" * 32), "client-1")
+    assert run.record.package_digest == "11" * 32
 
 
 # -- lists and descriptions --------------------------------------------------------

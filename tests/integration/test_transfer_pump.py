@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from support.peers import linked
 from sleap_rtc_plugin.protocol import limits
 from sleap_rtc_plugin.protocol.errors import DiskFull, RtcError, SourceChanged
 from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed
+from sleap_rtc_plugin.transport.chunk_store import ChunkStore
 from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
 from sleap_rtc_plugin.transport.link import Link, LinkClosed
 from sleap_rtc_plugin.transport.staging_area import StagingArea
@@ -260,3 +261,65 @@ async def test_too_many_transfers_on_one_link(tmp_path: Path) -> None:
         client.link.close("done")
         results = await asyncio.gather(*sending, return_exceptions=True)
         assert {type(result) for result in results} == {LinkClosed}
+
+
+# -- a store of earlier packages ----------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ChunkStore]:
+    made = ChunkStore(tmp_path / "store", max_bytes=10**9)
+    yield made
+    made.close()
+
+
+async def test_the_same_package_for_another_job_costs_only_the_offer(
+    tmp_path: Path, store: ChunkStore
+) -> None:
+    source = make_files(tmp_path / "s", 1, SIZES)
+    async with ends() as (client, worker):
+        for name in ("first", "second"):
+            area = StagingArea(tmp_path / name, store=store)
+            client.needs.clear()
+            sent, got = await asyncio.gather(client.send(source), worker.receive(area))
+            assert same(source, area)
+    total = sum(SIZES.values())
+    assert (sent.moved_bytes, sent.reused_bytes) == (0, total)
+    assert (got.moved_bytes, got.verified_bytes) == (0, total)
+    [need] = client.needs
+    assert (need.manifest, need.chunks) == (False, [])
+
+
+async def test_a_second_package_sends_only_what_is_new(
+    tmp_path: Path, store: ChunkStore
+) -> None:
+    made = random.Random(3)  # noqa: S311 - contents of test files
+    folder = tmp_path / "s"
+    folder.mkdir()
+    first = made.randbytes(4_000_000)
+    versions = [first, made.randbytes(1000) + first + bytes(500_000)]
+    async with ends() as (client, worker):
+        for n, data in enumerate(versions):
+            (folder / "labels").write_bytes(data)
+            source = FileSource.scan(folder, ["labels"])
+            area = StagingArea(tmp_path / f"t{n}", store=store)
+            sent, _ = await asyncio.gather(client.send(source), worker.receive(area))
+            assert same(source, area)
+    assert sent.moved_bytes < 400_000
+    assert sent.moved_bytes + sent.reused_bytes == len(versions[1])
+
+
+async def test_equal_chunks_cross_the_link_once(tmp_path: Path) -> None:
+    block = random.Random(4).randbytes(CHUNK_BYTES)  # noqa: S311 - test data
+    folder = tmp_path / "s"
+    folder.mkdir()
+    (folder / "one").write_bytes(block * 5)
+    (folder / "two").write_bytes(block * 3)
+    source = FileSource.scan(folder, ["one", "two"], chunk_bytes=CHUNK_BYTES)
+    area = StagingArea(tmp_path / "t")
+    async with ends() as (client, worker):
+        sent, got = await asyncio.gather(client.send(source), worker.receive(area))
+    assert same(source, area)
+    assert sent.moved_bytes == got.moved_bytes == CHUNK_BYTES
+    assert sent.reused_bytes == 7 * CHUNK_BYTES
+    assert got.verified_bytes == got.total_bytes

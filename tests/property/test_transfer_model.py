@@ -25,11 +25,16 @@ from sleap_rtc_plugin.transport import staging_area
 WINDOW_BYTES = 3 * CHUNK_BYTES
 PATHS = ["a", "b", "d/c", "d/e.slp", "é/ü"]
 # Few contents, so that files are often the same; sizes around the chunk's.
-contents = st.builds(
+sizes = st.sampled_from([0, 1, 999, 1000, 1001, 2500, 4000])
+various = st.builds(
     lambda seed, size: bytes((seed * 31 + i // 7) % 256 for i in range(size)),
     st.integers(0, 2),
-    st.sampled_from([0, 1, 999, 1000, 1001, 2500, 4000]),
+    sizes,
 )
+# Chunks that are equal, and zeros, which are holes.
+alike = st.builds(lambda byte, size: byte * size, st.sampled_from([b"r", b"\0"]), sizes)
+mixed = st.builds(lambda one, two: bytes(1000) + one[:1000] + two, alike, various)
+contents = various | alike | mixed
 
 
 class Transfer(RuleBasedStateMachine):
@@ -39,6 +44,7 @@ class Transfer(RuleBasedStateMachine):
         super().__init__()
         self.root = Path(tempfile.mkdtemp(prefix="transfer-"))
         self.source, self.staging = self.root / "source", self.root / "staging"
+        self.earlier = self.root / "earlier"
         self.source.mkdir()
         (self.root / "untouched").write_bytes(b"untouched")
         self.patch = pytest.MonkeyPatch()
@@ -56,7 +62,7 @@ class Transfer(RuleBasedStateMachine):
     def offer(self, files: dict[str, bytes]) -> None:
         for path, data in files.items():
             self._write(path, data)
-        self.world = TransferWorld(self.source, self.staging)
+        self.world = TransferWorld(self.source, self.staging, self.root / "store")
         self._remember()
 
     # -- what goes well ---------------------------------------------------------------
@@ -77,7 +83,45 @@ class Transfer(RuleBasedStateMachine):
     def go_on_to_the_end(self) -> None:
         self.world.run()
 
+    @rule()
+    def another_job(self) -> None:
+        self.world.next_job(self.earlier)
+        self._remember()
+
+    @rule()
+    def the_same_package_for_another_job(self) -> None:
+        self._offer_anew()
+        self.world.run()
+        if self.world.failed:
+            return
+        self.another_job()
+        assert self.world.manifest_was_known
+        self.world.run()
+        assert self.world.completed
+        assert self.world.asked_bytes == 0
+        assert self.world.sender.reused_bytes == self.world.meta.total_bytes
+
+    @rule(path=st.sampled_from(PATHS), data=various)
+    def add_to_a_file_for_another_job(self, path: str, data: bytes) -> None:
+        file = self.source / path
+        if not file.exists() or file.stat().st_size % CHUNK_BYTES:
+            return
+        self.the_same_package_for_another_job()
+        self._write(path, file.read_bytes() + data)
+        was_whole = self.world.completed
+        self.another_job()
+        self.world.run()
+        if was_whole and self.world.completed:
+            assert self.world.asked_bytes <= len(data)
+
     # -- what goes wrong --------------------------------------------------------------
+
+    @rule(which=st.integers(0, 4), data=contents)
+    def a_trainer_changes_a_file_in_place(self, which: int, data: bytes) -> None:
+        files = [path for path in self.earlier.glob("files/**/*") if path.is_file()]
+        if files:
+            with sorted(files)[which % len(files)].open("r+b") as file:
+                file.write(data)
 
     @rule()
     def cut(self) -> None:
@@ -88,7 +132,7 @@ class Transfer(RuleBasedStateMachine):
         self.world.restart_receiver()
 
     @precondition(lambda self: self.world.disk)
-    @rule(where=st.sampled_from(["write", "ftruncate", "replace", "copyfile"]))
+    @rule(where=st.sampled_from(["write", "ftruncate", "replace", "copyfile", "link"]))
     def kill_the_receiver_while_it_writes(self, where: str) -> None:
         def stop(*args: object, **kwargs: object) -> None:
             if where == "write" and isinstance(args[1], memoryview):
@@ -178,6 +222,8 @@ class Transfer(RuleBasedStateMachine):
         assert {path.name for path in self.root.iterdir()} <= {
             "source",
             "staging",
+            "store",
+            "earlier",
             "untouched",
         }
         assert (self.root / "untouched").read_bytes() == b"untouched"
@@ -202,6 +248,17 @@ class Transfer(RuleBasedStateMachine):
             data = (self.staging / "files" / entry.path).read_bytes()
             assert len(data) == entry.size_bytes
             assert staging_area.digest_of(data) == entry.digest
+
+    @invariant()
+    def every_byte_is_counted_once(self) -> None:
+        world = self.world
+        if world is None or not world.completed:
+            return
+        progress = world.receiver.progress
+        assert progress.stored_bytes == progress.total_bytes
+        if not world.asked_again:
+            assert progress.reused_bytes + world.asked_bytes == progress.total_bytes
+            assert progress.received_bytes == world.asked_bytes
 
     @invariant()
     def nothing_stored_is_asked_for_again(self) -> None:
@@ -241,7 +298,7 @@ class Transfer(RuleBasedStateMachine):
                 assert self.world.completed
                 assert self.world.asked_bytes == 0
                 assert self.world.sender.reused_bytes == self.world.meta.total_bytes
-                self.world.area.close()
+                self.world.close()
         finally:
             self.patch.undo()
             shutil.rmtree(self.root)

@@ -4,7 +4,7 @@ A state is reached by real events, so that what the table promises is tried on a
 machine that is truly there. Used by the exhaustive and the random tests alike.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
@@ -19,7 +19,7 @@ from sleap_rtc_plugin.protocol import transfer_receiver as receiving
 from sleap_rtc_plugin.protocol import transfer_sender as sending
 from sleap_rtc_plugin.protocol.errors import JobLost, StepFailed, StorageFailed
 from sleap_rtc_plugin.protocol.fragments import Fragment
-from sleap_rtc_plugin.protocol.manifest import FileEntry, Manifest, pack_chunks
+from sleap_rtc_plugin.protocol.manifest import HOLE, FileEntry, Manifest, pack_chunks
 from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed
 
 BROKEN: Final = StorageFailed(place="/data", reason="it is gone")
@@ -59,11 +59,12 @@ class Kind:
 # -- transfers ----------------------------------------------------------------------
 
 
-def entry(path: str, *chunks: bytes) -> FileEntry:
-    """Return the manifest entry of a file made of these chunks."""
+def entry(path: str, *chunks: bytes, holes: Collection[int] = ()) -> FileEntry:
+    """Return the manifest entry of a file made of these chunks, some of them holes."""
     data = b"".join(chunks)
     packed, digests = pack_chunks(
-        [len(chunk) for chunk in chunks], [blake3(c).digest() for c in chunks]
+        [len(chunk) for chunk in chunks],
+        [HOLE if n in holes else blake3(c).digest() for n, c in enumerate(chunks)],
     )
     return FileEntry(path, len(data), blake3(data).digest(), packed, digests)
 
@@ -71,6 +72,11 @@ def entry(path: str, *chunks: bytes) -> FileEntry:
 CHUNKS: Final = [b"aaaa", b"bb", b"ccc"]
 MANIFEST: Final = Manifest(
     [entry("one", CHUNKS[0], CHUNKS[1]), entry("two", CHUNKS[2]), entry("empty")]
+)
+# Chunk 1 is a hole; 2 and 3 are the same bytes, in two files.
+HOLED_CHUNKS: Final = [b"aaaa", bytes(5), b"bb", b"bb"]
+HOLED_MANIFEST: Final = Manifest(
+    [entry("holed", *HOLED_CHUNKS[:3], holes=[1]), entry("same", HOLED_CHUNKS[3])]
 )
 
 
@@ -90,88 +96,120 @@ def meta_of(manifest: Manifest) -> FileMeta:
 
 
 META: Final = meta_of(MANIFEST)
+HOLED_META: Final = meta_of(HOLED_MANIFEST)
 DONE: Final = FileDone(transfer_id=META.transfer_id)
 GAVE_UP: Final = FileDone(transfer_id=META.transfer_id, error=BROKEN.to_wire())
-WHOLE_MANIFEST: Final = receiving.FragmentReceived(
-    Fragment(1, 0, 0, MANIFEST.encode(), is_manifest=True)
-)
 
 
-def chunk_arrives(number: int) -> receiving.FragmentReceived:
-    """Return the event of a whole chunk in one fragment."""
+def manifest_arrives(manifest: Manifest) -> receiving.FragmentReceived:
+    """Return the event of a whole manifest in one fragment."""
     return receiving.FragmentReceived(
-        Fragment(1, number, 0, CHUNKS[number], is_manifest=False)
+        Fragment(1, 0, 0, manifest.encode(), is_manifest=True)
     )
 
 
+def chunk_arrives(
+    number: int, chunks: Sequence[bytes] = CHUNKS
+) -> receiving.FragmentReceived:
+    """Return the event of a whole chunk in one fragment."""
+    return receiving.FragmentReceived(
+        Fragment(1, number, 0, chunks[number], is_manifest=False)
+    )
+
+
+WHOLE_MANIFEST: Final = manifest_arrives(MANIFEST)
 NOTHING_HERE: Final = receiving.InventoryTaken(frozenset(), frozenset())
-_TO_INVENTORY: Final = [
-    receiving.Begin(),
-    WHOLE_MANIFEST,
-    receiving.ManifestAccepted(MANIFEST),
-]
 
-RECEIVER: Final = Kind(
-    name="receiver",
-    machine=receiving.TransferReceiver,
-    states=receiving.ReceiverState,
-    make=lambda: receiving.TransferReceiver(META),
-    paths={
-        receiving.ReceiverState.IDLE: [],
-        receiving.ReceiverState.MANIFEST: [receiving.Begin()],
-        receiving.ReceiverState.INVENTORY: _TO_INVENTORY,
-        receiving.ReceiverState.RECEIVING: [*_TO_INVENTORY, NOTHING_HERE],
-        receiving.ReceiverState.COMPLETE: [
-            *_TO_INVENTORY,
-            receiving.InventoryTaken(frozenset(), frozenset({0, 1, 2})),
-        ],
-        receiving.ReceiverState.FAILED: [
-            *_TO_INVENTORY,
-            receiving.StorageBroke(BROKEN),
-        ],
-    },
-    events=[
+
+def _receiver(
+    name: str, meta: FileMeta, manifest: Manifest, chunks: Sequence[bytes]
+) -> Kind:
+    files = range(len(manifest.files))
+    to_inventory = [
         receiving.Begin(),
-        WHOLE_MANIFEST,
-        chunk_arrives(0),
-        chunk_arrives(1),
-        chunk_arrives(2),
-        receiving.ManifestAccepted(MANIFEST),
-        NOTHING_HERE,
-        receiving.InventoryTaken(frozenset({0, 1}), frozenset({2})),
-        *map(receiving.ChunkStored, range(3)),
-        *map(receiving.ChunkCorrupt, range(3)),
-        *map(receiving.FileFinished, range(3)),
-        *map(receiving.FileCorrupt, range(3)),
-        receiving.StorageBroke(BROKEN),
-        receiving.SenderEnded(GAVE_UP),
-        receiving.SenderEnded(DONE),
-        receiving.TimedOut(),
-    ],
-)
+        manifest_arrives(manifest),
+        receiving.ManifestAccepted(manifest),
+    ]
+    return Kind(
+        name=name,
+        machine=receiving.TransferReceiver,
+        states=receiving.ReceiverState,
+        make=lambda: receiving.TransferReceiver(meta),
+        paths={
+            receiving.ReceiverState.IDLE: [],
+            receiving.ReceiverState.MANIFEST: [receiving.Begin()],
+            receiving.ReceiverState.INVENTORY: to_inventory,
+            receiving.ReceiverState.RECEIVING: [*to_inventory, NOTHING_HERE],
+            receiving.ReceiverState.COMPLETE: [
+                *to_inventory,
+                receiving.InventoryTaken(frozenset(), frozenset(files)),
+            ],
+            receiving.ReceiverState.FAILED: [
+                *to_inventory,
+                receiving.StorageBroke(BROKEN),
+            ],
+        },
+        events=[
+            receiving.Begin(),
+            receiving.Begin(manifest.encode()),
+            manifest_arrives(manifest),
+            *(chunk_arrives(number, chunks) for number in range(len(chunks))),
+            receiving.ManifestAccepted(manifest),
+            NOTHING_HERE,
+            receiving.InventoryTaken(frozenset({0, 1}), frozenset({files[1]})),
+            *map(receiving.ChunkStored, range(len(chunks))),
+            *map(receiving.ChunkCorrupt, range(len(chunks))),
+            *map(receiving.FileFinished, files),
+            *map(receiving.FileCorrupt, files),
+            receiving.StorageBroke(BROKEN),
+            receiving.SenderEnded(GAVE_UP),
+            receiving.SenderEnded(DONE),
+            receiving.TimedOut(),
+        ],
+    )
 
-SENDER: Final = Kind(
-    name="sender",
-    machine=sending.TransferSender,
-    states=sending.SenderState,
-    make=lambda: sending.TransferSender(META, MANIFEST),
-    paths={
-        sending.SenderState.IDLE: [],
-        sending.SenderState.OFFERED: [sending.Offer()],
-        sending.SenderState.DELIVERED: [sending.Offer(), sending.ReceiverEnded(DONE)],
-        sending.SenderState.FAILED: [sending.Offer(), sending.SourceBroke(BROKEN)],
-    },
-    events=[
-        sending.Offer(),
-        sending.NeedReceived(FileNeed(transfer_id=META.transfer_id, manifest=True)),
-        sending.NeedReceived(FileNeed(transfer_id=META.transfer_id, chunks=[(0, 2)])),
-        sending.NeedReceived(FileNeed(transfer_id=META.transfer_id, chunks=[(2, 3)])),
-        sending.NeedReceived(FileNeed(transfer_id=META.transfer_id, chunks=[(2, 1)])),
-        sending.ReceiverEnded(DONE),
-        sending.ReceiverEnded(GAVE_UP),
-        sending.SourceBroke(BROKEN),
-    ],
+
+def _sender(name: str, meta: FileMeta, manifest: Manifest) -> Kind:
+    def need(*chunks: tuple[int, int], **more: Any) -> sending.NeedReceived:
+        return sending.NeedReceived(
+            FileNeed(transfer_id=meta.transfer_id, chunks=list(chunks), **more)
+        )
+
+    return Kind(
+        name=name,
+        machine=sending.TransferSender,
+        states=sending.SenderState,
+        make=lambda: sending.TransferSender(meta, manifest),
+        paths={
+            sending.SenderState.IDLE: [],
+            sending.SenderState.OFFERED: [sending.Offer()],
+            sending.SenderState.DELIVERED: [
+                sending.Offer(),
+                sending.ReceiverEnded(DONE),
+            ],
+            sending.SenderState.FAILED: [sending.Offer(), sending.SourceBroke(BROKEN)],
+        },
+        events=[
+            sending.Offer(),
+            need(manifest=True),
+            need(reused_bytes=4),
+            need((0, 2)),
+            need((0, 0), (2, 2)),
+            need((2, manifest.chunk_count)),
+            need((2, 1)),
+            sending.ReceiverEnded(DONE),
+            sending.ReceiverEnded(GAVE_UP),
+            sending.SourceBroke(BROKEN),
+        ],
+    )
+
+
+RECEIVER: Final = _receiver("receiver", META, MANIFEST, CHUNKS)
+HOLED_RECEIVER: Final = _receiver(
+    "holed-receiver", HOLED_META, HOLED_MANIFEST, HOLED_CHUNKS
 )
+SENDER: Final = _sender("sender", META, MANIFEST)
+HOLED_SENDER: Final = _sender("holed-sender", HOLED_META, HOLED_MANIFEST)
 
 # -- jobs ---------------------------------------------------------------------------
 
@@ -283,4 +321,4 @@ SESSION: Final = Kind(
     ],
 )
 
-KINDS: Final = [RECEIVER, SENDER, JOB, SESSION]
+KINDS: Final = [RECEIVER, HOLED_RECEIVER, SENDER, HOLED_SENDER, JOB, SESSION]

@@ -7,6 +7,7 @@ same files, byte for byte; a test compares them with what stands in `resources`.
 import base64
 import binascii
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
@@ -94,9 +95,10 @@ def fragments() -> dict[str, Any]:
 
 
 def manifest() -> dict[str, Any]:
-    """Return a manifest of three files and its bytes."""
-    made = machines.MANIFEST
-    data = made.encode()
+    """Return a manifest of four files, one with a hole, and its bytes."""
+    holed = machines.entry("holed", b"ddd", bytes(5), holes=[1])
+    made = Manifest([*machines.MANIFEST.files, holed])
+    encoded = made.encode()
     return {
         "files": [
             {
@@ -108,9 +110,9 @@ def manifest() -> dict[str, Any]:
             }
             for entry in made.files
         ],
-        "contents": ["aaaabb", "ccc", ""],
-        "encoded": data.hex(),
-        "digest": blake3(data).hexdigest(),
+        "contents": ["aaaabb", "ccc", "", "ddd" + 5 * "\0"],
+        "encoded": encoded.hex(),
+        "digest": blake3(encoded).hexdigest(),
     }
 
 
@@ -257,12 +259,24 @@ def registration() -> list[dict[str, Any]]:
     ]
 
 
-def transfer() -> dict[str, Any]:
-    """Return a transfer of three files of which one chunk is there already."""
-    manifest = machines.MANIFEST
-    reused = 0
-    sender = sending.TransferSender(machines.META, manifest)
-    receiver = receiving.TransferReceiver(machines.META)
+def transfer(
+    manifest: Manifest = machines.MANIFEST,
+    chunks: Sequence[bytes] = machines.CHUNKS,
+    *,
+    here: Collection[int] = (0,),
+    is_known: bool = False,
+) -> dict[str, Any]:
+    """Return a transfer from its offer to its end.
+
+    Args:
+        manifest: what is offered.
+        chunks: the bytes of each of its chunks.
+        here: the chunks that the receiver has already.
+        is_known: whether the receiver has the manifest already.
+    """
+    meta = machines.meta_of(manifest)
+    sender = sending.TransferSender(meta, manifest)
+    receiver = receiving.TransferReceiver(meta)
     steps: list[dict[str, str]] = []
     to_sender: list[m.FileNeed | m.FileDone] = []
 
@@ -278,8 +292,8 @@ def transfer() -> dict[str, Any]:
                         made = receiving.ManifestAccepted(Manifest.decode(data))
                         events.append(made)
                     case receiving.TakeInventory():
-                        here = frozenset({reused})
-                        events.append(receiving.InventoryTaken(here, frozenset()))
+                        taken = receiving.InventoryTaken(frozenset(here), frozenset())
+                        events.append(taken)
                     case receiving.StoreChunk(number):
                         events.append(receiving.ChunkStored(number))
                     case receiving.FinishFile(file):
@@ -288,7 +302,7 @@ def transfer() -> dict[str, Any]:
     for instruction in sender.handle(sending.Offer(), 0.0):
         frame = codec.encode_control(instruction.message)
         steps.append({"from": "sender", "control": frame})
-    tell([receiving.Begin()])
+    tell([receiving.Begin(manifest.encode() if is_known else b"")])
     while to_sender:
         message = to_sender.pop(0)
         is_need = isinstance(message, m.FileNeed)
@@ -298,14 +312,18 @@ def transfer() -> dict[str, Any]:
             if isinstance(work, Manifest):
                 frames = fragments_of(1, 0, work.encode(), is_manifest=True)
             else:
-                frames = fragments_of(1, work.number, machines.CHUNKS[work.number])
+                frames = fragments_of(1, work.number, chunks[work.number])
             for frame in frames:
                 steps.append({"from": "sender", "transfer": frame.hex()})
                 tell([receiving.FragmentReceived(decode_fragment(frame))])
     return {
-        "files": {"one": "aaaabb", "two": "ccc", "empty": ""},
-        "chunk_bytes": 4,
-        "already_stored_chunks": [reused],
+        "files": {
+            entry.path: b"".join(chunks[n] for n in manifest.chunks_of(file)).decode()
+            for file, entry in enumerate(manifest.files)
+        },
+        "manifest": manifest.encode().hex(),
+        "manifest_is_known": is_known,
+        "already_stored_chunks": list(here),
         "steps": steps,
     }
 
@@ -398,6 +416,10 @@ def build() -> dict[str, str]:
         "authentication": authentication(),
         "conversation_registration": registration(),
         "conversation_transfer": transfer(),
+        "conversation_known_manifest": transfer(is_known=True),
+        "conversation_hole": transfer(
+            machines.HOLED_MANIFEST, machines.HOLED_CHUNKS, here=()
+        ),
         "conversation_job": job(),
     }
     return {

@@ -3,10 +3,11 @@
 Each is what SLEAP would export; `rewrite` makes every variant a test needs.
 """
 
+import contextlib
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +92,33 @@ def pad_labels(package: Path, target: Path, size_mib: int, scratch: Path) -> Pat
 def extract(package: Path, folder: Path) -> Path:
     shutil.unpack_archive(package, folder, "zip")
     return folder
+
+
+def with_images(
+    package: Path, target: Path, images: Sequence[bytes], scratch: Path
+) -> Path:
+    """Add images to a package's labels as SLEAP embeds them, a row each."""
+    import h5py
+    import numpy as np
+
+    members = read_members(package)
+    labels = scratch / "images.slp"
+    labels.write_bytes(members[LABELS])
+    with h5py.File(labels, "a") as file:
+        shape = (len(images), max(map(len, images)))
+        rows = file.create_dataset("video9/video", shape, "int8")
+        for number, image in enumerate(images):
+            rows[number, : len(image)] = np.frombuffer(image, np.int8)
+    members[LABELS] = labels.read_bytes()
+    labels.unlink()
+    return write_package(target, members)
+
+
+def bytes_on_disk(folder: Path, pattern: str) -> int:
+    """Return how much of files that are still being written has reached the disk."""
+    total_bytes = 0
+    for path in folder.glob(pattern):
+        # A part is renamed once it is whole.
+        with contextlib.suppress(FileNotFoundError):
+            total_bytes += path.stat().st_blocks * 512
+    return total_bytes

@@ -1,10 +1,11 @@
 """Both halves of a transfer over a wire that may be cut, one small step at a time.
 
-A synchronous stand-in for the transfer pump: the real machines, the real file source
-and the real staging area, no sockets and no event loop. Each step does one thing, so
-that a test may stop, cut or crash between any two.
+A synchronous stand-in for the transfer pump: the real machines, the real file source,
+the real staging area and the real chunk store, no sockets and no event loop. Each step
+does one thing, so that a test may stop, cut or crash between any two.
 """
 
+import shutil
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -19,11 +20,13 @@ from sleap_rtc_plugin.protocol.errors import RemoteProtocolError, RtcError
 from sleap_rtc_plugin.protocol.fragments import decode_fragment, fragments_of
 from sleap_rtc_plugin.protocol.manifest import Manifest
 from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed
+from sleap_rtc_plugin.transport.chunk_store import ChunkStore
 from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
 from sleap_rtc_plugin.transport.staging_area import StagingArea
 
 CHUNK_BYTES: Final = 1000
 STREAM: Final = 7
+STORE_LIMIT_BYTES: Final = 10**9
 
 
 class PowerCut(BaseException):
@@ -31,11 +34,12 @@ class PowerCut(BaseException):
 
 
 class TransferWorld:
-    """A source folder, a staging folder, and what is between them."""
+    """A source folder, a staging folder, a chunk store, and what is between them."""
 
-    def __init__(self, source: Path, staging: Path) -> None:
+    def __init__(self, source: Path, staging: Path, store: Path) -> None:
         self.source_root = source
         self.staging_root = staging
+        self.store_root = store
         self.completed = False
         self.failed: RtcError | None = None
         self.asked_bytes = 0
@@ -43,8 +47,12 @@ class TransferWorld:
         self.asked_again: set[int] = set()
         self.wrongly_asked: set[int] = set()
         self.source: FileSource | None = None
-        self.area = StagingArea(staging)
+        self._open_area()
         self.connect(rescan=True)
+
+    def _open_area(self) -> None:
+        self.store = ChunkStore(self.store_root, max_bytes=STORE_LIMIT_BYTES)
+        self.area = StagingArea(self.staging_root, store=self.store)
 
     # -- connecting ------------------------------------------------------------------
 
@@ -83,13 +91,31 @@ class TransferWorld:
         self.sender = sending.TransferSender(meta, manifest)
         self.receiver = receiving.TransferReceiver(meta)
         self._feed_sender(sending.Offer())
-        self._feed_receiver(receiving.Begin())
+        known = self.area.known_manifest(meta.manifest_digest)
+        self.manifest_was_known = bool(known)
+        self._feed_receiver(receiving.Begin(known))
 
     def restart_receiver(self) -> None:
         """Let the receiver's process die and come back with nothing but its disk."""
-        self.area.close()
-        self.area = StagingArea(self.staging_root)
+        self.close()
+        self._open_area()
         self.connect()
+
+    def next_job(self, earlier: Path) -> None:
+        """Begin anew for another job; the files of this one lie in `earlier` then."""
+        self.close()
+        if earlier.exists():
+            shutil.rmtree(earlier)
+        if self.staging_root.exists():
+            self.staging_root.rename(earlier)
+        self.stored.clear()
+        self._open_area()
+        self.connect(rescan=True)
+
+    def close(self) -> None:
+        """Let go of the disk."""
+        self.area.close()
+        self.store.close()
 
     # -- one small step ----------------------------------------------------------------
 
@@ -213,12 +239,13 @@ class TransferWorld:
             case receiving.CheckManifest(data):
                 if digest_of(data).hex() != self.meta.manifest_digest:
                     raise RemoteProtocolError(detail="another manifest")
+                self.area.remember_manifest(data)
                 return receiving.ManifestAccepted(Manifest.decode(data))
             case receiving.TakeInventory(manifest):
                 return receiving.InventoryTaken(*self.area.inventory(manifest))
-            case receiving.StoreChunk(number, data):
-                if self.area.store(number, data):
-                    self.stored.add(number)
+            case receiving.StoreChunk(number, data, copies):
+                if self.area.store(number, data, *copies):
+                    self.stored |= {number, *copies}
                     return receiving.ChunkStored(number)
                 return receiving.ChunkCorrupt(number)
             case receiving.FinishFile(file):

@@ -6,7 +6,12 @@ from msgspec import Raw
 
 from sleap_rtc_plugin.protocol import messages as m
 from sleap_rtc_plugin.protocol import signaling_messages as s
-from sleap_rtc_plugin.protocol.errors import DiskFull, JobUnknown, WorkerBusy
+from sleap_rtc_plugin.protocol.errors import (
+    DiskFull,
+    JobUnknown,
+    SharedStorageUnusable,
+    WorkerBusy,
+)
 
 JOB: Final = "job-00112233445566778899"
 TRANSFER: Final = "transfer-99887766554433221100"
@@ -145,6 +150,20 @@ CONTROL: Final[list[m.ControlMessage]] = [
     m.JobListed(command_id="c-9", jobs=[]),
     m.JobDescribe(command_id="c-10", job_id=JOB),
     m.JobDescribed(command_id="c-10", job=SUMMARY, spec=SPEC),
+    m.SharedJobId(command_id="c-11", job_id=JOB, probe="03" * 32),
+    m.PathValidated(command_id="c-11", job_id=JOB, proof=DIGEST),
+    m.SharedInputPath(command_id="c-12", job_id=JOB, path=f"jobs/{JOB}/input"),
+    m.PathValidated(command_id="c-12", job_id=JOB),
+    m.SharedStorageJob(command_id="c-13", job_id=JOB),
+    m.SharedOutputPath(command_id="c-14", job_id=JOB, path=f"jobs/{JOB}/output"),
+    m.SharedJobComplete(command_id="c-14", job_id=JOB, path=f"jobs/{JOB}/output"),
+    m.PathError(
+        command_id="c-15",
+        job_id=JOB,
+        error=SharedStorageUnusable(
+            place="The shared storage of the worker gpu-1", reason="it does not answer"
+        ).to_wire(),
+    ),
 ]
 
 METADATA: Final = s.PeerMetadata(

@@ -8,13 +8,14 @@ import asyncio
 import logging
 import socket
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 from sleap_rtc_plugin.protocol.errors import RtcError
 from sleap_rtc_plugin.protocol.ids import clean_text
-from sleap_rtc_plugin.protocol.limits import CHUNK_BYTES, MAX_LINKS_PER_WORKER
+from sleap_rtc_plugin.protocol.limits import MAX_LINKS_PER_WORKER
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.protocol.signaling_messages import (
     IceServer,
@@ -25,6 +26,7 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
 from sleap_rtc_plugin.transport.account import AccountClient
 from sleap_rtc_plugin.transport.effects import in_thread
 from sleap_rtc_plugin.transport.peer import accept_offer
+from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
 from sleap_rtc_worker.capabilities import (
     WorkerCapabilities,
@@ -63,9 +65,10 @@ class RTCWorkerClient:
         *,
         data_dir: Path,
         name: str = "",
-        chunk_size: int = CHUNK_BYTES,
+        chunk_size: int | None = None,
         gpu_id: int | None = None,
         shared_storage_root: Path | None = None,
+        store_limit_bytes: int | None = None,
         capabilities: WorkerCapabilities | None = None,
         trainer: list[str] | None = None,
     ) -> None:
@@ -74,9 +77,11 @@ class RTCWorkerClient:
         Args:
             data_dir: where its jobs live; one worker at a time.
             name: what users call it; the host's name where empty.
-            chunk_size: bytes per chunk of what is sent home.
+            chunk_size: bytes per chunk of what is sent home; by default it is cut by
+                what it holds.
             gpu_id: the GPU to use, or None for all.
             shared_storage_root: a mount shared with clients.
+            store_limit_bytes: how much of earlier packages is kept; 0 for nothing.
             capabilities: what this machine has, where it is known already.
             trainer: the words that start sleap-nn, for tests.
 
@@ -94,7 +99,12 @@ class RTCWorkerClient:
             place=f"the disk of the worker {self.name}",
             chunk_size=chunk_size,
             shared_storage_root=shared_storage_root,
+            store_limit_bytes=store_limit_bytes,
         )
+        self._shared_storage: SharedStorage | None = None
+        if shared_storage_root is not None:
+            place = f"The shared storage of the worker {self.name}"
+            self._shared_storage = SharedStorage(shared_storage_root, place=place)
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = RoomService(self._spawn)
         self._state = StateManager(
@@ -167,6 +177,7 @@ class RTCWorkerClient:
             RtcError: the room cannot be entered, or is gone for good.
         """
         self._session = session
+        await in_thread(None, self._files.open_store, session.room_id, time.time())
         async with AccountClient(session.url) as account:
             self._ice_servers = await account.ice_servers(session.token)
         signaling = SignalingClient(
@@ -202,6 +213,7 @@ class RTCWorkerClient:
 
     def close(self) -> None:
         """Let go of the data folder; after `run_worker`, or instead of it."""
+        self._files.close_store()
         self._journal.close()
 
     async def _until_stopped(self, signaling: SignalingClient) -> None:
@@ -263,7 +275,10 @@ class RTCWorkerClient:
                 ice_servers=self._ice_servers,
             )
             service = LinkService(
-                link, coordinator=self._coordinator, journal=self._journal
+                link,
+                coordinator=self._coordinator,
+                journal=self._journal,
+                shared_storage=self._shared_storage,
             )
             logger.info("Linked with %s (%s)", link.peer_id, link.software)
             try:

@@ -6,6 +6,7 @@ it, results leave from it. Blocking calls, made in threads by the job coordinato
     jobs/<job id>/package/files/   the verified package; steps run here
     jobs/<job id>/configs/<n>/     the guarded configuration of step n
     jobs/<job id>/steps/<n>/       the step runner's folder
+    store/<room>/                  files of earlier packages, for that room alone
 """
 
 import heapq
@@ -29,8 +30,8 @@ from sleap_rtc_plugin.protocol.images import (
     is_image_name,
 )
 from sleap_rtc_plugin.protocol.limits import (
-    CHUNK_BYTES,
     FREE_SPACE_FACTOR,
+    GIB,
     MAX_CHUNK_BYTES,
     MAX_CONFIG_BYTES,
     MAX_IMAGE_BYTES,
@@ -41,13 +42,18 @@ from sleap_rtc_plugin.protocol.limits import (
 from sleap_rtc_plugin.protocol.manifest import FileEntry, Manifest
 from sleap_rtc_plugin.protocol.messages import JobSpec, PredictStep, Step, TrainStep
 from sleap_rtc_plugin.protocol.paths import path_fault
+from sleap_rtc_plugin.transport.chunk_store import ChunkStore
 from sleap_rtc_plugin.transport.effects import storage_error
 from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
+from sleap_rtc_plugin.transport.room_store import open_room_store, share_of_disk
 from sleap_rtc_plugin.transport.staging_area import StagingArea
 
 __all__ = ["FileManager"]
 
 MODELS: Final = "models"
+# What earlier packages may take, unless the worker was told another limit.
+STORE_LIMIT_BYTES: Final = 50 * GIB
+STORE_DISK_SHARE: Final = 5
 
 
 class FileManager:
@@ -58,23 +64,35 @@ class FileManager:
         data_dir: Path,
         *,
         place: str = "the worker's disk",
-        chunk_size: int = CHUNK_BYTES,
+        chunk_size: int | None = None,
         shared_storage_root: Path | None = None,
+        store_limit_bytes: int | None = None,
     ) -> None:
         """Use `data_dir`, which is made when needed, for this user only.
 
         Args:
             data_dir: the worker's folder.
             place: what clients are told it is called.
-            chunk_size: bytes per chunk of what is sent home.
+            chunk_size: bytes per chunk of what is sent home; by default it is cut by
+                what it holds.
             shared_storage_root: a mount that clients may share with this worker.
+            store_limit_bytes: how much of earlier packages is kept, 0 for nothing; by
+                default `STORE_LIMIT_BYTES`, but no more than a fifth of the disk.
         """
         self.data_dir = data_dir
         self._place = place
         self.shared_storage_root = shared_storage_root
-        self._chunk_bytes = min(max(chunk_size, 1), MAX_CHUNK_BYTES)
+        if chunk_size is not None:
+            chunk_size = min(max(chunk_size, 1), MAX_CHUNK_BYTES)
+        self._chunk_bytes = chunk_size
         self._jobs = data_dir / "jobs"
         self._jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if store_limit_bytes is None:
+            store_limit_bytes = share_of_disk(
+                data_dir, STORE_LIMIT_BYTES, STORE_DISK_SHARE
+            )
+        self._store_limit_bytes = store_limit_bytes
+        self._store: ChunkStore | None = None
 
     # -- places --------------------------------------------------------------------
 
@@ -86,7 +104,7 @@ class FileManager:
 
     def staging_area(self, job_id: str) -> StagingArea:
         """Return where a job's package arrives."""
-        return StagingArea(self.job_dir(job_id) / "package", self._place)
+        return StagingArea(self.job_dir(job_id) / "package", self._place, self._store)
 
     def package_dir(self, job_id: str) -> Path:
         """Return the verified package, where the steps run."""
@@ -106,6 +124,8 @@ class FileManager:
         """Say that a package of so many bytes does not fit, or None where it does."""
         needed = int(package_bytes * FREE_SPACE_FACTOR)
         free = shutil.disk_usage(self.data_dir).free
+        if needed > free and self._store is not None:
+            free += self._store.spare_bytes()
         if needed <= free:
             return None
         return DiskFull(
@@ -113,6 +133,32 @@ class FileManager:
             needed=f"{needed / MIB:.1f} MiB",
             free=f"{free / MIB:.1f} MiB",
         )
+
+    # -- earlier packages ------------------------------------------------------------
+
+    def open_store(self, room_id: str, now: float) -> None:
+        """Use what earlier packages of a room left here, and keep the next ones.
+
+        Args:
+            room_id: the room that is served from now on.
+            now: Unix seconds.
+        """
+        self.close_store()
+        if self._store_limit_bytes <= 0:
+            return
+        self._store = open_room_store(
+            self.data_dir / "store",
+            room_id,
+            limit_bytes=self._store_limit_bytes,
+            now=now,
+            place=self._place,
+        )
+
+    def close_store(self) -> None:
+        """Let go of the room's store."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
 
     # -- the package -----------------------------------------------------------------
 

@@ -40,6 +40,7 @@ from sleap_rtc_plugin.protocol.messages import (
 )
 from sleap_rtc_plugin.protocol.paths import check_component, check_path
 from sleap_rtc_plugin.transport.effects import in_thread
+from sleap_rtc_plugin.transport.shared_storage import SharedFolder
 from sleap_rtc_plugin.transport.transfer_pump import TransferPump
 from sleap_rtc_worker.config_check import check_configs
 from sleap_rtc_worker.job_run import JobRun, StepTools
@@ -174,12 +175,15 @@ class JobCoordinator:
         """
         known = self._jobs.get(message.job_id)
         if known is not None:
-            same = (
-                known.record.package_digest == message.package_digest
-                and known.record.spec == message.spec
-            )
-            if not same:
+            if known.record.spec != message.spec:
                 raise JobConflict(job_id=message.job_id)
+            if known.record.package_digest != message.package_digest:
+                # A file changed on its way; only who sends it may say so.
+                if known.state is not JobState.STAGING or (
+                    known.record.submitter != submitter
+                ):
+                    raise JobConflict(job_id=message.job_id)
+                known.expect(message.package_digest, message.package_bytes)
             return known
         self._expire_abandoned()
         refusal = self.refusal(message.package_bytes)
@@ -199,11 +203,13 @@ class JobCoordinator:
         run.begin_staging()
         return run
 
-    async def stage(self, meta: FileMeta, pump: TransferPump) -> None:
+    async def stage(
+        self, meta: FileMeta, pump: TransferPump, shared: SharedFolder | None = None
+    ) -> None:
         """Receive a job's package over a link, check it, and queue the job.
 
         A newer link takes over from an older one: the client that was cut off came
-        back before we noticed that it was gone.
+        back before we noticed that it was gone. What lies in `shared` need not be sent.
 
         Raises:
             RtcError: the package did not arrive or is not acceptable.
@@ -220,7 +226,7 @@ class JobCoordinator:
             await asyncio.gather(older, return_exceptions=True)
         arrived = asyncio.Event()
         task = asyncio.get_running_loop().create_task(
-            self._stage(run, meta, pump, arrived)
+            self._stage(run, meta, pump, shared, arrived)
         )
         self._staging[meta.job_id] = task
         try:
@@ -237,9 +243,15 @@ class JobCoordinator:
                 del self._staging[meta.job_id]
 
     async def _stage(
-        self, run: JobRun, meta: FileMeta, pump: TransferPump, arrived: asyncio.Event
+        self,
+        run: JobRun,
+        meta: FileMeta,
+        pump: TransferPump,
+        shared: SharedFolder | None,
+        arrived: asyncio.Event,
     ) -> None:
         area = self._tools.files.staging_area(run.job_id)
+        area.shared = shared
         await pump.receive(meta, area)
         arrived.set()
         if run.state is not JobState.STAGING:

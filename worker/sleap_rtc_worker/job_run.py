@@ -152,6 +152,15 @@ class JobRun:
         """The package may arrive."""
         self.feed(machine.StagingBegan())
 
+    def expect(self, package_digest: str, package_bytes: int) -> None:
+        """Wait for a package of other bytes than were announced."""
+        self._write(
+            msgspec.structs.replace(
+                self.record, package_digest=package_digest, package_bytes=package_bytes
+            ),
+            [],
+        )
+
     def package_staged(self) -> None:
         """The package is here and acceptable."""
         self.feed(machine.PackageStaged())

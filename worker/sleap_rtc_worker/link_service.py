@@ -31,13 +31,21 @@ from sleap_rtc_plugin.protocol.messages import (
     JobListed,
     JobRejected,
     JobSubmit,
+    PathError,
+    SharedInputPath,
+    SharedJobComplete,
+    SharedJobId,
+    SharedOutputPath,
+    SharedStorageJob,
     ZmqCtrl,
 )
 from sleap_rtc_plugin.transport.link import Link, LinkClosed
+from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.transfer_pump import TransferPump
 from sleap_rtc_worker.job_coordinator import JobCoordinator
 from sleap_rtc_worker.job_run import JobRun
 from sleap_rtc_worker.journal import Journal
+from sleap_rtc_worker.shared_files import SharedCommand, SharedFiles
 
 __all__ = ["LinkService"]
 
@@ -48,15 +56,25 @@ class LinkService:
     """Serves one link until it closes."""
 
     def __init__(
-        self, link: Link, *, coordinator: JobCoordinator, journal: Journal
+        self,
+        link: Link,
+        *,
+        coordinator: JobCoordinator,
+        journal: Journal,
+        shared_storage: SharedStorage | None = None,
     ) -> None:
-        """Listen on `link`; call `run` at once."""
+        """Listen on `link`; call `run` at once.
+
+        `shared_storage` is a folder that the client may mount as well.
+        """
         self._link = link
         self._coordinator = coordinator
         self._journal = journal
         self._pump = TransferPump(link)
         self._tasks: set[asyncio.Task[None]] = set()
         self._watches: dict[str, asyncio.Task[None]] = {}
+        self._shared = SharedFiles(shared_storage)
+        self._sharing = asyncio.Lock()
         link.on_control = self._on_control
 
     async def run(self) -> None:
@@ -68,6 +86,7 @@ class LinkService:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._shared.close()
 
     # -- commands ------------------------------------------------------------------
 
@@ -81,6 +100,13 @@ class LinkService:
                 self._tell(message)
             case JobFetch():
                 self._spawn(self._send_files(message))
+            case (
+                SharedJobId()
+                | SharedInputPath()
+                | SharedOutputPath()
+                | SharedStorageJob()
+            ):
+                self._spawn(self._share(message))
             case FileMeta():
                 self._spawn(self._receive_package(message))
             case FileNeed() | FileDone():
@@ -182,7 +208,8 @@ class LinkService:
 
     async def _receive_package(self, meta: FileMeta) -> None:
         try:
-            await self._coordinator.stage(meta, self._pump)
+            shared = self._shared.package_of(meta.job_id)
+            await self._coordinator.stage(meta, self._pump, shared)
         except LinkClosed:
             logger.info("The package of %s did not arrive in full", meta.job_id)
         except RemoteProtocolError:
@@ -192,6 +219,27 @@ class LinkService:
             self._link.send(
                 FileDone(transfer_id=meta.transfer_id, error=error.to_wire())
             )
+
+    async def _share(self, message: SharedCommand) -> None:
+        """Answer a command about shared storage, and do what it asks for."""
+        command_id, job_id = message.command_id, message.job_id
+        try:
+            run = self._coordinator.find(job_id)
+            # One at a time: what a slow mount holds up is bounded per client.
+            async with self._sharing:
+                self._link.send(await self._shared.answer(message, run))
+                if not isinstance(message, SharedOutputPath):
+                    return
+                await self._shared.lay_results(message.path, run)
+        except RtcError as error:
+            logger.info("%s", error)
+            self._link.send(
+                PathError(command_id=command_id, job_id=job_id, error=error.to_wire())
+            )
+            return
+        self._link.send(
+            SharedJobComplete(command_id=command_id, job_id=job_id, path=message.path)
+        )
 
     async def _send_files(self, message: JobFetch) -> None:
         try:
@@ -214,6 +262,9 @@ class LinkService:
             logger.info("The %s of %s did not go out", message.part, run.job_id)
         except RtcError as error:
             logger.warning("The %s of %s: %s", message.part, run.job_id, error)
+        finally:
+            if message.part == "results":
+                await self._shared.remove_results(run.job_id)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -196,6 +196,19 @@ class TransferStalled(TransferError):
     )
 
 
+@dataclass(eq=False)
+class SharedStorageUnusable(TransferError):
+    """A folder that both sides should see is not used."""
+
+    place: str
+    reason: str
+    code = "shared_storage_unusable"
+    sentence = (
+        "{place} is not used ({reason}) and the files go over the connection; "
+        "check that both machines mount the same folder and may write to it."
+    )
+
+
 # -- jobs ----------------------------------------------------------------------
 
 

@@ -116,15 +116,90 @@ def test_batches_are_thinned_and_epochs_are_not(
     assert kinds.count("epoch_end") == 10
 
 
+def totals(reused: int, moved: int, verified: int) -> TransferTotals:
+    return TransferTotals(
+        total_bytes=100_000_000,
+        reused_bytes=reused * 1_000_000,
+        moved_bytes=moved * 1_000_000,
+        verified_bytes=verified * 1_000_000,
+    )
+
+
 def test_a_transfer_tells_its_end_once(capsys: pytest.CaptureFixture[str]) -> None:
     observer = TerminalObserver(as_json=True, clock=Clock())
-    done = TransferTotals(
-        total_bytes=100, reused_bytes=60, moved_bytes=40, verified_bytes=100
-    )
-    observer.transferring("package", done)
-    observer.transferring("package", done)
-    (line,) = [json.loads(x) for x in capsys.readouterr().out.splitlines()]
-    assert (line["bytes_sent"], line["bytes_reused"]) == (40, 60)
+    observer.transferring("package", totals(60, 40, 100))
+    observer.transferring("package", totals(60, 40, 100))
+    captured = capsys.readouterr()
+    (line,) = [json.loads(x) for x in captured.out.splitlines()]
+    assert (line["bytes_sent"], line["bytes_reused"]) == (40_000_000, 60_000_000)
+    assert captured.err.splitlines() == [
+        "Sent 40.0 MB of 100.0 MB; 60.0 MB were there already; all of it verified "
+        "after 0.0 s."
+    ]
+
+
+def test_a_transfer_says_total_reused_sent_verified_rate_and_time_left(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = Clock()
+    observer = TerminalObserver(as_json=True, clock=clock)
+    for now, step in (
+        (0.0, totals(60, 0, 0)),
+        (2.0, totals(60, 20, 0)),
+        (4.0, totals(60, 40, 0)),
+        (5.0, totals(60, 40, 100)),
+    ):
+        clock.now = now
+        observer.transferring("package", step)
+    captured = capsys.readouterr()
+    lines = [json.loads(line) for line in captured.out.splitlines()]
+    assert [line["bytes_verified"] for line in lines] == [0, 0, 0, 100_000_000]
+    assert [line["bytes_per_s"] for line in lines] == [0, *[10_000_000] * 2, 8_000_000]
+    assert [line["seconds_left"] for line in lines] == [None, 2.0, 0.0, 0.0]
+    assert captured.err.endswith("; all of it verified after 5.0 s.\n")
+
+
+def test_what_was_not_there_is_not_spoken_of(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    observer = TerminalObserver(as_json=False, clock=Clock())
+    observer.transferring("results", totals(0, 100, 100))
+    err = capsys.readouterr().err
+    assert err == "Fetched 100.0 MB; all of it verified after 0.0 s.\n"
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (totals(0, 0, 0), "0 bytes of 100.0 MB"),
+        (totals(0, 20, 0), "20.0 MB of 100.0 MB, 10.0 MB/s, 8 s left"),
+        (
+            totals(60, 20, 0),
+            "80.0 MB of 100.0 MB, 60.0 MB were there already, 10.0 MB/s, 2 s left",
+        ),
+        (
+            totals(60, 40, 0),
+            "100.0 MB of 100.0 MB, 60.0 MB were there already, 20.0 MB/s, being "
+            "verified",
+        ),
+        (
+            totals(100, 0, 100),
+            "100.0 MB of 100.0 MB, 100.0 MB were there already, verified",
+        ),
+    ],
+    ids=["begun", "sent", "reused", "all sent", "nothing new"],
+)
+def test_what_stands_beside_the_bar(
+    monkeypatch: pytest.MonkeyPatch, step: TransferTotals, words: str
+) -> None:
+    clock = Clock()
+    observer = TerminalObserver(as_json=False, clock=clock)
+    drawn: list[str] = []
+    monkeypatch.setattr(observer, "_draw", lambda *args: drawn.append(args[-1]))
+    observer.transferring("package", totals(0, 0, 0))
+    clock.now = 2.0
+    observer.transferring("package", step)
+    assert drawn[-1] == words
 
 
 def test_an_error_is_in_the_state_line_and_the_report(

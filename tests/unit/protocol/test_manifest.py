@@ -11,13 +11,15 @@ from sleap_rtc_plugin.protocol import manifest as module
 from sleap_rtc_plugin.protocol.errors import RemoteProtocolError, UnsafeMember
 from sleap_rtc_plugin.protocol.limits import (
     MAX_CHUNK_BYTES,
+    MAX_HOLE_BYTES,
+    MAX_PACKAGE_BYTES,
     MAX_PACKAGE_FILES,
 )
-from sleap_rtc_plugin.protocol.manifest import FileEntry, Manifest, pack_chunks
+from sleap_rtc_plugin.protocol.manifest import HOLE, FileEntry, Manifest, pack_chunks
 
 
 def entry(path: str, sizes: list[int], **changes: object) -> FileEntry:
-    digests = [bytes([i % 256]) * 32 for i in range(len(sizes))]
+    digests = [bytes([i % 255 + 1]) * 32 for i in range(len(sizes))]
     packed, joined = pack_chunks(sizes, digests)
     made = FileEntry(path, sum(sizes), b"d" * 32, packed, joined)
     return msgspec.structs.replace(made, **changes)
@@ -30,7 +32,7 @@ def test_look_ups() -> None:
     assert [list(manifest.chunks_of(file)) for file in range(3)] == [[0, 1], [], [2]]
     places = [(c.file, c.offset, c.size_bytes) for c in map(manifest.chunk, range(3))]
     assert places == [(0, 0, 3), (0, 3, 2), (2, 0, 5)]
-    assert manifest.chunk(1).digest == b"\x01" * 32
+    assert manifest.chunk(1).digest == b"\x02" * 32
     for number in (-1, 3):
         with pytest.raises(IndexError):
             manifest.chunk(number)
@@ -72,6 +74,38 @@ def test_an_entry_that_does_not_add_up(changes: dict[str, object]) -> None:
     wrong = entry("a", [5], **changes)
     with pytest.raises(RemoteProtocolError):
         Manifest([wrong])
+
+
+@pytest.mark.parametrize("size", [1, MAX_CHUNK_BYTES + 1, MAX_HOLE_BYTES])
+def test_holes_may_be_as_large_as_a_size_can_say(size: int) -> None:
+    chunk = entry("a", [5])
+    holed = entry(
+        "b",
+        [5, size],
+        chunk_digests=chunk.chunk_digests + HOLE,
+    )
+    manifest = Manifest.decode(Manifest([chunk, holed]).encode())
+    assert [manifest.chunk(n).is_hole for n in range(3)] == [False, False, True]
+    assert manifest.chunk(2).size_bytes == size
+    assert manifest.total_bytes == 10 + size
+
+
+def test_a_hole_needs_the_whole_digest_to_be_zero() -> None:
+    digest = bytes(31) + b"\x01"
+    with pytest.raises(RemoteProtocolError):
+        Manifest([entry("a", [MAX_CHUNK_BYTES + 1], chunk_digests=digest)])
+    assert not Manifest([entry("a", [1], chunk_digests=digest)]).chunk(0).is_hole
+
+
+def test_holes_count_as_bytes_of_the_package() -> None:
+    holes = [MAX_HOLE_BYTES] * (MAX_PACKAGE_BYTES // MAX_HOLE_BYTES + 1)
+    with pytest.raises(RemoteProtocolError, match="bytes"):
+        Manifest([entry("a", holes, chunk_digests=HOLE * len(holes))])
+
+
+def test_a_hole_of_nothing_is_refused() -> None:
+    with pytest.raises(RemoteProtocolError):
+        Manifest([entry("a", [0], chunk_digests=HOLE)])
 
 
 @pytest.mark.parametrize("path", ["", "../x", "/x", "C:x", "a\\b", "con", "a."])

@@ -32,7 +32,7 @@ from sleap_rtc_plugin.protocol.limits import (
     MAX_REPAIRS_PER_FILE,
     TRANSFER_STALL_TIMEOUT_S,
 )
-from sleap_rtc_plugin.protocol.manifest import Manifest
+from sleap_rtc_plugin.protocol.manifest import HOLE, FileEntry, Manifest, pack_chunks
 from sleap_rtc_plugin.protocol.messages import FileDone, FileNeed
 from sleap_rtc_plugin.protocol.transfer_receiver import (
     Begin,
@@ -179,6 +179,149 @@ def test_a_manifest_that_differs_from_its_offer(changes: dict[str, int]) -> None
     feed(made, Begin(), WHOLE_MANIFEST)
     with pytest.raises(RemoteProtocolError):
         feed(made, ManifestAccepted(MANIFEST))
+
+
+# -- a manifest that came before ----------------------------------------------------
+
+
+def test_a_manifest_that_is_known_is_not_asked_for() -> None:
+    made = TransferReceiver(META)
+    assert feed(made, Begin(MANIFEST.encode())) == [CheckManifest(MANIFEST.encode())]
+    assert made.deadline() is None
+    assert feed(made, ManifestAccepted(MANIFEST)) == [TakeInventory(MANIFEST)]
+
+
+def test_a_known_manifest_of_another_size_is_asked_for() -> None:
+    [need] = needs(feed(TransferReceiver(META), Begin(MANIFEST.encode() + b"x")))
+    assert need.manifest
+
+
+def test_a_manifest_that_nobody_asked_for() -> None:
+    made = TransferReceiver(META)
+    feed(made, Begin(MANIFEST.encode()))
+    with pytest.raises(RemoteProtocolError):
+        feed(made, WHOLE_MANIFEST)
+
+
+# -- holes and equal chunks ---------------------------------------------------------
+
+
+def offered(*entries: FileEntry) -> TransferReceiver:
+    manifest = Manifest(list(entries))
+    made = TransferReceiver(meta_of(manifest))
+    feed(made, Begin(manifest.encode()), ManifestAccepted(manifest))
+    return made
+
+
+def with_hole(path: str, hole_bytes: int, *chunks: bytes) -> FileEntry:
+    """Return a file that begins with a hole."""
+    rest = entry(path, *chunks)
+    sizes, digests = pack_chunks([hole_bytes], [HOLE])
+    return FileEntry(
+        path,
+        hole_bytes + rest.size_bytes,
+        b"w" * 32,
+        sizes + rest.chunk_sizes,
+        digests + rest.chunk_digests,
+    )
+
+
+def test_holes_are_never_asked_for() -> None:
+    huge = 2**32 - 1
+    made = offered(with_hole("some", 10, b"aa"), with_hole("all", huge))
+    instructions = feed(made, NOTHING_HERE)
+    assert instructions[0] == FinishFile(1)
+    [need] = needs(instructions)
+    assert need.chunks == [(1, 1)]
+    assert need.reused_bytes == 10 + huge
+    assert made.progress.stored_bytes == 10 + huge
+    with pytest.raises(RemoteProtocolError):
+        feed(made, fragment(0, 0, b"a"))
+
+
+def test_a_corrupt_file_with_a_hole_is_fetched_again_without_it() -> None:
+    made = offered(with_hole("some", 10, b"aa"))
+    feed(made, NOTHING_HERE, fragment(1, 0, b"aa"), ChunkStored(1))
+    assert made.progress.stored_bytes == 12
+    [need] = needs(feed(made, FileCorrupt(0)))
+    assert need.chunks == [(1, 1)]
+    assert made.progress.stored_bytes == 10
+
+
+def test_a_hole_with_a_wrong_digest_fails_at_once() -> None:
+    made = offered(with_hole("all", 10))
+    feed(made, NOTHING_HERE)
+    assert isinstance(failure(feed(made, FileCorrupt(0))), DigestMismatch)
+
+
+def test_equal_chunks_are_asked_for_once() -> None:
+    made = offered(entry("one", b"aa", b"b", b"aa"), entry("two", b"aa"))
+    [need] = needs(feed(made, NOTHING_HERE))
+    assert need.chunks == [(0, 1)]
+    assert need.reused_bytes == 4
+    assert made.progress.stored_bytes == 0
+    [store] = feed(made, fragment(0, 0, b"aa"))
+    assert (store.number, store.data, list(store.copies)) == (0, b"aa", [2, 3])
+    assert feed(made, ChunkStored(0)) == [FinishFile(1)]
+    assert made.progress.stored_bytes == 6
+    feed(made, fragment(1, 0, b"b"))
+    assert feed(made, ChunkStored(1)) == [FinishFile(0)]
+    progress = made.progress
+    assert progress.reused_bytes + progress.received_bytes == progress.total_bytes == 7
+    assert progress.stored_bytes == 7
+
+
+def test_a_corrupt_chunk_is_asked_for_again_with_its_copies() -> None:
+    made = offered(entry("one", b"aa", b"aa"))
+    feed(made, NOTHING_HERE)
+    for _ in range(2):
+        [store] = feed(made, fragment(0, 0, b"xx"))
+        assert list(store.copies) == [1]
+        feed(made, ChunkCorrupt(0))
+    feed(made, fragment(0, 0, b"aa"))
+    assert feed(made, ChunkStored(0)) == [FinishFile(0)]
+
+
+def test_a_corrupt_file_takes_its_copies_along_and_nobody_elses() -> None:
+    made = offered(entry("one", b"aa"), entry("two", b"aa", b"aa"))
+    feed(made, NOTHING_HERE, fragment(0, 0, b"aa"))
+    assert set(feed(made, ChunkStored(0))) == {FinishFile(0), FinishFile(1)}
+    feed(made, FileFinished(0))
+    [need] = needs(feed(made, FileCorrupt(1)))
+    assert need.chunks == [(1, 1)]
+    [store] = feed(made, fragment(1, 0, b"aa"))
+    assert list(store.copies) == [2]
+    assert feed(made, ChunkStored(1)) == [FinishFile(1)]
+    assert made.progress.stored_bytes == 6
+    assert feed(made, FileFinished(1))[-1] == Completed()
+
+
+def test_only_what_is_missing_is_a_copy() -> None:
+    made = offered(entry("one", b"aa", b"aa", b"aa"))
+    here = InventoryTaken(frozenset({0}), frozenset())
+    [need] = needs(feed(made, here))
+    assert need.chunks == [(1, 1)]
+    assert need.reused_bytes == 4
+
+
+def test_one_digest_with_two_sizes_is_two_chunks() -> None:
+    lie = entry("one", b"aa", b"aa")
+    sizes, _ = pack_chunks([2, 1], [])
+    made = offered(FileEntry("one", 3, lie.digest, sizes, lie.chunk_digests))
+    [need] = needs(feed(made, NOTHING_HERE))
+    assert need.chunks == [(0, 1)]
+
+
+def test_a_million_equal_chunks_are_one() -> None:
+    count = 900_000
+    sizes, digests = pack_chunks([1], [b"d" * 32])
+    made = offered(FileEntry("one", count, b"w" * 32, sizes * count, digests * count))
+    [need] = needs(feed(made, NOTHING_HERE))
+    assert need.chunks == [(0, 0)]
+    [store] = feed(made, fragment(0, 0, b"x"))
+    assert len(store.copies) == count - 1
+    assert feed(made, ChunkStored(0)) == [FinishFile(0)]
+    assert made.progress.stored_bytes == count
 
 
 # -- what is here already -----------------------------------------------------------

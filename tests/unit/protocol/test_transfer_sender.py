@@ -2,7 +2,16 @@
 
 import msgspec
 import pytest
-from support.machines import BROKEN, DONE, GAVE_UP, MANIFEST, META, SENDER, entry
+from support.machines import (
+    BROKEN,
+    DONE,
+    GAVE_UP,
+    HOLED_SENDER,
+    MANIFEST,
+    META,
+    SENDER,
+    entry,
+)
 from support.machines import meta_of as offer_of
 
 from sleap_rtc_plugin.protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -11,7 +20,7 @@ from sleap_rtc_plugin.protocol.limits import (
     MAX_REPAIRS_PER_CHUNK,
     MAX_REPAIRS_PER_FILE,
 )
-from sleap_rtc_plugin.protocol.manifest import Manifest
+from sleap_rtc_plugin.protocol.manifest import HOLE, Manifest
 from sleap_rtc_plugin.protocol.messages import FileDone, FileNeed
 from sleap_rtc_plugin.protocol.transfer_sender import (
     Delivered,
@@ -91,6 +100,31 @@ def test_what_is_sent_and_what_was_there() -> None:
 def test_chunks_that_were_not_offered(ranges: list[tuple[int, int]]) -> None:
     with pytest.raises(RemoteProtocolError):
         offered().handle(need(*ranges), 0.0)
+
+
+@pytest.mark.parametrize("ranges", [[(1, 1)], [(0, 1)], [(0, 3)], [(2, 2), (1, 2)]])
+def test_a_hole_is_offered_to_nobody(ranges: list[tuple[int, int]]) -> None:
+    with pytest.raises(RemoteProtocolError, match="not offered"):
+        HOLED_SENDER.at(SenderState.OFFERED).handle(need(*ranges), 0.0)
+
+
+def test_what_lies_around_a_hole_is_sent() -> None:
+    made = HOLED_SENDER.at(SenderState.OFFERED)
+    made.handle(need((0, 0), (2, 3)), 0.0)
+    assert work(made) == [0, 2, 3]
+
+
+def test_zeros_of_two_digests_are_no_hole() -> None:
+    made = entry("file", b"a", b"b", b"c", b"d")
+    digests = [b"a" * 20 + bytes(12), bytes(20) + b"b" * 12, HOLE, b"d" * 32]
+    made = msgspec.structs.replace(made, chunk_digests=b"".join(digests))
+    manifest = Manifest([made])
+    sender = TransferSender(offer_of(manifest), manifest)
+    sender.handle(Offer(), 0.0)
+    sender.handle(need((0, 1), (3, 3)), 0.0)
+    assert work(sender) == [0, 1, 3]
+    with pytest.raises(RemoteProtocolError):
+        sender.handle(need((1, 2)), 0.0)
 
 
 def test_no_chunk_is_sent_without_end() -> None:

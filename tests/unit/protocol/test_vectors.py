@@ -156,12 +156,21 @@ def test_an_authentication(role: Any) -> None:
     assert isinstance(instructions[-1], Authenticated)
 
 
-def test_a_transfer_from_the_sender() -> None:
-    vector = load("conversation_transfer")
+@pytest.mark.parametrize(
+    ("name", "manifest"),
+    [
+        ("transfer", machines.MANIFEST),
+        ("known_manifest", machines.MANIFEST),
+        ("hole", machines.HOLED_MANIFEST),
+    ],
+)
+def test_a_transfer_from_the_sender(name: str, manifest: Manifest) -> None:
+    vector = load(f"conversation_{name}")
+    assert bytes.fromhex(vector["manifest"]) == manifest.encode()
     steps = vector["steps"]
     meta = codec.decode_control(steps[0]["control"])
     assert isinstance(meta, FileMeta)
-    sender = TransferSender(meta, machines.MANIFEST)
+    sender = TransferSender(meta, manifest)
     sender.handle(Offer(), 0.0)
     instructions: list[Any] = []
     to_send = [bytes.fromhex(s["transfer"]) for s in steps if "transfer" in s]
@@ -178,6 +187,7 @@ def test_a_transfer_from_the_sender() -> None:
     pieces = [decode_fragment(frame) for frame in to_send]
     assert sent == [-1 if piece.is_manifest else piece.chunk for piece in pieces]
     assert not set(vector["already_stored_chunks"]) & set(sent)
+    assert (-1 in sent) != vector["manifest_is_known"]
     assert instructions[-1] == Delivered()
 
 

@@ -50,6 +50,7 @@ def test_what_is_saved_comes_back(tmp_path: Path) -> None:
     settings.last_server = SERVER
     settings.last_worker = "worker-a"
     settings.remember = False
+    settings.shared_storage_root = "/mnt/lab"
     settings.save()
     assert Settings.load(tmp_path / "new") == settings
     if os.name == "posix":

@@ -2,14 +2,18 @@
 
 import errno
 import os
+import random
 import shutil
 from pathlib import Path
 
 import pytest
 
 from sleap_rtc_plugin.protocol.errors import DiskFull, SourceChanged, StorageFailed
+from sleap_rtc_plugin.protocol.limits import MIB
+from sleap_rtc_plugin.protocol.manifest import HOLE, FileEntry, Manifest, pack_chunks
 from sleap_rtc_plugin.transport import staging_area
-from sleap_rtc_plugin.transport.file_source import FileSource
+from sleap_rtc_plugin.transport.chunk_store import ChunkStore
+from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
 from sleap_rtc_plugin.transport.staging_area import StagingArea
 
 FILES = {
@@ -240,6 +244,205 @@ def test_other_disk_errors(
     monkeypatch.setattr(os, "write", broken)
     with pytest.raises(StorageFailed, match="Input/output error"):
         store(area, source, 0)
+
+
+# -- holes and equal chunks ---------------------------------------------------------
+
+
+def holed(*pieces: bytes | int) -> tuple[Manifest, bytes]:
+    """Return a manifest of one file of chunks and holes, and the file."""
+    data = b"".join(bytes(p) if isinstance(p, int) else p for p in pieces)
+    sizes, digests = pack_chunks(
+        [p if isinstance(p, int) else len(p) for p in pieces],
+        [HOLE if isinstance(p, int) else digest_of(p) for p in pieces],
+    )
+    entry = FileEntry("file", len(data), digest_of(data), sizes, digests)
+    return Manifest([entry]), data
+
+
+def test_holes_are_here_and_take_no_space(root: Path) -> None:
+    hole = 64 * MIB
+    manifest, data = holed(hole, b"x" * 500, hole)
+    area = StagingArea(root)
+    assert area.inventory(manifest) == ({0, 2}, frozenset())
+    assert area.store(1, b"x" * 500)
+    assert area.finish(0)
+    file = area.files / "file"
+    assert file.stat().st_size == len(data)
+    assert file.stat().st_blocks * 512 < MIB
+    assert file.read_bytes() == data
+
+
+def test_a_file_of_nothing_but_holes(root: Path) -> None:
+    manifest, data = holed(3000, 5)
+    area = StagingArea(root)
+    assert area.inventory(manifest) == ({0, 1}, frozenset())
+    assert area.finish(0)
+    assert (area.files / "file").read_bytes() == data
+
+
+def test_holes_that_no_disk_would_hold_are_only_a_size(root: Path) -> None:
+    sizes, digests = pack_chunks([2**32 - 1] * 60, [HOLE] * 60)
+    entry = FileEntry("file", 60 * (2**32 - 1), b"w" * 32, sizes, digests)
+    area = StagingArea(root)
+    chunks, _ = area.inventory(Manifest([entry]))
+    assert len(chunks) == 60
+    assert list((root / "parts").iterdir()) == []
+
+
+@pytest.mark.parametrize("seek_data", [True, False], ids=["sparse", "plain"])
+@pytest.mark.parametrize("where", [0, 500, 500 + 2 * MIB, 500 + 3 * MIB - 1])
+def test_what_came_to_be_in_a_hole_is_cleared(
+    root: Path, monkeypatch: pytest.MonkeyPatch, where: int, seek_data: bool
+) -> None:
+    if not seek_data:
+        monkeypatch.delattr(os, "SEEK_DATA", raising=False)
+    manifest, data = holed(b"x" * 500, 3 * MIB, b"y" * 10)
+    area = StagingArea(root)
+    area.inventory(manifest)
+    area.store(0, b"x" * 500)
+    area.store(2, b"y" * 10)
+    area.close()
+    [part] = (root / "parts").iterdir()
+    with part.open("r+b") as file:
+        file.seek(where)
+        file.write(b"!")
+    again = StagingArea(root)
+    chunks, _ = again.inventory(manifest)
+    assert chunks == ({0, 1, 2} if where else {1, 2})
+    again.store(0, b"x" * 500)
+    assert again.finish(0)
+    assert (again.files / "file").read_bytes() == data
+
+
+def test_equal_chunks_are_written_to_all_their_places(
+    root: Path, source: FileSource
+) -> None:
+    area = StagingArea(root)
+    area.inventory(source.manifest)
+    # "x" * 1000 twice in a/one and twice in same, its tail in both.
+    assert area.store(0, b"x" * 1000, 1, 4, 5)
+    assert area.store(2, b"x" * 500, 6)
+    assert area.finish(0)
+    assert area.finish(2)
+    assert contents(area) == {"a/one": FILES["a/one"], "same": FILES["same"]}
+
+
+# -- a store of earlier packages ----------------------------------------------------
+
+
+@pytest.fixture
+def kept(tmp_path: Path):
+    made = ChunkStore(tmp_path / "store", max_bytes=10**9)
+    yield made
+    made.close()
+
+
+def received(root: Path, source: FileSource, kept: ChunkStore) -> StagingArea:
+    area = StagingArea(root, store=kept)
+    chunks, files = area.inventory(source.manifest)
+    for number in set(range(source.manifest.chunk_count)) - chunks:
+        assert area.store(number, source.read_chunk(source.manifest.chunk(number)))
+    for file in set(range(len(source.manifest.files))) - files:
+        assert area.finish(file)
+    area.close()
+    return area
+
+
+def test_the_same_package_in_another_folder_is_here_already(
+    tmp_path: Path, source: FileSource, kept: ChunkStore
+) -> None:
+    first = received(tmp_path / "first", source, kept)
+    shutil.rmtree(first.root)
+    second = StagingArea(tmp_path / "second", store=kept)
+    chunks, files = second.inventory(source.manifest)
+    assert (len(chunks), files) == (source.manifest.chunk_count, frozenset())
+    for file in range(len(FILES)):
+        assert second.finish(file)
+    assert contents(second) == FILES
+
+
+def test_what_is_reused_is_a_file_of_its_own(
+    tmp_path: Path, source: FileSource, kept: ChunkStore
+) -> None:
+    first = received(tmp_path / "first", source, kept)
+    second = received(tmp_path / "second", source, kept)
+    (first.files / "a/two").write_bytes(b"changed by a trainer")
+    assert contents(second) == FILES
+
+
+def test_a_new_version_needs_only_what_is_new(tmp_path: Path, kept: ChunkStore) -> None:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    made = random.Random(1)  # noqa: S311 - contents of test files
+    data = made.randbytes(10_000)
+    (folder / "file").write_bytes(data)
+    received(
+        tmp_path / "first", FileSource.scan(folder, ["file"], chunk_bytes=1000), kept
+    )
+    (folder / "file").write_bytes(data + made.randbytes(1500))
+    source = FileSource.scan(folder, ["file"], chunk_bytes=1000)
+    chunks, _ = StagingArea(tmp_path / "second", store=kept).inventory(source.manifest)
+    assert chunks == set(range(10))
+
+
+def test_a_chunk_of_a_file_that_a_trainer_changed_is_fetched(
+    tmp_path: Path, source: FileSource, kept: ChunkStore
+) -> None:
+    first = received(tmp_path / "first", source, kept)
+    (first.files / "a/two").write_bytes(b"z" * 700)
+    chunks, _ = StagingArea(tmp_path / "second", store=kept).inventory(source.manifest)
+    assert set(range(source.manifest.chunk_count)) - chunks == {3}
+
+
+def test_a_file_cut_in_another_way_is_reused_as_a_whole(
+    tmp_path: Path, source: FileSource, kept: ChunkStore
+) -> None:
+    received(tmp_path / "first", source, kept)
+    other = FileSource.scan(source.root, list(FILES), chunk_bytes=333)
+    chunks, _ = StagingArea(tmp_path / "second", store=kept).inventory(other.manifest)
+    assert len(chunks) == other.manifest.chunk_count
+
+
+def test_a_manifest_that_lies_about_a_stored_file_gets_nothing_wrong(
+    tmp_path: Path, source: FileSource, kept: ChunkStore
+) -> None:
+    received(tmp_path / "first", source, kept)
+    [honest] = FileSource.scan(source.root, ["a/two"]).manifest.files
+    sizes, digests = pack_chunks([700], [digest_of(b"other bytes")])
+    lie = FileEntry("a/two", 700, honest.digest, sizes, digests)
+    area = StagingArea(tmp_path / "second", store=kept)
+    assert area.inventory(Manifest([lie])) == (frozenset(), frozenset())
+
+
+def test_the_store_gives_way_where_the_disk_is_short(
+    tmp_path: Path,
+    source: FileSource,
+    kept: ChunkStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.rmtree(received(tmp_path / "first", source, kept).root)
+    total = kept.spare_bytes()
+    assert total > 0
+    used = [10**9 - 1000, 0]
+
+    def usage(path: Path) -> object:
+        return shutil._ntuple_diskusage(10**9, 0, 10**9 - used.pop(0))
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    StagingArea(tmp_path / "second", store=kept).inventory(source.manifest)
+    assert kept.spare_bytes() == 0
+
+
+def test_manifests_are_remembered_with_a_store_only(
+    root: Path, source: FileSource, kept: ChunkStore
+) -> None:
+    digest = source.manifest_digest.hex()
+    for store, known in ((None, b""), (kept, source.encoded_manifest)):
+        area = StagingArea(root, store=store)
+        assert area.known_manifest(digest) == b""
+        area.remember_manifest(source.encoded_manifest)
+        assert area.known_manifest(digest) == known
 
 
 # -- the source ---------------------------------------------------------------------

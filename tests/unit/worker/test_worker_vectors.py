@@ -5,7 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sleap_rtc_plugin.protocol.authentication import Authenticated
+from sleap_rtc_plugin.protocol.limits import MIB
+from sleap_rtc_plugin.protocol.manifest import Manifest
+from sleap_rtc_plugin.transport.staging_area import StagingArea
 from sleap_rtc_worker import file_manager, link_service, room_service
 
 VECTORS = Path(__file__).parents[3] / "resources" / "vectors"
@@ -57,14 +62,16 @@ async def test_a_job_as_its_worker_hears_and_tells_it() -> None:
         link.close("the test is over")
 
 
-async def test_a_package_with_a_chunk_that_is_here_already(tmp_path: Path) -> None:
-    vector = load("conversation_transfer")
-    here = b"aaaa"
-    area = file_manager.StagingArea(tmp_path)
-    manifest = load("manifest")
-    parts = tmp_path / "parts"
-    parts.mkdir()
-    (parts / f"{manifest['files'][0]['digest']}.part").write_bytes(here)
+@pytest.mark.parametrize("name", ["transfer", "known_manifest", "hole"])
+async def test_a_package(tmp_path: Path, name: str) -> None:
+    vector = load(f"conversation_{name}")
+    data = bytes.fromhex(vector["manifest"])
+    manifest = Manifest.decode(data)
+    store = file_manager.ChunkStore(tmp_path, max_bytes=MIB)
+    if vector["manifest_is_known"]:
+        store.keep_manifest(data, 0.0)
+    area = file_manager.StagingArea(tmp_path / "package", store=store)
+    here = bring(area, manifest, vector)
     control = FakeChannel()
     link = link_over(control)
     pump = link_service.TransferPump(link)
@@ -83,9 +90,23 @@ async def test_a_package_with_a_chunk_that_is_here_already(tmp_path: Path) -> No
             totals = await receiving
     finally:
         link.close("the test is over")
-    assert totals.reused_bytes == len(here)
-    for name, text in vector["files"].items():
-        assert (area.files / name).read_text() == text
+        store.close()
+    assert totals.reused_bytes >= here
+    assert totals.reused_bytes + totals.moved_bytes == manifest.total_bytes
+    for path, text in vector["files"].items():
+        assert (area.files / path).read_text() == text
+
+
+def bring(area: StagingArea, manifest: Manifest, vector: dict[str, Any]) -> int:
+    """Put the chunks where they are said to be already; return their bytes."""
+    area.inventory(manifest)
+    chunks = [manifest.chunk(n) for n in vector["already_stored_chunks"]]
+    for chunk in chunks:
+        text = vector["files"][manifest.files[chunk.file].path].encode()
+        data = text[chunk.offset : chunk.offset + chunk.size_bytes]
+        assert area.store(chunk.number, data)
+    area.close()
+    return sum(chunk.size_bytes for chunk in chunks)
 
 
 def test_payloads_that_a_worker_is_sent() -> None:
