@@ -20,7 +20,7 @@ from sleap_rtc_plugin.companion.messages import (
 )
 
 HostKind = Literal["child", "in-process"]
-WAIT_S = 60.0
+WAIT_S = 150.0
 
 E = TypeVar("E")
 
