@@ -98,7 +98,6 @@ class RTCWorkerClient:
             data_dir,
             place=f"the disk of the worker {self.name}",
             chunk_size=chunk_size,
-            shared_storage_root=shared_storage_root,
             store_limit_bytes=store_limit_bytes,
         )
         self._shared_storage: SharedStorage | None = None

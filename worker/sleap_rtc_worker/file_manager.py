@@ -65,7 +65,6 @@ class FileManager:
         *,
         place: str = "the worker's disk",
         chunk_size: int | None = None,
-        shared_storage_root: Path | None = None,
         store_limit_bytes: int | None = None,
     ) -> None:
         """Use `data_dir`, which is made when needed, for this user only.
@@ -75,13 +74,11 @@ class FileManager:
             place: what clients are told it is called.
             chunk_size: bytes per chunk of what is sent home; by default it is cut by
                 what it holds.
-            shared_storage_root: a mount that clients may share with this worker.
             store_limit_bytes: how much of earlier packages is kept, 0 for nothing; by
                 default `STORE_LIMIT_BYTES`, but no more than a fifth of the disk.
         """
         self.data_dir = data_dir
         self._place = place
-        self.shared_storage_root = shared_storage_root
         if chunk_size is not None:
             chunk_size = min(max(chunk_size, 1), MAX_CHUNK_BYTES)
         self._chunk_bytes = chunk_size
