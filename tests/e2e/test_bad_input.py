@@ -47,17 +47,6 @@ ONLY_ROOT = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def module_programs(
-    tmp_path_factory: pytest.TempPathFactory, caches: Path
-) -> Iterator[Programs]:
-    found = Programs(tmp_path_factory.mktemp("room"), caches)
-    try:
-        yield found
-    finally:
-        found.close()
-
-
-@pytest.fixture(scope="module")
 def worker(module_programs: Programs) -> Worker:
     """One worker for every test that leaves it as it was."""
     return module_programs.scripted_worker("train", "--name", "lab").wait_ready()
