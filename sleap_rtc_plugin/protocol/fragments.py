@@ -6,6 +6,7 @@ by the transfer sender and receiver.
 """
 
 import struct
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from sleap_rtc_plugin.protocol.errors import RemoteProtocolError
@@ -64,18 +65,20 @@ def decode_fragment(frame: bytes | str) -> Fragment:
 
 
 def fragments_of(
-    stream: int, chunk: int, data: bytes, *, is_manifest: bool = False
-) -> list[bytes]:
-    """Cut a chunk into the frames that carry it, in order."""
-    return [
-        encode_fragment(
-            Fragment(
-                stream,
-                chunk,
-                offset,
-                data[offset : offset + FRAGMENT_BYTES],
-                is_manifest,
-            )
-        )
-        for offset in range(0, len(data), FRAGMENT_BYTES)
-    ]
+    stream: int,
+    chunk: int,
+    data: bytes,
+    *,
+    is_manifest: bool = False,
+    fragment_bytes: Callable[[], int] | None = None,
+) -> Iterator[bytes]:
+    """Cut a chunk into the frames that carry it, in order, as they are taken.
+
+    `fragment_bytes` is asked before each cut how much a frame should carry.
+    """
+    offset = 0
+    while offset < len(data):
+        end = offset + (fragment_bytes() if fragment_bytes else FRAGMENT_BYTES)
+        piece = Fragment(stream, chunk, offset, data[offset:end], is_manifest)
+        yield encode_fragment(piece)
+        offset = end

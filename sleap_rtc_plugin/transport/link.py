@@ -19,10 +19,10 @@ from sleap_rtc_plugin.protocol.limits import (
     CONTROL_BUFFER_MAX_BYTES,
     KEEP_ALIVE_INTERVAL_S,
     KEEP_ALIVE_TIMEOUT_S,
-    SEND_BUFFER_HIGH_BYTES,
 )
 from sleap_rtc_plugin.protocol.messages import ControlMessage, KeepAlive
 from sleap_rtc_plugin.transport.effects import monotonic
+from sleap_rtc_plugin.transport.send_budget import SendBudget
 
 __all__ = ["Channel", "Link", "LinkClosed"]
 
@@ -42,6 +42,8 @@ class LinkClosed(Exception):
 
 class Channel(Protocol):
     """What a link needs of a data channel (W3C RTCDataChannel)."""
+
+    bufferedAmountLowThreshold: int
 
     @property
     def bufferedAmount(self) -> int:
@@ -85,6 +87,7 @@ class Link:
         self._heard_at = monotonic()
         self._room_in_control = asyncio.Event()
         self._room_in_transfer = asyncio.Event()
+        self._budget = SendBudget()
         self._keep_alive = asyncio.get_running_loop().create_task(self._run())
 
     # -- sending ---------------------------------------------------------------------
@@ -115,17 +118,30 @@ class Link:
     async def send_fragment(self, frame: bytes) -> None:
         """Send a frame of the transfer channel, as fast as the peer takes it.
 
+        What waits in the channel is bounded by time, so that a control message is
+        never far behind.
+
         Raises:
             LinkClosed: the link ended.
         """
-        while self._transfer.bufferedAmount > SEND_BUFFER_HIGH_BYTES:
+        channel, budget = self._transfer, self._budget
+        while channel.bufferedAmount > (room_at := budget.room_at(len(frame))):
+            # Several transfers may wait here, each for room of its own; whoever is
+            # woken too early waits again.
+            channel.bufferedAmountLowThreshold = room_at
             await self._wait(self._room_in_transfer)
         self._raise_if_closed()
+        budget.sent(len(frame), channel.bufferedAmount, monotonic())
         try:
             self._transfer.send(frame)
         except InvalidStateError:
             self.close("the connection is closing")
             raise LinkClosed(self.close_reason) from None
+
+    @property
+    def fragment_bytes(self) -> int:
+        """How much the next frame of the transfer channel should carry."""
+        return self._budget.fragment_bytes
 
     async def _wait(self, room: asyncio.Event) -> None:
         self._raise_if_closed()
@@ -145,6 +161,7 @@ class Link:
 
     def transfer_drained(self) -> None:
         """The transfer channel's buffer is low."""
+        self._budget.drained(self._transfer.bufferedAmount, monotonic())
         self._room_in_transfer.set()
 
     def control_received(self, frame: bytes | str) -> None:

@@ -45,7 +45,6 @@ from sleap_rtc_plugin.protocol.limits import (
     LINK_CONNECT_TIMEOUT_S,
     MAX_EARLY_FRAMES,
     NONCE_BYTES,
-    SEND_BUFFER_LOW_BYTES,
     TRANSFER_CHANNEL,
 )
 from sleap_rtc_plugin.protocol.signaling_messages import (
@@ -222,7 +221,6 @@ class PeerConnection:
             on_open = self._begin_handshake
         else:
             self._transfer = channel
-            channel.bufferedAmountLowThreshold = SEND_BUFFER_LOW_BYTES
             channel.on("message", self._on_transfer_frame)
             on_open = self._on_transfer_open
         if channel.readyState == "open":

@@ -214,7 +214,6 @@ class _Sending:
 
     async def _pump(self) -> None:
         """Read and send what is asked for, one chunk in memory at a time."""
-        stream = self._machine.meta.stream
         try:
             while True:
                 work = self._machine.next_work()
@@ -223,14 +222,12 @@ class _Sending:
                     await self._wake.wait()
                 elif isinstance(work, Manifest):
                     data = self._source.encoded_manifest
-                    await self._send_all(
-                        fragments_of(stream, 0, data, is_manifest=True)
-                    )
+                    await self._send_cut(0, data, is_manifest=True)
                 else:
                     data = await in_thread(
                         self._executor, self._source.read_chunk, work
                     )
-                    await self._send_all(fragments_of(stream, work.number, data))
+                    await self._send_cut(work.number, data)
                     self._machine.chunk_sent(len(data))
                     self._on_progress(self._totals())
         except LinkClosed:
@@ -243,8 +240,17 @@ class _Sending:
             if not self._outcome.done():
                 self._outcome.set_exception(error)
 
-    async def _send_all(self, frames: list[bytes]) -> None:
-        for frame in frames:
+    async def _send_cut(
+        self, chunk: int, data: bytes, *, is_manifest: bool = False
+    ) -> None:
+        """Send a chunk, or the manifest, in frames of the size that suits the link."""
+        for frame in fragments_of(
+            self._machine.meta.stream,
+            chunk,
+            data,
+            is_manifest=is_manifest,
+            fragment_bytes=lambda: self._link.fragment_bytes,
+        ):
             await self._link.send_fragment(frame)
 
     def _totals(self) -> TransferTotals:

@@ -71,4 +71,10 @@ def test_a_chunk_is_cut_and_joined(size: int) -> None:
 
 
 def test_nothing_is_no_fragment_at_all() -> None:
-    assert fragments_of(1, 1, b"") == []
+    assert list(fragments_of(1, 1, b"")) == []
+
+
+def test_the_size_of_a_piece_is_asked_for_each_time() -> None:
+    sizes = iter([3, 1, 4])
+    frames = fragments_of(1, 1, b"abcdefg", fragment_bytes=lambda: next(sizes))
+    assert [decode_fragment(f).data for f in frames] == [b"abc", b"d", b"efg"]

@@ -65,7 +65,8 @@ def test_timeouts_come_in_order() -> None:
 
 
 def test_buffers_come_in_order() -> None:
-    assert bound.SEND_BUFFER_LOW_BYTES < bound.SEND_BUFFER_HIGH_BYTES
+    assert bound.SEND_BUFFER_FLOOR_BYTES < bound.SEND_BUFFER_HIGH_BYTES
+    assert 2 * bound.MAX_TRANSFER_FRAME_BYTES < bound.SEND_BUFFER_HIGH_BYTES
     assert bound.CONTROL_BUFFER_HIGH_BYTES < bound.CONTROL_BUFFER_MAX_BYTES
     assert bound.MAX_CONTROL_FRAME_BYTES < bound.CONTROL_BUFFER_HIGH_BYTES
 

@@ -12,6 +12,8 @@ from sleap_rtc_plugin.protocol.codec import encode_control
 from sleap_rtc_plugin.protocol.limits import (
     CONTROL_BUFFER_HIGH_BYTES,
     CONTROL_BUFFER_MAX_BYTES,
+    MAX_TRANSFER_FRAME_BYTES,
+    SEND_BUFFER_FLOOR_BYTES,
     SEND_BUFFER_HIGH_BYTES,
 )
 from sleap_rtc_plugin.protocol.messages import Acknowledged, KeepAlive
@@ -25,6 +27,7 @@ class FakeChannel:
 
     def __init__(self) -> None:
         self.bufferedAmount = 0
+        self.bufferedAmountLowThreshold = 0
         self.sent: list[bytes | str] = []
         self.is_closing = False
 
@@ -129,6 +132,41 @@ async def test_sending_waits_for_room(ends: Ends) -> None:
     ends.link.transfer_drained()
     await asyncio.gather(paced, fragment)
     assert ends.transfer.sent == [b"x"]
+
+
+async def test_the_threshold_is_where_the_frame_has_room(ends: Ends) -> None:
+    ends.transfer.bufferedAmount = SEND_BUFFER_FLOOR_BYTES
+    waiting = asyncio.ensure_future(ends.link.send_fragment(b"x" * 1000))
+    await turns()
+    threshold = ends.transfer.bufferedAmountLowThreshold
+    assert threshold == SEND_BUFFER_FLOOR_BYTES - 1000
+    # Woken for the sake of another transfer, it waits on.
+    ends.transfer.bufferedAmount = threshold + 1
+    ends.link._room_in_transfer.set()
+    await turns()
+    assert ends.transfer.sent == []
+    ends.transfer.bufferedAmount = threshold
+    ends.link.transfer_drained()
+    await waiting
+    assert ends.transfer.sent == [b"x" * 1000]
+
+
+async def test_a_frame_larger_than_all_room_is_sent_when_nothing_waits(
+    ends: Ends,
+) -> None:
+    assert ends.link.fragment_bytes < SEND_BUFFER_FLOOR_BYTES // 2
+    await ends.link.send_fragment(b"x" * MAX_TRANSFER_FRAME_BYTES)
+    ends.transfer.bufferedAmount = 1
+    waiting = asyncio.ensure_future(
+        ends.link.send_fragment(b"y" * MAX_TRANSFER_FRAME_BYTES)
+    )
+    await turns()
+    assert ends.transfer.bufferedAmountLowThreshold == 0
+    assert len(ends.transfer.sent) == 1
+    ends.transfer.bufferedAmount = 0
+    ends.link.transfer_drained()
+    await waiting
+    assert len(ends.transfer.sent) == 2
 
 
 async def test_whoever_waits_for_room_learns_of_the_end(ends: Ends) -> None:
