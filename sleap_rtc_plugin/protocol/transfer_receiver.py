@@ -22,7 +22,7 @@ from sleap_rtc_plugin.protocol.errors import (
     TransferStalled,
     from_wire,
 )
-from sleap_rtc_plugin.protocol.fragments import Fragment
+from sleap_rtc_plugin.protocol.fragments import Fragment, Pack
 from sleap_rtc_plugin.protocol.limits import (
     MAX_MANIFEST_BYTES,
     MAX_NEED_RANGES,
@@ -52,6 +52,7 @@ __all__ = [
     "FragmentReceived",
     "InventoryTaken",
     "ManifestAccepted",
+    "PackReceived",
     "ReceiverState",
     "SendControl",
     "SenderEnded",
@@ -92,6 +93,13 @@ class FragmentReceived(Remote):
     """A fragment of this transfer's stream arrived."""
 
     fragment: Fragment
+
+
+@dataclass(frozen=True)
+class PackReceived(Remote):
+    """Small chunks of this transfer's stream arrived together."""
+
+    pack: Pack
 
 
 @dataclass(frozen=True)
@@ -159,6 +167,7 @@ class TimedOut:
 Event = (
     Begin
     | FragmentReceived
+    | PackReceived
     | ManifestAccepted
     | InventoryTaken
     | ChunkStored
@@ -259,6 +268,7 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         InventoryTaken: "_ignore",
         StorageBroke: "_ignore",
         FragmentReceived: "_ignore",
+        PackReceived: "_ignore",
         SenderEnded: "_ignore",
         TimedOut: "_ignore",
     }
@@ -279,6 +289,7 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         },
         ReceiverState.RECEIVING: {
             FragmentReceived: "_chunk_fragment",
+            PackReceived: "_pack_received",
             ChunkStored: "_chunk_stored",
             ChunkCorrupt: "_chunk_corrupt",
             FileFinished: "_file_finished",
@@ -425,10 +436,19 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         self._received_bytes += len(fragment.data)
         if len(arriving) < self._size(fragment.chunk):
             return []
-        del self._arriving[fragment.chunk]
-        self._checking.add(fragment.chunk)
-        copies = self._requests.copies_of(fragment.chunk)
-        return [StoreChunk(fragment.chunk, bytes(arriving), copies)]
+        return [self._arrived(fragment.chunk, bytes(arriving))]
+
+    def _pack_received(self, event: PackReceived, now: float) -> list[Instruction]:
+        self._heard_at = now
+        instructions: list[Instruction] = []
+        for number, data in event.pack.chunks:
+            arriving = self._arriving.get(number)
+            # Only what has not begun to arrive, and all of it.
+            if arriving is None or arriving or len(data) != self._size(number):
+                raise RemoteProtocolError(detail="a chunk that was not asked for")
+            self._received_bytes += len(data)
+            instructions.append(self._arrived(number, data))
+        return instructions
 
     def _chunk_stored(self, event: ChunkStored, now: float) -> list[Instruction]:
         size = self._settle(event.number)
@@ -526,6 +546,12 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         self._arriving.clear()
         done = FileDone(transfer_id=self._meta.transfer_id, error=error.to_wire())
         return [SendControl(done), Failed(error)]
+
+    def _arrived(self, number: int, data: bytes) -> StoreChunk:
+        """A chunk is whole; it stays in the window until it is stored."""
+        del self._arriving[number]
+        self._checking.add(number)
+        return StoreChunk(number, data, self._requests.copies_of(number))
 
     def _settle(self, number: int) -> int:
         """A chunk left the window; return its size."""

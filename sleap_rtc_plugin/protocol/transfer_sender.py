@@ -1,7 +1,8 @@
 """The sending half of a file transfer: it sends what it is asked for, nothing else.
 
 What is asked for waits in order; the driver pulls one piece of work at a time, so
-that the sender holds one chunk in memory. Pure; driven by `transport.transfer_pump`.
+that the sender holds one chunk in memory, or one frame of small ones. Pure; driven by
+`transport.transfer_pump`.
 """
 
 from collections import Counter, deque
@@ -15,8 +16,11 @@ from sleap_rtc_plugin.protocol.errors import (
     RtcError,
     from_wire,
 )
+from sleap_rtc_plugin.protocol.fragments import PACKED_HEADER_BYTES
 from sleap_rtc_plugin.protocol.limits import (
     MAX_NEED_RANGES,
+    MAX_PACKED_CHUNK_BYTES,
+    MAX_PACKED_CHUNKS,
     MAX_REPAIRS_PER_CHUNK,
     MAX_REPAIRS_PER_FILE,
 )
@@ -158,6 +162,27 @@ class TransferSender(Machine[SenderState, Event, Instruction]):
             return self._manifest
         if not self._wanted:
             return None
+        return self._take()
+
+    def pack_with(self, first: ChunkInfo, frame_bytes: int) -> list[ChunkInfo]:
+        """Take what may travel in one packed frame with a chunk that was taken.
+
+        Only small chunks do, those that were asked for right after `first`, and only
+        up to `frame_bytes` together. Returns them all, or `first` alone.
+        """
+        chunks = [first]
+        if first.size_bytes > MAX_PACKED_CHUNK_BYTES:
+            return chunks
+        room_bytes = frame_bytes - PACKED_HEADER_BYTES - first.size_bytes
+        while self._wanted and len(chunks) < MAX_PACKED_CHUNKS:
+            size_bytes = self._manifest.chunk(self._wanted[0][0]).size_bytes
+            room_bytes -= PACKED_HEADER_BYTES + size_bytes
+            if size_bytes > MAX_PACKED_CHUNK_BYTES or room_bytes < 0:
+                break
+            chunks.append(self._take())
+        return chunks
+
+    def _take(self) -> ChunkInfo:
         first, last = self._wanted.popleft()
         if first < last:
             self._wanted.appendleft((first + 1, last))

@@ -19,10 +19,16 @@ from sleap_rtc_plugin.protocol.errors import (
     RemoteProtocolError,
     RtcError,
 )
-from sleap_rtc_plugin.protocol.fragments import decode_fragment, fragments_of
+from sleap_rtc_plugin.protocol.fragments import (
+    Fragment,
+    Pack,
+    decode_frame,
+    encode_pack,
+    fragments_of,
+)
 from sleap_rtc_plugin.protocol.ids import new_transfer_id
 from sleap_rtc_plugin.protocol.limits import MAX_TRANSFERS_PER_LINK
-from sleap_rtc_plugin.protocol.manifest import Manifest
+from sleap_rtc_plugin.protocol.manifest import ChunkInfo, Manifest
 from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed, FilePurpose
 from sleap_rtc_plugin.transport.effects import in_thread, monotonic
 from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
@@ -139,11 +145,16 @@ class TransferPump:
             raise RemoteProtocolError(detail="too many transfers on one link")
 
     def _on_fragment(self, frame: bytes | str) -> None:
-        fragment = decode_fragment(frame)
-        transfer = self._by_stream.get(fragment.stream)
-        if transfer is not None:
-            transfer.feed(receiving.FragmentReceived(fragment))
-        # Otherwise the transfer ended here while the fragment was on its way.
+        arrived = decode_frame(frame)
+        transfer = self._by_stream.get(arrived.stream)
+        if transfer is None:
+            # The transfer ended here while the frame was on its way.
+            return
+        match arrived:
+            case Fragment():
+                transfer.feed(receiving.FragmentReceived(arrived))
+            case Pack():
+                transfer.feed(receiving.PackReceived(arrived))
 
 
 async def _until_closed(link: Link, work: asyncio.Future[None]) -> None:
@@ -213,7 +224,7 @@ class _Sending:
             self._outcome.set_exception(error)
 
     async def _pump(self) -> None:
-        """Read and send what is asked for, one chunk in memory at a time."""
+        """Read and send what is asked for, one chunk or frame in memory at a time."""
         try:
             while True:
                 work = self._machine.next_work()
@@ -224,11 +235,9 @@ class _Sending:
                     data = self._source.encoded_manifest
                     await self._send_cut(0, data, is_manifest=True)
                 else:
-                    data = await in_thread(
-                        self._executor, self._source.read_chunk, work
+                    await self._send_chunks(
+                        self._machine.pack_with(work, self._link.fragment_bytes)
                     )
-                    await self._send_cut(work.number, data)
-                    self._machine.chunk_sent(len(data))
                     self._on_progress(self._totals())
         except LinkClosed:
             # `run` sees the same and says so.
@@ -239,6 +248,19 @@ class _Sending:
             # A bug must end the transfer, not leave it waiting for ever.
             if not self._outcome.done():
                 self._outcome.set_exception(error)
+
+    async def _send_chunks(self, chunks: list[ChunkInfo]) -> None:
+        """Send one chunk, or several small ones in one frame."""
+        read = await in_thread(self._executor, self._read, chunks)
+        if len(chunks) > 1:
+            pack = Pack(self._machine.meta.stream, tuple(read))
+            await self._link.send_fragment(encode_pack(pack))
+        else:
+            await self._send_cut(*read[0])
+        self._machine.chunk_sent(sum(len(data) for _, data in read))
+
+    def _read(self, chunks: list[ChunkInfo]) -> list[tuple[int, bytes]]:
+        return [(chunk.number, self._source.read_chunk(chunk)) for chunk in chunks]
 
     async def _send_cut(
         self, chunk: int, data: bytes, *, is_manifest: bool = False

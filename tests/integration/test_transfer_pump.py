@@ -14,6 +14,7 @@ from support.peers import linked
 
 from sleap_rtc_plugin.protocol import limits
 from sleap_rtc_plugin.protocol.errors import DiskFull, RtcError, SourceChanged
+from sleap_rtc_plugin.protocol.fragments import FLAG_PACKED, HEADER_BYTES
 from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed
 from sleap_rtc_plugin.transport.chunk_store import ChunkStore
 from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
@@ -200,6 +201,26 @@ async def test_a_source_that_changes_reaches_the_receiver(
     assert list(area.files.iterdir()) == []
 
 
+async def test_many_small_files_share_frames(tmp_path: Path) -> None:
+    sizes = {f"small-{n}": 1 + n % 3000 for n in range(300)}
+    source = make_files(tmp_path / "s", 1, {**sizes, "large": 50_000})
+    area = StagingArea(tmp_path / "t")
+    frames = 0
+    async with ends() as (client, worker):
+        arrived = worker.link.on_fragment
+
+        def count(frame: bytes | str) -> None:
+            nonlocal frames
+            frames += 1
+            arrived(frame)
+
+        worker.link.on_fragment = count
+        sent, got = await asyncio.gather(client.send(source), worker.receive(area))
+    assert same(source, area)
+    assert sent.moved_bytes == got.moved_bytes == source.manifest.total_bytes
+    assert frames < 60
+
+
 async def test_a_peer_that_asks_for_what_was_not_offered_loses_the_link(
     tmp_path: Path,
 ) -> None:
@@ -227,6 +248,28 @@ async def test_a_peer_that_sends_what_was_not_asked_for_loses_the_link(
         results = await asyncio.gather(sending, receiving, return_exceptions=True)
         assert [type(result) for result in results] == [LinkClosed, LinkClosed]
     assert not area.files.exists() or list(area.files.iterdir()) == []
+
+
+async def test_a_peer_that_packs_what_was_not_asked_for_loses_the_link(
+    tmp_path: Path,
+) -> None:
+    source = make_files(tmp_path / "s", 1, {"one": 10, "two": 20})
+    area = StagingArea(tmp_path / "t")
+    async with ends() as (client, worker):
+        send_fragment = client.link.send_fragment
+
+        async def repeat_chunks(frame: bytes) -> None:
+            if frame[1] == FLAG_PACKED:
+                frame += frame[HEADER_BYTES:]
+            await send_fragment(frame)
+
+        client.link.send_fragment = repeat_chunks
+        results = await asyncio.gather(
+            client.send(source), worker.receive(area), return_exceptions=True
+        )
+        assert [type(result) for result in results] == [LinkClosed, LinkClosed]
+        assert worker.link.close_reason == "a chunk that was not asked for"
+    assert list(area.files.iterdir()) == []
 
 
 async def test_a_manifest_with_a_path_that_leads_out_is_refused(

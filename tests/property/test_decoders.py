@@ -19,8 +19,10 @@ from sleap_rtc_plugin.protocol.errors import (
 )
 from sleap_rtc_plugin.protocol.fragments import (
     Fragment,
-    decode_fragment,
+    Pack,
+    decode_frame,
     encode_fragment,
+    encode_pack,
 )
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.images import image_fault
@@ -170,15 +172,19 @@ def test_images(data: bytes) -> None:
 
 
 SOUND_FRAGMENT = encode_fragment(Fragment(1, 2, 3, b"data", is_manifest=False))
+SOUND_PACK = encode_pack(Pack(1, ((2, b"one"), (4, b"another"), (3, b"last"))))
 
 
-@given(any_bytes | any_text | damaged(st.just(SOUND_FRAGMENT)))
+@given(any_bytes | any_text | damaged(st.sampled_from([SOUND_FRAGMENT, SOUND_PACK])))
 def test_fragments(frame: bytes | str) -> None:
     try:
-        fragment = decode_fragment(frame)
+        arrived = decode_frame(frame)
     except RemoteProtocolError:
         return
-    assert encode_fragment(fragment) == frame
+    if isinstance(arrived, Pack):
+        assert encode_pack(arrived) == frame
+    else:
+        assert encode_fragment(arrived) == frame
 
 
 @given(

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from support.machines import KINDS, SESSION, Kind
 
 from sleap_rtc_plugin.protocol.errors import LocalProtocolError, RemoteProtocolError
-from sleap_rtc_plugin.protocol.fragments import Fragment
+from sleap_rtc_plugin.protocol.fragments import Fragment, Pack
 from sleap_rtc_plugin.protocol.job import ENDED
 from sleap_rtc_plugin.protocol.machine import Remote
 from sleap_rtc_plugin.protocol.manifest import ChunkInfo
@@ -15,6 +15,7 @@ from sleap_rtc_plugin.protocol.signaling_session import SessionState, Ticked
 from sleap_rtc_plugin.protocol.transfer_receiver import (
     FragmentReceived,
     ManifestAccepted,
+    PackReceived,
     TransferReceiver,
 )
 from sleap_rtc_plugin.protocol.transfer_sender import NeedReceived, TransferSender
@@ -29,6 +30,13 @@ random_fragments = st.builds(
     st.binary(min_size=1, max_size=6),
     st.booleans(),
 ).map(FragmentReceived)
+random_packs = st.builds(
+    Pack,
+    st.just(1),
+    st.lists(st.tuples(numbers, st.binary(min_size=1, max_size=6)), max_size=3).map(
+        tuple
+    ),
+).map(PackReceived)
 random_needs = st.builds(
     FileNeed,
     transfer_id=st.just("transfer-" + "0" * 20),
@@ -40,7 +48,7 @@ random_needs = st.builds(
 def events_of(kind: Kind) -> st.SearchStrategy:
     sampled = st.sampled_from(kind.events)
     if kind.machine is TransferReceiver:
-        return sampled | random_fragments
+        return sampled | random_fragments | random_packs
     if kind.machine is TransferSender:
         return sampled | random_needs
     return sampled

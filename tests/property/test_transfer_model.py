@@ -153,9 +153,12 @@ class Transfer(RuleBasedStateMachine):
         queue = self.world.fragments
         which %= len(queue)
         frame = bytearray(queue[which])
-        if frame[1]:  # a manifest's corruption ends the transfer; see below
-            return
-        where = 16 + (where - 16) % (len(frame) - 16)
+        if frame[1] & fragments.FLAG_MANIFEST:
+            return  # a manifest's corruption ends the transfer; see below
+        if frame[1] & fragments.FLAG_PACKED:
+            where = len(frame) - 1  # numbers and sizes are no data
+        else:
+            where = 16 + (where - 16) % (len(frame) - 16)
         frame[where] ^= 0x40
         queue[which] = bytes(frame)
         self._may_be_asked_again()

@@ -18,7 +18,7 @@ from sleap_rtc_plugin.protocol import signaling_session as sessions
 from sleap_rtc_plugin.protocol import transfer_receiver as receiving
 from sleap_rtc_plugin.protocol import transfer_sender as sending
 from sleap_rtc_plugin.protocol.errors import JobLost, StepFailed, StorageFailed
-from sleap_rtc_plugin.protocol.fragments import Fragment
+from sleap_rtc_plugin.protocol.fragments import Fragment, Pack
 from sleap_rtc_plugin.protocol.manifest import HOLE, FileEntry, Manifest, pack_chunks
 from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed
 
@@ -117,6 +117,13 @@ def chunk_arrives(
     )
 
 
+def pack_arrives(
+    *numbers: int, chunks: Sequence[bytes] = CHUNKS
+) -> receiving.PackReceived:
+    """Return the event of several whole chunks in one frame."""
+    return receiving.PackReceived(Pack(1, tuple((n, chunks[n]) for n in numbers)))
+
+
 WHOLE_MANIFEST: Final = manifest_arrives(MANIFEST)
 NOTHING_HERE: Final = receiving.InventoryTaken(frozenset(), frozenset())
 
@@ -154,6 +161,8 @@ def _receiver(
             receiving.Begin(manifest.encode()),
             manifest_arrives(manifest),
             *(chunk_arrives(number, chunks) for number in range(len(chunks))),
+            pack_arrives(0, 2, chunks=chunks),
+            pack_arrives(1, 1, chunks=chunks),
             receiving.ManifestAccepted(manifest),
             NOTHING_HERE,
             receiving.InventoryTaken(frozenset({0, 1}), frozenset({files[1]})),

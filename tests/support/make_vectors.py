@@ -25,10 +25,13 @@ from sleap_rtc_plugin.protocol.authentication import Handshake, SendFrame
 from sleap_rtc_plugin.protocol.errors import error_types
 from sleap_rtc_plugin.protocol.fragments import (
     Fragment,
-    decode_fragment,
+    Pack,
+    decode_frame,
     encode_fragment,
+    encode_pack,
     fragments_of,
 )
+from sleap_rtc_plugin.protocol.limits import FRAGMENT_BYTES
 from sleap_rtc_plugin.protocol.manifest import Manifest
 from sleap_rtc_plugin.protocol.session_string import SCHEME, Session
 
@@ -76,10 +79,19 @@ def fragments() -> dict[str, Any]:
         Fragment(2**32 - 1, 2**32 - 1, 2**32 - 1, b"\xff" * 3, is_manifest=False),
     ]
     sound = encode_fragment(samples[0])
+    pack = Pack(1, ((3, b"aaaa"), (2**32 - 1, b"\x00"), (4, b"bb")))
+    packed = encode_pack(pack)
     return {
         "accepted": [
             {**f._asdict(), "data": f.data.hex(), "frame": encode_fragment(f).hex()}
             for f in samples
+        ],
+        "packed": [
+            {
+                "stream": pack.stream,
+                "chunks": [[number, data.hex()] for number, data in pack.chunks],
+                "frame": packed.hex(),
+            }
         ],
         "refused": [
             {"frame": frame.hex(), "because": because}
@@ -87,7 +99,13 @@ def fragments() -> dict[str, Any]:
                 (b"", "nothing"),
                 (sound[:16], "a header without data"),
                 (b"\x02" + sound[1:], "another version"),
-                (sound[:1] + b"\x02" + sound[2:], "an unknown flag"),
+                (sound[:1] + b"\x04" + sound[2:], "an unknown flag"),
+                (packed[:1] + b"\x03" + packed[2:], "a packed manifest"),
+                (packed[:11] + b"\x01" + packed[12:], "a packed frame with a number"),
+                (packed[:15] + b"\x01" + packed[16:], "a packed frame with an offset"),
+                (packed[:-1], "a packed chunk that is cut"),
+                (packed + b"\x00" * 7, "a packed chunk without its size"),
+                (packed + b"\x00" * 8, "a packed chunk of nothing"),
                 (sound[:2] + b"\x00\x01" + sound[4:], "reserved bits"),
             )
         ],
@@ -265,6 +283,7 @@ def transfer(
     *,
     here: Collection[int] = (0,),
     is_known: bool = False,
+    is_packed: bool = False,
 ) -> dict[str, Any]:
     """Return a transfer from its offer to its end.
 
@@ -273,6 +292,7 @@ def transfer(
         chunks: the bytes of each of its chunks.
         here: the chunks that the receiver has already.
         is_known: whether the receiver has the manifest already.
+        is_packed: whether chunks travel together.
     """
     meta = machines.meta_of(manifest)
     sender = sending.TransferSender(meta, manifest)
@@ -311,11 +331,19 @@ def transfer(
         while (work := sender.next_work()) is not None:
             if isinstance(work, Manifest):
                 frames = fragments_of(1, 0, work.encode(), is_manifest=True)
+            elif is_packed:
+                together = sender.pack_with(work, FRAGMENT_BYTES)
+                pack = Pack(1, tuple((c.number, chunks[c.number]) for c in together))
+                frames = [encode_pack(pack)]
             else:
                 frames = fragments_of(1, work.number, chunks[work.number])
             for frame in frames:
                 steps.append({"from": "sender", "transfer": frame.hex()})
-                tell([receiving.FragmentReceived(decode_fragment(frame))])
+                arrived = decode_frame(frame)
+                if isinstance(arrived, Pack):
+                    tell([receiving.PackReceived(arrived)])
+                else:
+                    tell([receiving.FragmentReceived(arrived)])
     return {
         "files": {
             entry.path: b"".join(chunks[n] for n in manifest.chunks_of(file)).decode()
@@ -417,6 +445,7 @@ def build() -> dict[str, str]:
         "conversation_registration": registration(),
         "conversation_transfer": transfer(),
         "conversation_known_manifest": transfer(is_known=True),
+        "conversation_packed": transfer(here=(), is_packed=True),
         "conversation_hole": transfer(
             machines.HOLED_MANIFEST, machines.HOLED_CHUNKS, here=()
         ),

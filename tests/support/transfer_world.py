@@ -17,7 +17,12 @@ from sleap_rtc_plugin.protocol import codec
 from sleap_rtc_plugin.protocol import transfer_receiver as receiving
 from sleap_rtc_plugin.protocol import transfer_sender as sending
 from sleap_rtc_plugin.protocol.errors import RemoteProtocolError, RtcError
-from sleap_rtc_plugin.protocol.fragments import decode_fragment, fragments_of
+from sleap_rtc_plugin.protocol.fragments import (
+    Pack,
+    decode_frame,
+    encode_pack,
+    fragments_of,
+)
 from sleap_rtc_plugin.protocol.manifest import Manifest
 from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed
 from sleap_rtc_plugin.transport.chunk_store import ChunkStore
@@ -25,6 +30,7 @@ from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
 from sleap_rtc_plugin.transport.staging_area import StagingArea
 
 CHUNK_BYTES: Final = 1000
+PACK_BYTES: Final = 1500
 STREAM: Final = 7
 STORE_LIMIT_BYTES: Final = 10**9
 
@@ -163,13 +169,17 @@ class TransferWorld:
             data = self.source.encoded_manifest
             self.fragments += fragments_of(STREAM, 0, data, is_manifest=True)
         elif work is not None:
+            together = self.sender.pack_with(work, PACK_BYTES)
             try:
-                data = self.source.read_chunk(work)
+                read = [(c.number, self.source.read_chunk(c)) for c in together]
             except RtcError as error:
                 self._feed_sender(sending.SourceBroke(error))
                 return
-            self.fragments += fragments_of(STREAM, work.number, data)
-            self.sender.chunk_sent(len(data))
+            if len(read) > 1:
+                self.fragments.append(encode_pack(Pack(STREAM, tuple(read))))
+            else:
+                self.fragments += fragments_of(STREAM, *read[0])
+            self.sender.chunk_sent(sum(len(data) for _, data in read))
 
     def _deliver_to_sender(self) -> None:
         message = codec.decode_control(self.to_sender.popleft())
@@ -185,8 +195,11 @@ class TransferWorld:
             self._feed_receiver(receiving.SenderEnded(message))
 
     def _deliver_fragment(self) -> None:
-        fragment = decode_fragment(self.fragments.popleft())
-        self._feed_receiver(receiving.FragmentReceived(fragment))
+        arrived = decode_frame(self.fragments.popleft())
+        if isinstance(arrived, Pack):
+            self._feed_receiver(receiving.PackReceived(arrived))
+        else:
+            self._feed_receiver(receiving.FragmentReceived(arrived))
 
     def _feed_sender(self, event: sending.Event) -> None:
         for instruction in self.sender.handle(event, 0.0):

@@ -8,13 +8,23 @@ from hypothesis import strategies as st
 
 from sleap_rtc_plugin.protocol.errors import RemoteProtocolError
 from sleap_rtc_plugin.protocol.fragments import (
+    FLAG_MANIFEST,
+    FLAG_PACKED,
     HEADER_BYTES,
+    PACKED_HEADER_BYTES,
     Fragment,
-    decode_fragment,
+    Pack,
+    decode_frame,
     encode_fragment,
+    encode_pack,
     fragments_of,
 )
-from sleap_rtc_plugin.protocol.limits import FRAGMENT_BYTES, MAX_TRANSFER_FRAME_BYTES
+from sleap_rtc_plugin.protocol.limits import (
+    FRAGMENT_BYTES,
+    MAX_PACKED_CHUNK_BYTES,
+    MAX_PACKED_CHUNKS,
+    MAX_TRANSFER_FRAME_BYTES,
+)
 
 numbers = st.integers(0, 2**32 - 1)
 
@@ -30,11 +40,52 @@ def test_there_and_back(
     stream: int, chunk: int, offset: int, data: bytes, is_manifest: bool
 ) -> None:
     fragment = Fragment(stream, chunk, offset, data, is_manifest)
-    assert decode_fragment(encode_fragment(fragment)) == fragment
+    assert decode_frame(encode_fragment(fragment)) == fragment
 
 
 def frame(version: int = 1, flags: int = 0, reserved: int = 0) -> bytes:
     return struct.pack("!BBHIII", version, flags, reserved, 1, 2, 3) + b"x"
+
+
+def packed(
+    *chunks: tuple[int, int, bytes],
+    flags: int = FLAG_PACKED,
+    chunk: int = 0,
+    offset: int = 0,
+) -> bytes:
+    """Return a packed frame; the sizes may lie."""
+    header = struct.pack("!BBHIII", 1, flags, 0, 7, chunk, offset)
+    pieces = (struct.pack("!II", n, size) + data for n, size, data in chunks)
+    return header + b"".join(pieces)
+
+
+def test_a_packed_frame_is_as_written() -> None:
+    frame = encode_pack(Pack(7, ((3, b"ab"), (1, b"c"))))
+    assert frame == packed((3, 2, b"ab"), (1, 1, b"c"))
+    assert PACKED_HEADER_BYTES == 8
+
+
+@given(
+    numbers,
+    st.lists(
+        st.tuples(numbers, st.binary(min_size=1, max_size=100)),
+        min_size=1,
+        max_size=100,
+    ).map(tuple),
+)
+def test_small_chunks_there_and_back(
+    stream: int, chunks: tuple[tuple[int, bytes], ...]
+) -> None:
+    pack = Pack(stream, chunks)
+    assert decode_frame(encode_pack(pack)) == pack
+
+
+def test_the_fullest_packed_frames() -> None:
+    for pack in (
+        Pack(1, ((1, b"x" * MAX_PACKED_CHUNK_BYTES),) * 7),
+        Pack(1, ((1, b"x"),) * MAX_PACKED_CHUNKS),
+    ):
+        assert decode_frame(encode_pack(pack)) == pack
 
 
 @pytest.mark.parametrize(
@@ -45,7 +96,18 @@ def frame(version: int = 1, flags: int = 0, reserved: int = 0) -> bytes:
         frame()[:7],
         frame(version=0),
         frame(version=2),
-        frame(flags=2),
+        frame(flags=4),
+        packed((0, 1, b"x"), offset=1),
+        packed((0, 1, b"x"), chunk=1),
+        packed((0, 1, b"x"), flags=FLAG_PACKED | FLAG_MANIFEST),
+        packed((0, 2, b"x")),
+        packed((0, 0, b"")),
+        packed((0, 1, b"x"), (1, 0, b"")),
+        packed((0, 1, b"x")) + bytes(PACKED_HEADER_BYTES - 1),
+        packed((0, 1, b"x")) + b"x",
+        packed((0, 2**32 - 1, b"x" * 100)),
+        packed((0, MAX_PACKED_CHUNK_BYTES + 1, b"x" * (MAX_PACKED_CHUNK_BYTES + 1))),
+        packed(*[(0, 1, b"x")] * (MAX_PACKED_CHUNKS + 1)),
         frame(flags=0x81),
         frame(reserved=1),
         frame() + b"x" * MAX_TRANSFER_FRAME_BYTES,
@@ -56,7 +118,7 @@ def frame(version: int = 1, flags: int = 0, reserved: int = 0) -> bytes:
 )
 def test_what_is_no_fragment(wrong: bytes | str) -> None:
     with pytest.raises(RemoteProtocolError):
-        decode_fragment(wrong)
+        decode_frame(wrong)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +126,7 @@ def test_what_is_no_fragment(wrong: bytes | str) -> None:
 )
 def test_a_chunk_is_cut_and_joined(size: int) -> None:
     data = bytes(i % 251 for i in range(size))
-    pieces = [decode_fragment(piece) for piece in fragments_of(7, 9, data)]
+    pieces = [decode_frame(piece) for piece in fragments_of(7, 9, data)]
     assert b"".join(piece.data for piece in pieces) == data
     assert [p.offset for p in pieces] == list(range(0, size, FRAGMENT_BYTES))
     assert {(p.stream, p.chunk, p.is_manifest) for p in pieces} == {(7, 9, False)}
@@ -77,4 +139,4 @@ def test_nothing_is_no_fragment_at_all() -> None:
 def test_the_size_of_a_piece_is_asked_for_each_time() -> None:
     sizes = iter([3, 1, 4])
     frames = fragments_of(1, 1, b"abcdefg", fragment_bytes=lambda: next(sizes))
-    assert [decode_fragment(f).data for f in frames] == [b"abc", b"d", b"efg"]
+    assert [decode_frame(f).data for f in frames] == [b"abc", b"d", b"efg"]

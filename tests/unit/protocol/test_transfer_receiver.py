@@ -15,6 +15,7 @@ from support.machines import (
     chunk_arrives,
     entry,
     meta_of,
+    pack_arrives,
 )
 
 from sleap_rtc_plugin.protocol import transfer_receiver as module
@@ -23,7 +24,7 @@ from sleap_rtc_plugin.protocol.errors import (
     RemoteProtocolError,
     TransferStalled,
 )
-from sleap_rtc_plugin.protocol.fragments import Fragment
+from sleap_rtc_plugin.protocol.fragments import Fragment, Pack
 from sleap_rtc_plugin.protocol.limits import (
     MAX_MANIFEST_BYTES,
     MAX_PACKAGE_BYTES,
@@ -47,6 +48,7 @@ from sleap_rtc_plugin.protocol.transfer_receiver import (
     FragmentReceived,
     InventoryTaken,
     ManifestAccepted,
+    PackReceived,
     ReceiverState,
     SendControl,
     SenderEnded,
@@ -418,6 +420,42 @@ def test_buffered_bytes() -> None:
 def test_a_fragment_nobody_asked_for(event: FragmentReceived) -> None:
     with pytest.raises(RemoteProtocolError):
         feed(receiving(), event)
+
+
+def test_small_chunks_that_arrive_together() -> None:
+    made = receiving()
+    assert feed(made, pack_arrives(2, 0)) == [
+        StoreChunk(2, CHUNKS[2]),
+        StoreChunk(0, CHUNKS[0]),
+    ]
+    assert made.progress.received_bytes == len(CHUNKS[0] + CHUNKS[2])
+    assert made.buffered_bytes == 0
+    # The others are still asked for, and nothing that came comes again.
+    assert feed(made, chunk_arrives(1)) == [StoreChunk(1, CHUNKS[1])]
+    with pytest.raises(RemoteProtocolError):
+        feed(made, pack_arrives(2))
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [(3, b"x")],
+        [(2**32 - 1, b"x")],
+        [(0, b"aaa")],
+        [(0, b"aaaaa")],
+        [(2, b"ccc"), (2, b"ccc")],
+        [(0, b"aaaa"), (1, b"b")],
+    ],
+    ids=str,
+)
+def test_a_pack_nobody_asked_for(chunks: list[tuple[int, bytes]]) -> None:
+    with pytest.raises(RemoteProtocolError, match="not asked for"):
+        feed(receiving(), PackReceived(Pack(1, tuple(chunks))))
+
+
+def test_a_pack_holds_nothing_that_has_begun_to_arrive() -> None:
+    with pytest.raises(RemoteProtocolError, match="not asked for"):
+        feed(receiving(), fragment(0, 0, b"aa"), pack_arrives(0))
 
 
 def test_a_chunk_sent_again_while_it_is_stored() -> None:

@@ -16,11 +16,14 @@ from support.machines import meta_of as offer_of
 
 from sleap_rtc_plugin.protocol.errors import LocalProtocolError, RemoteProtocolError
 from sleap_rtc_plugin.protocol.limits import (
+    FRAGMENT_BYTES,
     MAX_NEED_RANGES,
+    MAX_PACKED_CHUNK_BYTES,
+    MAX_PACKED_CHUNKS,
     MAX_REPAIRS_PER_CHUNK,
     MAX_REPAIRS_PER_FILE,
 )
-from sleap_rtc_plugin.protocol.manifest import HOLE, Manifest
+from sleap_rtc_plugin.protocol.manifest import HOLE, ChunkInfo, Manifest
 from sleap_rtc_plugin.protocol.messages import FileDone, FileNeed
 from sleap_rtc_plugin.protocol.transfer_sender import (
     Delivered,
@@ -78,6 +81,60 @@ def test_where_a_chunk_is() -> None:
     made.handle(need((1, 1)), 0.0)
     chunk = made.next_work()
     assert (chunk.file, chunk.offset, chunk.size_bytes) == (0, 4, 2)
+
+
+SIZES = [10, 20, MAX_PACKED_CHUNK_BYTES, MAX_PACKED_CHUNK_BYTES + 1, 30, 40]
+
+
+def sized() -> TransferSender:
+    """Offer chunks of the sizes above."""
+    chunks = [bytes([number + 1]) * size for number, size in enumerate(SIZES)]
+    manifest = Manifest([entry("some", *chunks)])
+    made = TransferSender(offer_of(manifest), manifest)
+    made.handle(Offer(), 0.0)
+    return made
+
+
+def packs(made: TransferSender, frame_bytes: int = FRAGMENT_BYTES) -> list[list[int]]:
+    done = []
+    while isinstance(first := made.next_work(), ChunkInfo):
+        done.append([chunk.number for chunk in made.pack_with(first, frame_bytes)])
+    return done
+
+
+def test_small_chunks_that_were_asked_for_in_a_row_travel_together() -> None:
+    made = sized()
+    made.handle(need((0, 5)), 0.0)
+    assert packs(made) == [[0, 1, 2], [3], [4, 5]]
+    made.handle(need((4, 5), (0, 1)), 0.0)
+    made.handle(need((5, 5)), 0.0)
+    assert packs(made) == [[4, 5, 0, 1, 5]]
+
+
+@pytest.mark.parametrize(
+    ("frame_bytes", "expected"),
+    [
+        (1, [[0], [1], [4]]),
+        (8 + 10 + 8 + 20 - 1, [[0], [1], [4]]),
+        (8 + 10 + 8 + 20, [[0, 1], [4]]),
+        (8 + 10 + 8 + 20 + 8 + 30, [[0, 1, 4]]),
+    ],
+)
+def test_a_frame_of_small_chunks_is_no_larger_than_asked_for(
+    frame_bytes: int, expected: list[list[int]]
+) -> None:
+    made = sized()
+    made.handle(need((0, 1), (4, 4)), 0.0)
+    assert packs(made, frame_bytes) == expected
+
+
+def test_chunks_in_one_frame_are_bounded() -> None:
+    chunks = [bytes([n % 256, n // 256]) for n in range(2 * MAX_PACKED_CHUNKS + 1)]
+    manifest = Manifest([entry("many", *chunks)])
+    made = TransferSender(offer_of(manifest), manifest)
+    made.handle(Offer(), 0.0)
+    made.handle(need((0, len(chunks) - 1)), 0.0)
+    assert [len(pack) for pack in packs(made)] == [MAX_PACKED_CHUNKS] * 2 + [1]
 
 
 def test_what_is_sent_and_what_was_there() -> None:

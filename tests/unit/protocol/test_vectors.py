@@ -23,7 +23,7 @@ from sleap_rtc_plugin.protocol.errors import (
     error_types,
     from_wire,
 )
-from sleap_rtc_plugin.protocol.fragments import decode_fragment
+from sleap_rtc_plugin.protocol.fragments import Pack, decode_frame
 from sleap_rtc_plugin.protocol.job import JobState
 from sleap_rtc_plugin.protocol.job_mirror import EventApplied, JobMirror
 from sleap_rtc_plugin.protocol.manifest import Manifest
@@ -86,13 +86,18 @@ def test_signaling_texts() -> None:
 def test_fragments() -> None:
     vectors = load("fragments")
     for vector in vectors["accepted"]:
-        fragment = decode_fragment(bytes.fromhex(vector["frame"]))
+        fragment = decode_frame(bytes.fromhex(vector["frame"]))
         expected = {**vector, "data": bytes.fromhex(vector["data"])}
         del expected["frame"]
         assert fragment._asdict() == expected
+    for vector in vectors["packed"]:
+        pack = decode_frame(bytes.fromhex(vector["frame"]))
+        assert isinstance(pack, Pack)
+        assert pack.stream == vector["stream"]
+        assert [[n, data.hex()] for n, data in pack.chunks] == vector["chunks"]
     for vector in vectors["refused"]:
         with pytest.raises(RemoteProtocolError):
-            decode_fragment(bytes.fromhex(vector["frame"]))
+            decode_frame(bytes.fromhex(vector["frame"]))
 
 
 def test_a_manifest() -> None:
@@ -161,6 +166,7 @@ def test_an_authentication(role: Any) -> None:
     [
         ("transfer", machines.MANIFEST),
         ("known_manifest", machines.MANIFEST),
+        ("packed", machines.MANIFEST),
         ("hole", machines.HOLED_MANIFEST),
     ],
 )
@@ -184,8 +190,13 @@ def test_a_transfer_from_the_sender(name: str, manifest: Manifest) -> None:
         instructions += sender.handle(event(message), 0.0)
         while (work := sender.next_work()) is not None:
             sent.append(-1 if isinstance(work, Manifest) else work.number)
-    pieces = [decode_fragment(frame) for frame in to_send]
-    assert sent == [-1 if piece.is_manifest else piece.chunk for piece in pieces]
+    arrived: list[int] = []
+    for piece in map(decode_frame, to_send):
+        if isinstance(piece, Pack):
+            arrived += [number for number, _ in piece.chunks]
+        else:
+            arrived.append(-1 if piece.is_manifest else piece.chunk)
+    assert sent == arrived
     assert not set(vector["already_stored_chunks"]) & set(sent)
     assert (-1 in sent) != vector["manifest_is_known"]
     assert instructions[-1] == Delivered()

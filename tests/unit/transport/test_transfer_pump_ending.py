@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sleap_rtc_plugin.protocol.fragments import fragments_of
+from sleap_rtc_plugin.protocol.limits import FRAGMENT_BYTES
 from sleap_rtc_plugin.protocol.messages import FileMeta, FileNeed
 from sleap_rtc_plugin.transport.file_source import FileSource
 from sleap_rtc_plugin.transport.link import LinkClosed
@@ -21,6 +22,7 @@ class FakeLink:
     def __init__(self) -> None:
         self.closed = asyncio.Event()
         self.close_reason = ""
+        self.fragment_bytes = FRAGMENT_BYTES
         self.on_fragment: Any = None
         self.sent: asyncio.Queue[Any] = asyncio.Queue()
 

@@ -62,7 +62,7 @@ async def test_a_job_as_its_worker_hears_and_tells_it() -> None:
         link.close("the test is over")
 
 
-@pytest.mark.parametrize("name", ["transfer", "known_manifest", "hole"])
+@pytest.mark.parametrize("name", ["transfer", "known_manifest", "packed", "hole"])
 async def test_a_package(tmp_path: Path, name: str) -> None:
     vector = load(f"conversation_{name}")
     data = bytes.fromhex(vector["manifest"])
