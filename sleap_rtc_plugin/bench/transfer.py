@@ -1,16 +1,21 @@
-"""`bench transfer`: a package of a given size from a client process to a worker's.
+"""`bench transfer`: files from a client process to a worker's, beside the plain loop.
 
-Real programs from end to end: signaling, worker, client; the worker's job is
-cancelled once the package is there. Measures speed, CPU seconds and memory.
+Two cases go over a bare link, in this project's way and in the loop of the existing
+system: one large file, and many small ones. The third is a package through the real
+programs. All take turns; measures speed, CPU, memory, and how long a stop command takes.
 """
 
 import asyncio
+import contextlib
+import itertools
+import random
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, get_args
 
 import msgspec
 
@@ -18,6 +23,7 @@ from sleap_rtc_plugin.bench.figures import BenchResult, describe_machine
 from sleap_rtc_plugin.bench.memory import PeakMemory
 from sleap_rtc_plugin.bench.package import make_package
 from sleap_rtc_plugin.bench.transfer_client import ClientFigures, ClientTask
+from sleap_rtc_plugin.bench.transfer_end import EndFigures, EndTask
 from sleap_rtc_plugin.local_lab import LocalLab, local_lab
 from sleap_rtc_plugin.protocol.errors import NoReply
 from sleap_rtc_plugin.protocol.ids import new_command_id
@@ -25,42 +31,209 @@ from sleap_rtc_plugin.protocol.limits import GIB, MIB
 from sleap_rtc_plugin.protocol.messages import JobCancel
 from sleap_rtc_plugin.session.remote_session import RemoteSession
 
-__all__ = ["bench_transfer"]
+__all__ = ["bench_links", "bench_transfer"]
 
+SMALL_FILES: Final = 2_000
+SMALL_FILE_BYTES: Final = 3_000
 _CLIENT = "sleap_rtc_plugin.bench.transfer_client"
+_END = "sleap_rtc_plugin.bench.transfer_end"
+_BLOCK_BYTES = 8 * MIB
+
+Engine = Literal["ours", "plain loop"]
+Say = Callable[[str], None]
 
 
-async def bench_transfer(
-    size_bytes: int, repeats: int, say: Callable[[str], None]
-) -> BenchResult:
-    """Send a package of about `size_bytes`, `repeats` times, each to a fresh worker.
+@dataclass(frozen=True)
+class _Case:
+    """Files to send: all that lie in a folder."""
+
+    name: str
+    folder: Path
+    paths: list[str]
+    size_bytes: int
+
+
+async def bench_transfer(size_bytes: int, runs: int, say: Say) -> BenchResult:
+    """Measure every case, `runs` times in turn.
 
     Args:
-        size_bytes: of the ballast in the package.
-        repeats: how often; the figures are medians.
+        size_bytes: of the large file, and of the ballast in the package.
+        runs: how often; the figures are medians.
         say: told what is going on.
     """
-    runs: list[dict[str, float]] = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         say(f"Making a package of {size_bytes / MIB:.0f} MiB.")
         package = await asyncio.to_thread(make_package, folder, size_bytes)
-        for number in range(1, repeats + 1):
-            say(f"Sending it, run {number} of {repeats}.")
+        linked = _Links(folder, size_bytes)
+        for number in range(1, runs + 1):
+            await linked.run(number, runs, say)
+            say(f"The real programs, run {number} of {runs}.")
             place = folder / f"run-{number}"
             place.mkdir()
             async with local_lab(place, worker_name="bench-worker") as lab:
-                runs.append(await _measure(lab, package, place))
-    row: dict[str, Any] = {
-        "case": f"{size_bytes / MIB:.0f} MiB package, loopback",
-        "engine": "aiortc",
-        "runs": repeats,
-    }
+                rows.append(await _measure(lab, package, place))
+    case = f"{size_bytes / MIB:.0f} MiB package, real programs"
+    last = _row(case, "ours", rows, stops_s=[])
+    return _result([*linked.rows(), last], linked.ratios())
+
+
+async def bench_links(size_bytes: int, runs: int, say: Say) -> BenchResult:
+    """Measure the cases that need no worker; otherwise as `bench_transfer`."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        linked = _Links(Path(name), size_bytes)
+        for number in range(1, runs + 1):
+            await linked.run(number, runs, say)
+    return _result(linked.rows(), linked.ratios())
+
+
+def _result(rows: list[dict[str, Any]], ratios: dict[str, float]) -> BenchResult:
+    return BenchResult(
+        bench="transfer", machine=describe_machine(), rows=rows, ratios=ratios
+    )
+
+
+def _row(
+    case: str, engine: str, runs: Sequence[dict[str, float]], stops_s: list[float]
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"case": case, "engine": engine, "runs": len(runs)}
     for figure in runs[0]:
         row[figure] = round(statistics.median(run[figure] for run in runs), 2)
-    return BenchResult(
-        bench="transfer", machine=describe_machine(), rows=[row], ratios={}
+    row["stop_p50_ms"] = round(statistics.median(stops_s) * 1000) if stops_s else None
+    row["stop_max_ms"] = round(max(stops_s) * 1000) if stops_s else None
+    return row
+
+
+# -- two processes and a link -------------------------------------------------------
+
+
+class _Links:
+    """The cases that go over a bare link, and what was measured of each."""
+
+    def __init__(self, folder: Path, size_bytes: int) -> None:
+        self._folder = folder
+        self._cases = [_large(folder, size_bytes), _small(folder)]
+        self._runs: dict[tuple[str, str], list[dict[str, float]]] = {}
+        self._stops_s: dict[tuple[str, str], list[float]] = {}
+        self._numbers = itertools.count()
+
+    async def run(self, number: int, runs: int, say: Say) -> None:
+        """Give each case and engine its turn."""
+        for case in self._cases:
+            for engine in get_args(Engine):
+                say(f"{case.name}, {engine}, run {number} of {runs}.")
+                key = (case.name, engine)
+                target = self._folder / f"arrived-{next(self._numbers)}"
+                target.mkdir()
+                client, worker = await _send(case, engine, target)
+                self._stops_s.setdefault(key, []).extend(client.stops_s)
+                gib = case.size_bytes / GIB
+                self._runs.setdefault(key, []).append(
+                    {
+                        "mib_per_s": case.size_bytes / MIB / client.seconds,
+                        "client_cpu_s_per_gib": client.cpu_s / gib,
+                        "worker_cpu_s_per_gib": worker.cpu_s / gib,
+                        "client_idle_mib": client.idle_mib,
+                        "client_peak_above_idle_mib": client.peak_mib - client.idle_mib,
+                        "worker_idle_mib": worker.idle_mib,
+                        "worker_peak_above_idle_mib": worker.peak_mib - worker.idle_mib,
+                    }
+                )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the medians."""
+        return [
+            _row(*key, runs=runs, stops_s=self._stops_s[key])
+            for key, runs in self._runs.items()
+        ]
+
+    def ratios(self) -> dict[str, float]:
+        """Return how much faster ours is: the median over the runs, pair by pair."""
+        return {
+            f"{case.name}, speed ours / plain loop": statistics.median(
+                ours["mib_per_s"] / plain["mib_per_s"]
+                for ours, plain in zip(
+                    self._runs[case.name, "ours"],
+                    self._runs[case.name, "plain loop"],
+                    strict=True,
+                )
+            )
+            for case in self._cases
+        }
+
+
+def _large(folder: Path, size_bytes: int) -> _Case:
+    place = folder / "large"
+    place.mkdir()
+    with (place / "file").open("wb") as file:
+        for begin in range(0, size_bytes, _BLOCK_BYTES):
+            file.write(random.randbytes(min(_BLOCK_BYTES, size_bytes - begin)))
+    return _Case(f"{size_bytes / MIB:.0f} MiB file", place, ["file"], size_bytes)
+
+
+def _small(folder: Path) -> _Case:
+    place = folder / "small"
+    place.mkdir()
+    paths = [f"{number}.txt" for number in range(SMALL_FILES)]
+    for path in paths:
+        (place / path).write_bytes(random.randbytes(SMALL_FILE_BYTES))
+    name = f"{SMALL_FILES} files of {SMALL_FILE_BYTES} B"
+    return _Case(name, place, paths, SMALL_FILES * SMALL_FILE_BYTES)
+
+
+async def _send(
+    case: _Case, engine: Engine, target: Path
+) -> tuple[EndFigures, EndFigures]:
+    """Start both ends, carry their descriptions, and return their figures."""
+    sending = EndTask("client", engine, str(case.folder), case.paths)
+    receiving = EndTask("worker", engine, str(target), case.paths)
+    async with _end(sending) as client, _end(receiving) as worker:
+        await _pass(client, worker)
+        await _pass(worker, client)
+        return await asyncio.gather(_figures(client), _figures(worker))
+
+
+@contextlib.asynccontextmanager
+async def _end(task: EndTask) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run one end; it is gone afterwards, whatever happened to the other."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", _END),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
     )
+    try:
+        _write(process, msgspec.json.encode(task) + b"\n")
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def _write(process: asyncio.subprocess.Process, line: bytes) -> None:
+    if process.stdin is not None:
+        process.stdin.write(line)
+
+
+async def _read(process: asyncio.subprocess.Process) -> bytes:
+    line = await process.stdout.readline() if process.stdout is not None else b""
+    if not line:
+        raise NoReply(peer="one end of the link", command="bench transfer")
+    return line
+
+
+async def _pass(
+    one: asyncio.subprocess.Process, other: asyncio.subprocess.Process
+) -> None:
+    _write(other, await _read(one))
+
+
+async def _figures(process: asyncio.subprocess.Process) -> EndFigures:
+    return msgspec.json.decode(await _read(process), type=EndFigures)
+
+
+# -- the real programs -----------------------------------------------------------------
 
 
 async def _measure(lab: LocalLab, package: Path, folder: Path) -> dict[str, float]:
