@@ -2,13 +2,14 @@
 
 Two cases go over a bare link, in this project's way and in the loop of the existing
 system: one large file, and many small ones. The third is a package through the real
-programs. All take turns; measures speed, CPU, memory, and how long a stop command takes.
+programs. All take turns. Measured are speed, CPU, memory, and how long a stop command
+takes meanwhile.
 """
 
 import asyncio
 import contextlib
 import itertools
-import random
+import os
 import statistics
 import sys
 import tempfile
@@ -168,7 +169,7 @@ def _large(folder: Path, size_bytes: int) -> _Case:
     place.mkdir()
     with (place / "file").open("wb") as file:
         for begin in range(0, size_bytes, _BLOCK_BYTES):
-            file.write(random.randbytes(min(_BLOCK_BYTES, size_bytes - begin)))
+            file.write(os.urandom(min(_BLOCK_BYTES, size_bytes - begin)))
     return _Case(f"{size_bytes / MIB:.0f} MiB file", place, ["file"], size_bytes)
 
 
@@ -177,7 +178,7 @@ def _small(folder: Path) -> _Case:
     place.mkdir()
     paths = [f"{number}.txt" for number in range(SMALL_FILES)]
     for path in paths:
-        (place / path).write_bytes(random.randbytes(SMALL_FILE_BYTES))
+        (place / path).write_bytes(os.urandom(SMALL_FILE_BYTES))
     name = f"{SMALL_FILES} files of {SMALL_FILE_BYTES} B"
     return _Case(name, place, paths, SMALL_FILES * SMALL_FILE_BYTES)
 

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-import sleap_io
 from msgspec import Struct
 
 from sleap_rtc_plugin.bench.memory import PeakMemory
+from sleap_rtc_plugin.protocol.errors import LabelsUnreadable
 from sleap_rtc_plugin.protocol.job_mirror import JobMirror
 from sleap_rtc_plugin.protocol.messages import StepEvent
 from sleap_rtc_plugin.protocol.session_string import Session
@@ -24,6 +24,7 @@ from sleap_rtc_plugin.session.pending_jobs import PendingJobs
 from sleap_rtc_plugin.session.remote_job import RemoteJob
 from sleap_rtc_plugin.session.report import Report
 from sleap_rtc_plugin.session.submission import Detached, Submission, SubmissionPlan
+from sleap_rtc_plugin.session.training_package import check_labels
 from sleap_rtc_plugin.session.worker_info import WorkerInfo
 from sleap_rtc_plugin.transport.transfer_pump import TransferTotals
 
@@ -79,13 +80,13 @@ async def _run(task: ClientTask) -> ClientFigures:
         output=folder / "output",
         detach=True,
     )
-    # Loading the labels pulls in libraries; they are idle memory, not the package's.
-    libraries = sleap_io.__version__
+    # Checking labels pulls in libraries; they are idle memory, not the package's.
+    with contextlib.suppress(LabelsUnreadable):
+        check_labels(Path(__file__))
     with PeakMemory(os.getpid()) as memory:
         submission = Submission(plan, _Quiet(), report, PendingJobs(folder))
         with contextlib.suppress(Detached):
             await submission.run()
-    del libraries
     return ClientFigures(
         job_id=report.job_id,
         bytes_sent=report.bytes_sent,

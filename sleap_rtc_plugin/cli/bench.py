@@ -68,12 +68,12 @@ def bench() -> None:
 
 
 @bench.command()
-@_size_option(1024)
-@_often_option("--runs", 1, "How often")
+@_size_option(256)
+@_often_option("--runs", 5, "How often each case has its turn")
 @_json_option
 @verbose_option
 def transfer(size_mib: int, runs: int, as_json: bool, verbose: bool) -> None:
-    """Send a package to a worker: speed, CPU seconds, memory at both ends."""
+    """Send files, beside the plain loop: speed, CPU, memory, latency of a stop."""
     set_up_logging(verbose)
     if any(importlib.util.find_spec(name) is None for name in _NEEDED):
         _refuse(_MISSING)
@@ -200,7 +200,7 @@ def _table(figures: Sequence[str], rows: Sequence[dict[str, Any]]) -> "Table":
     else:
         turned = map(list, zip(*cells, strict=True))
         first, columns, lines = "Figure", names, zip(figures, turned, strict=True)
-    table.add_column(first)
+    table.add_column(first, no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right")
     for name, values in lines:

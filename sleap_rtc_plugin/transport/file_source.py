@@ -4,10 +4,11 @@ Blocking calls, made in threads by the transfer pump. Every chunk read is compar
 with the manifest, so a file that changes while it is sent is noticed here.
 """
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import msgspec
 from blake3 import blake3
@@ -94,27 +95,48 @@ class FileSource:
         return cls(root, Manifest(entries))
 
     def read_chunk(self, chunk: ChunkInfo) -> bytes:
-        """Read one chunk.
+        """Read one chunk; raises as what `reading` gives."""
+        with self.reading() as read:
+            return read(chunk)
 
-        Raises:
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Callable[[ChunkInfo], bytes]]:
+        """Give a function that reads a chunk, and opens a file once for many in a row.
+
+        It raises:
             RemoteProtocolError: it is a hole, which nobody has reason to ask for.
             SourceChanged: the file is no longer what the manifest says.
             StorageFailed: it cannot be read.
         """
-        if chunk.is_hole:
-            raise RemoteProtocolError(detail="a request for a chunk of zeros")
-        path = self.manifest.files[chunk.file].path
+        opened: BinaryIO | None = None
+        opened_file = -1
+
+        def read(chunk: ChunkInfo) -> bytes:
+            nonlocal opened, opened_file
+            if chunk.is_hole:
+                raise RemoteProtocolError(detail="a request for a chunk of zeros")
+            path = self.manifest.files[chunk.file].path
+            try:
+                if opened is None or opened_file != chunk.file:
+                    if opened is not None:
+                        opened.close()
+                    opened = (self.root / path).open("rb", buffering=0)
+                    opened_file = chunk.file
+                opened.seek(chunk.offset)
+                data = opened.read(chunk.size_bytes)
+            except FileNotFoundError:
+                raise SourceChanged(path=path) from None
+            except OSError as error:
+                raise storage_error(error, self.root / path) from None
+            if digest_of(data) != chunk.digest:
+                raise SourceChanged(path=path)
+            return data
+
         try:
-            with (self.root / path).open("rb") as file:
-                file.seek(chunk.offset)
-                data = file.read(chunk.size_bytes)
-        except FileNotFoundError:
-            raise SourceChanged(path=path) from None
-        except OSError as error:
-            raise storage_error(error, self.root / path) from None
-        if digest_of(data) != chunk.digest:
-            raise SourceChanged(path=path)
-        return data
+            yield read
+        finally:
+            if opened is not None:
+                opened.close()
 
 
 def _size_of(root: Path, path: str) -> int:

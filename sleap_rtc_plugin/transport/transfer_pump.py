@@ -6,12 +6,14 @@ for, so memory stays bounded whatever the size of the files.
 """
 
 import asyncio
+import functools
 import itertools
 import logging
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sleap_rtc_plugin.protocol import transfer_receiver as receiving
 from sleap_rtc_plugin.protocol import transfer_sender as sending
@@ -27,7 +29,7 @@ from sleap_rtc_plugin.protocol.fragments import (
     fragments_of,
 )
 from sleap_rtc_plugin.protocol.ids import new_transfer_id
-from sleap_rtc_plugin.protocol.limits import MAX_TRANSFERS_PER_LINK
+from sleap_rtc_plugin.protocol.limits import KIB, MAX_TRANSFERS_PER_LINK
 from sleap_rtc_plugin.protocol.manifest import ChunkInfo, Manifest
 from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed, FilePurpose
 from sleap_rtc_plugin.transport.effects import in_thread, monotonic
@@ -38,6 +40,10 @@ from sleap_rtc_plugin.transport.staging_area import StagingArea
 __all__ = ["Progress", "TransferPump", "TransferTotals"]
 
 logger = logging.getLogger(__name__)
+
+# A trip to a thread costs as much as hashing a chunk, so each carries several.
+READ_BATCH_BYTES: Final = 512 * KIB
+MAX_CALLS_PER_TRIP: Final = 64
 
 
 @dataclass(frozen=True)
@@ -224,7 +230,7 @@ class _Sending:
             self._outcome.set_exception(error)
 
     async def _pump(self) -> None:
-        """Read and send what is asked for, one chunk or frame in memory at a time."""
+        """Read and send what is asked for, a little of it in memory at a time."""
         try:
             while True:
                 work = self._machine.next_work()
@@ -235,10 +241,10 @@ class _Sending:
                     data = self._source.encoded_manifest
                     await self._send_cut(0, data, is_manifest=True)
                 else:
-                    await self._send_chunks(
-                        self._machine.pack_with(work, self._link.fragment_bytes)
-                    )
-                    self._on_progress(self._totals())
+                    groups = self._gather(work)
+                    read = await in_thread(self._executor, self._read, groups)
+                    for chunks in read:
+                        await self._send_together(chunks)
         except LinkClosed:
             # `run` sees the same and says so.
             return
@@ -249,18 +255,33 @@ class _Sending:
             if not self._outcome.done():
                 self._outcome.set_exception(error)
 
-    async def _send_chunks(self, chunks: list[ChunkInfo]) -> None:
+    def _gather(self, first: ChunkInfo) -> list[list[ChunkInfo]]:
+        """Take a batch of chunks, by the frames that small ones share."""
+        groups: list[list[ChunkInfo]] = []
+        batch_bytes = 0
+        work: ChunkInfo | Manifest | None = first
+        while isinstance(work, ChunkInfo):
+            group = self._machine.pack_with(work, self._link.fragment_bytes)
+            groups.append(group)
+            batch_bytes += sum(chunk.size_bytes for chunk in group)
+            if batch_bytes >= READ_BATCH_BYTES:
+                break
+            work = self._machine.next_work()
+        return groups
+
+    def _read(self, groups: list[list[ChunkInfo]]) -> list[list[tuple[int, bytes]]]:
+        with self._source.reading() as read:
+            return [[(chunk.number, read(chunk)) for chunk in some] for some in groups]
+
+    async def _send_together(self, chunks: list[tuple[int, bytes]]) -> None:
         """Send one chunk, or several small ones in one frame."""
-        read = await in_thread(self._executor, self._read, chunks)
         if len(chunks) > 1:
-            pack = Pack(self._machine.meta.stream, tuple(read))
+            pack = Pack(self._machine.meta.stream, tuple(chunks))
             await self._link.send_fragment(encode_pack(pack))
         else:
-            await self._send_cut(*read[0])
-        self._machine.chunk_sent(sum(len(data) for _, data in read))
-
-    def _read(self, chunks: list[ChunkInfo]) -> list[tuple[int, bytes]]:
-        return [(chunk.number, self._source.read_chunk(chunk)) for chunk in chunks]
+            await self._send_cut(*chunks[0])
+        self._machine.chunk_sent(sum(len(data) for _, data in chunks))
+        self._on_progress(self._totals())
 
     async def _send_cut(
         self, chunk: int, data: bytes, *, is_manifest: bool = False
@@ -300,7 +321,8 @@ class _Receiving:
         self._machine = receiving.TransferReceiver(meta)
         self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="receive")
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._waiting: deque[Callable[[], receiving.Event]] = deque()
+        self._worker: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> TransferTotals:
@@ -317,7 +339,9 @@ class _Receiving:
             if self._timer is not None:
                 self._timer.cancel()
             # What is being written is finished, so that no thread outlives us.
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._waiting.clear()
+            if self._worker is not None:
+                await asyncio.gather(self._worker, return_exceptions=True)
             await in_thread(self._executor, self._area.close)
             self._executor.shutdown(wait=False)
 
@@ -371,30 +395,47 @@ class _Receiving:
         return receiving.FileCorrupt(file)
 
     def _report(self, function: Callable[..., receiving.Event], *args: object) -> None:
-        task = asyncio.get_running_loop().create_task(self._work(function, *args))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        """Have a blocking call made, in its turn, and its event fed."""
+        self._waiting.append(functools.partial(function, *args))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.get_running_loop().create_task(self._work())
 
-    async def _work(
-        self, function: Callable[..., receiving.Event], *args: object
-    ) -> None:
-        try:
-            event = await in_thread(self._executor, function, *args)
-        except RtcError as error:
-            event = receiving.StorageBroke(error)
-        except Exception as error:
-            # A bug must end the transfer, not leave it waiting for ever.
+    async def _work(self) -> None:
+        """Make the blocking calls that wait, many in one trip to the thread."""
+        while self._waiting and not self._outcome.done():
+            calls = list(itertools.islice(self._waiting, MAX_CALLS_PER_TRIP))
+            for _ in calls:
+                self._waiting.popleft()
+            try:
+                events = await in_thread(self._executor, self._make, calls)
+            except Exception as error:
+                # A bug must end the transfer, not leave it waiting for ever.
+                if not self._outcome.done():
+                    self._outcome.set_exception(error)
+                return
+            try:
+                for event in events:
+                    self.feed(event)
+            except RemoteProtocolError as error:
+                self._link.close(error.detail)
+                return
             if not self._outcome.done():
-                self._outcome.set_exception(error)
-            return
-        if self._outcome.done():
-            return
-        try:
-            self.feed(event)
-        except RemoteProtocolError as error:
-            self._link.close(error.detail)
-            return
-        self._on_progress(self._totals())
+                self._on_progress(self._totals())
+
+    def _make(
+        self, calls: Sequence[Callable[[], receiving.Event]]
+    ) -> list[receiving.Event]:
+        """Make some calls, until one fails or the transfer has ended."""
+        events: list[receiving.Event] = []
+        for call in calls:
+            if self._outcome.done():
+                break
+            try:
+                events.append(call())
+            except RtcError as error:
+                events.append(receiving.StorageBroke(error))
+                break
+        return events
 
     def _set_timer(self) -> None:
         if self._timer is not None:

@@ -123,7 +123,7 @@ async def test_a_bug_in_the_source_ends_the_transfer_instead_of_hanging_it(
 
     link = FakeLink()
     pump = TransferPump(link)
-    monkeypatch.setattr(source, "read_chunk", broken)
+    monkeypatch.setattr(source, "reading", broken)
     sending = asyncio.ensure_future(
         pump.send(source, job_id="job-" + "0" * 20, purpose="package")
     )
