@@ -46,6 +46,7 @@ from sleap_rtc_plugin.session.remote_session import RemoteSession
 from sleap_rtc_plugin.session.report import Report, Stopwatch
 from sleap_rtc_plugin.session.result_import import ImportedResults
 from sleap_rtc_plugin.session.training_package import TrainingPackage, open_package
+from sleap_rtc_plugin.session.unpacked_packages import UnpackedPackages
 from sleap_rtc_plugin.session.worker_info import WorkerInfo
 from sleap_rtc_plugin.session.worker_link import WorkerLink
 from sleap_rtc_plugin.transport.effects import in_thread
@@ -162,8 +163,14 @@ class Submission:
     # -- the package -----------------------------------------------------------------
 
     def _pack(self, *, is_anew: bool = False) -> tuple[TrainingPackage, FileSource]:
+        unpacked = UnpackedPackages(
+            platformdirs.user_cache_path("sleap-remote") / "unpacked"
+        )
         package = open_package(
-            self._plan.package, self._workdir, keep_wandb_key=self._plan.keep_wandb_key
+            self._plan.package,
+            self._workdir,
+            keep_wandb_key=self._plan.keep_wandb_key,
+            unpacked=None if is_anew else unpacked,
         )
         spec = msgspec.structs.replace(
             package.spec, owner=owner_name(), allow_wandb=self._plan.keep_wandb_key

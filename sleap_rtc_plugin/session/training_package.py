@@ -43,6 +43,7 @@ from sleap_rtc_plugin.session.package_steps import (
     PackageContents,
     plan_steps,
 )
+from sleap_rtc_plugin.session.unpacked_packages import UnpackedPackages
 from sleap_rtc_plugin.transport.plan_cache import Archive
 
 __all__ = ["LabelsCheck", "TrainingPackage", "check_labels", "open_package"]
@@ -83,6 +84,7 @@ def open_package(
     progress: Progress | None = None,
     keep_wandb_key: bool = False,
     labels_check: LabelsCheck | None = None,
+    unpacked: UnpackedPackages | None = None,
 ) -> TrainingPackage:
     """Open a package and decide what job it is.
 
@@ -97,6 +99,8 @@ def open_package(
         progress: told the bytes extracted so far and in all.
         keep_wandb_key: send the key, and let the job report to Weights & Biases.
         labels_check: what checks a labels file; `check_labels` by default.
+        unpacked: spares a zip that was opened before from being unpacked, and its
+            labels from being checked.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
@@ -117,16 +121,27 @@ def open_package(
             path, path, list_folder(path), workdir, keep_wandb_key, labels_check
         )
     archive = Archive.of(path)
-    root, members = extract_zip(path, workdir, progress=progress)
+    known = unpacked.find(archive, workdir) if unpacked else None
+    if known is not None:
+        labels_check = _trust
+    root, members = known or extract_zip(path, workdir, progress=progress)
     try:
+        if known is None and unpacked:
+            unpacked.keep(archive, root, members)
         package = _open_members(
             path, root, members, workdir, keep_wandb_key, labels_check
         )
         # Only small configurations may differ from the zip's, by a key taken out.
         return dataclasses.replace(package, archive=archive)
     except BaseException:
+        if unpacked:
+            unpacked.drop(archive)
         shutil.rmtree(root, ignore_errors=True)
         raise
+
+
+def _trust(labels: Path) -> None:
+    """Check nothing: these labels were checked when they were unpacked."""
 
 
 def _open_members(

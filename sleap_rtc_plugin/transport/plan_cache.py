@@ -99,6 +99,17 @@ class Archive:
             return False
         return now == PlanKey.of(self.path, self.status, ChunkSizes())
 
+    def is_settled(self, now_ns: int) -> bool:
+        """Whether it last changed so long before `now_ns` that a change would show."""
+        newest_ns = max(self.status.st_mtime_ns, self.status.st_ctime_ns)
+        return now_ns - newest_ns >= SETTLED_NS
+
+    @property
+    def fingerprint(self) -> str:
+        """A file name that no other archive has, nor this one once it is changed."""
+        key = PlanKey.of(self.path, self.status, ChunkSizes())
+        return blake3(msgspec.msgpack.encode(key)).hexdigest()
+
     def key_of(self, member: str, size_bytes: int, sizes: ChunkSizes) -> PlanKey:
         """Return the key of a file that was extracted, by its path in the archive."""
         key = PlanKey.of(self.path, self.status, sizes)

@@ -1,7 +1,5 @@
 """The main job with the real sleap-nn: a package out, models and predictions home."""
 
-import csv
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +13,9 @@ from support.packages import (
     rewrite,
     shorten,
 )
-from support.programs import POSIX, SUPPORT, Program, Programs, Worker
+from support.programs import POSIX, Program, Programs, Worker
+from support.trainings import TRAINING_S, assert_same_as_local
 
-TRAINING_S = 420.0
 REPORT_FIELDS = [
     "state",
     "job_id",
@@ -85,45 +83,6 @@ def assert_model(model: Path) -> None:
     assert newest.name == "training_config.yaml"
 
 
-def assert_same_as_local(
-    programs: Programs, package: Path, models: list[Path], folder: Path
-) -> None:
-    """Train the package here, by its own script, and compare every bit."""
-    extract(package, folder)
-    for line in (folder / "train-script.sh").read_text().splitlines():
-        if not line.startswith("sleap train "):
-            continue
-        # A worker has sleap-nn alone; its `train` is the one that `sleap train` calls.
-        words = shlex.split(line)[1:]
-        local = programs.start("-P", "-m", "sleap_nn.cli", *words, cwd=folder)
-        assert local.wait(TRAINING_S) == 0, local.story()
-    for model in models:
-        beside = folder / "models" / model.name
-        compare = programs.start(
-            SUPPORT / "compare_checkpoints.py",
-            beside / "best.ckpt",
-            model / "best.ckpt",
-        )
-        assert compare.wait() == 0, compare.story()
-        assert compare.report["weights"] > 10
-        assert compare.report["different"] == []
-        for name in ("training_config.yaml", "initial_config.yaml"):
-            assert (model / name).read_text() == (beside / name).read_text()
-        ours, theirs = (_log(place / "training_log.csv") for place in (model, beside))
-        assert ours == theirs
-        assert len(ours) > 1
-
-
-def _log(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert any(name.endswith("/time") for name in rows[0])
-    return [
-        {name: value for name, value in row.items() if not name.endswith("/time")}
-        for row in rows
-    ]
-
-
 def assert_stopped_and_kept(client: Program, timeout_s: float) -> None:
     """Interrupt after the first epoch; the model made so far comes home."""
     client.wait_event(timeout_s, event="progress", kind="epoch_end")
@@ -185,7 +144,8 @@ def test_a_package_trains_as_it_would_here(
     assert sorted(set(steps)) == [0, 1]
     assert worker.out == [worker.session]
 
-    assert_same_as_local(programs, package, models, tmp_path / "local")
+    local = extract(package, tmp_path / "local")
+    assert_same_as_local(programs, local, models)
 
 
 def test_a_config_that_sleap_nn_refuses(
@@ -269,7 +229,8 @@ def test_the_robot_trains_as_it_would_here(
     assert_model(model)
     (predictions,) = report["predictions"]
     assert source_name(predicted(predictions)) == "small_robot.mp4"
-    assert_same_as_local(programs, package, [model], tmp_path / "local")
+    local = extract(package, tmp_path / "local")
+    assert_same_as_local(programs, local, [model])
 
 
 @pytest.mark.slow
@@ -284,7 +245,8 @@ def test_the_flies_train_as_they_would_here(
     package = shared_data / "flies.topdown.quick.training_job.zip"
     report = finished(programs.train(package, worker.session, output))
     models = [Path(model) for model in report["models"]]
-    assert_same_as_local(programs, package, models, tmp_path / "local")
+    local = extract(package, tmp_path / "local")
+    assert_same_as_local(programs, local, models)
 
 
 @POSIX
