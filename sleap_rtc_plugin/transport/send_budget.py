@@ -1,4 +1,4 @@
-"""How much may wait in the transfer channel: what it drains in a tenth of a second.
+"""How much may wait in the transfer channel: what it drains in a moment.
 
 aiortc sends the messages of all channels in the order in which it was given them, so a
 control message waits behind every fragment that waits already. Pure, time is an
