@@ -304,6 +304,7 @@ class _Receiving:
         self._timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> TransferTotals:
+        self._area.begin()
         try:
             known = await in_thread(
                 self._executor, self._area.known_manifest, self._meta.manifest_digest
@@ -316,7 +317,9 @@ class _Receiving:
             self._outcome.cancel()
             if self._timer is not None:
                 self._timer.cancel()
-            # What is being written is finished, so that no thread outlives us.
+            # What is being written is finished, so that no thread outlives us; what
+            # would take long is not.
+            self._area.interrupt()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             await in_thread(self._executor, self._area.close)
             self._executor.shutdown(wait=False)
