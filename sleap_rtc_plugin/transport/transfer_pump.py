@@ -30,6 +30,7 @@ from sleap_rtc_plugin.protocol.ids import new_transfer_id
 from sleap_rtc_plugin.protocol.limits import MAX_TRANSFERS_PER_LINK
 from sleap_rtc_plugin.protocol.manifest import ChunkInfo, Manifest
 from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed, FilePurpose
+from sleap_rtc_plugin.protocol.transfer_requests import TransferRequests
 from sleap_rtc_plugin.transport.effects import in_thread, monotonic
 from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
 from sleap_rtc_plugin.transport.link import Link, LinkClosed
@@ -298,6 +299,7 @@ class _Receiving:
         self._area = area
         self._on_progress = on_progress
         self._machine = receiving.TransferReceiver(meta)
+        self._manifest = Manifest([])
         self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="receive")
         self._tasks: set[asyncio.Task[None]] = set()
@@ -361,7 +363,10 @@ class _Receiving:
         return receiving.ManifestAccepted(manifest)
 
     def _take_inventory(self, manifest: Manifest) -> receiving.Event:
-        return receiving.InventoryTaken(*self._area.inventory(manifest))
+        self._manifest = manifest
+        chunks, files = self._area.inventory(manifest)
+        requests = receiving.requests_for(manifest, chunks, files)
+        return receiving.InventoryTaken(chunks, files, requests)
 
     def _store(self, number: int, data: bytes, *copies: int) -> receiving.Event:
         if self._area.store(number, data, *copies):
@@ -371,7 +376,8 @@ class _Receiving:
     def _finish(self, file: int) -> receiving.Event:
         if self._area.finish(file):
             return receiving.FileFinished(file)
-        return receiving.FileCorrupt(file)
+        again = TransferRequests.of(self._manifest, [file], ())
+        return receiving.FileCorrupt(file, again)
 
     def _report(self, function: Callable[..., receiving.Event], *args: object) -> None:
         task = asyncio.get_running_loop().create_task(self._work(function, *args))
