@@ -82,12 +82,15 @@ MAX_PATH_CHARS = 240
 MAX_PATH_COMPONENT_BYTES = 200
 MAX_PATH_DEPTH = 12
 REQUEST_WINDOW_BYTES = 8 * MIB
+# Also the most ranges that one request names, each of one chunk at least.
+REQUEST_WINDOW_CHUNKS = 2_000
 # What waits in the transfer channel delays a control message by as much time.
 SEND_QUEUE_TIME_S = 0.05
 SEND_RATE_MEMORY_S = 0.25
 SEND_BUFFER_FLOOR_BYTES = 32 * KIB
 SEND_BUFFER_HIGH_BYTES = 1 * MIB
 MAX_NEED_RANGES = 2_000
+MAX_NEED_CHUNKS = 16_000
 MAX_REPAIRS_PER_CHUNK = 3
 MAX_REPAIRS_PER_FILE = 1
 MAX_TRANSFERS_PER_LINK = 8

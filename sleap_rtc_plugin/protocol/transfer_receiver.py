@@ -3,7 +3,8 @@
 Resume, repair and first sending are one path: take stock, ask, check, put in place.
 Holes are not asked for, and equal chunks are asked for once. Pure;
 `transport.transfer_pump` performs the instructions and reports back. At most
-`REQUEST_WINDOW_BYTES` are asked for and not yet stored, which bounds the memory.
+`REQUEST_WINDOW_BYTES` are asked for and not yet stored, in at most
+`REQUEST_WINDOW_CHUNKS` chunks, which bounds the memory and what one step takes.
 """
 
 from collections import Counter
@@ -25,12 +26,12 @@ from sleap_rtc_plugin.protocol.errors import (
 from sleap_rtc_plugin.protocol.fragments import Fragment, Pack
 from sleap_rtc_plugin.protocol.limits import (
     MAX_MANIFEST_BYTES,
-    MAX_NEED_RANGES,
     MAX_PACKAGE_BYTES,
     MAX_PACKAGE_FILES,
     MAX_REPAIRS_PER_CHUNK,
     MAX_REPAIRS_PER_FILE,
     REQUEST_WINDOW_BYTES,
+    REQUEST_WINDOW_CHUNKS,
     TRANSFER_STALL_TIMEOUT_S,
 )
 from sleap_rtc_plugin.protocol.machine import Machine, Remote
@@ -44,7 +45,6 @@ __all__ = [
     "ChunkCorrupt",
     "ChunkStored",
     "Completed",
-    "DigestChecked",
     "Failed",
     "FileCorrupt",
     "FileFinished",
@@ -61,6 +61,7 @@ __all__ = [
     "TakeInventory",
     "TimedOut",
     "TransferReceiver",
+    "requests_for",
 ]
 
 
@@ -111,10 +112,15 @@ class ManifestAccepted:
 
 @dataclass(frozen=True)
 class InventoryTaken:
-    """These chunks are here already, verified; these files are in place already."""
+    """These chunks are here already, verified; these files are in place already.
+
+    `requests` is what `requests_for` makes of it: taken over by the machine, and best
+    made in a thread.
+    """
 
     chunks: frozenset[int]
     files: frozenset[int]
+    requests: TransferRequests | None = None
 
 
 @dataclass(frozen=True)
@@ -140,9 +146,14 @@ class FileFinished:
 
 @dataclass(frozen=True)
 class FileCorrupt:
-    """A file's whole digest did not match; its parts were discarded."""
+    """A file's whole digest did not match; its parts were discarded.
+
+    `requests` is what `TransferRequests.of` makes of this file alone: taken over by
+    the machine, and best made in a thread.
+    """
 
     file: int
+    requests: TransferRequests | None = None
 
 
 @dataclass(frozen=True)
@@ -254,6 +265,14 @@ class ReceiverProgress:
     reused_bytes: int
     received_bytes: int
     stored_bytes: int
+
+
+def requests_for(
+    manifest: Manifest, chunks: frozenset[int], files: frozenset[int]
+) -> TransferRequests:
+    """Return what is to be asked for where so much is here already."""
+    lacking = [file for file in range(len(manifest.files)) if file not in files]
+    return TransferRequests.of(manifest, lacking, chunks)
 
 
 class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
@@ -406,19 +425,18 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         manifest = self._known_manifest()
         self.state = ReceiverState.RECEIVING
         self._heard_at = now
-        finish: list[Instruction] = []
-        seen: dict[bytes, int] = {}
-        for file, entry in enumerate(manifest.files):
-            missing_bytes = asked_bytes = 0
-            if file not in event.files:
-                self._open_files.add(file)
-                missing_bytes, asked_bytes = self._requests.want(
-                    file, event.chunks, seen
-                )
-                if not missing_bytes:
-                    finish.append(FinishFile(file))
-            self._stored_bytes += entry.size_bytes - missing_bytes
-            self._reused_bytes += entry.size_bytes - asked_bytes
+        requests = event.requests or requests_for(manifest, event.chunks, event.files)
+        self._requests = requests
+        self._stored_bytes = manifest.total_bytes - requests.missing_bytes
+        self._reused_bytes = manifest.total_bytes - requests.asked_bytes
+        self._open_files.update(
+            file for file in range(len(manifest.files)) if file not in event.files
+        )
+        finish: list[Instruction] = [
+            FinishFile(file)
+            for file in sorted(self._open_files)
+            if not requests.lacks(file)
+        ]
         return finish + self._next_need(now, first=True) + self._complete_if_done()
 
     def _chunk_fragment(self, event: FragmentReceived, now: float) -> list[Instruction]:
@@ -474,10 +492,11 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         self._file_repairs[event.file] += 1
         if self._file_repairs[event.file] > MAX_REPAIRS_PER_FILE:
             return self._fail(DigestMismatch(path=manifest.files[event.file].path))
-        missing_bytes, _ = self._requests.want(event.file, frozenset(), {})
-        if not missing_bytes:
+        again = event.requests or TransferRequests.of(manifest, [event.file], ())
+        if not again.missing_bytes:
             return self._fail(DigestMismatch(path=manifest.files[event.file].path))
-        self._stored_bytes = max(0, self._stored_bytes - missing_bytes)
+        self._requests.add(again)
+        self._stored_bytes = max(0, self._stored_bytes - again.missing_bytes)
         return self._next_need(now)
 
     def _storage_broke(self, event: StorageBroke, now: float) -> list[Instruction]:
@@ -506,15 +525,18 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
     def _next_need(self, now: float, *, first: bool = False) -> list[Instruction]:
         """Ask for more once half the window is free; the first time, at once."""
         wanted = self._requests.wanted
+        waiting = len(self._arriving) + len(self._checking)
         if not first and (
-            not wanted or self._outstanding_bytes > REQUEST_WINDOW_BYTES // 2
+            not wanted
+            or self._outstanding_bytes > REQUEST_WINDOW_BYTES // 2
+            or waiting > REQUEST_WINDOW_CHUNKS // 2
         ):
             return []
         if not self._arriving:
             # The sender owed us nothing until now, however long our disk took.
             self._heard_at = now
         numbers: list[int] = []
-        while wanted and len(numbers) < MAX_NEED_RANGES:
+        while wanted and waiting + len(numbers) < REQUEST_WINDOW_CHUNKS:
             size = self._size(wanted[0])
             # The first chunk is always asked for, even one larger than the window.
             if self._outstanding_bytes and (

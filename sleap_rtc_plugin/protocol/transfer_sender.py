@@ -18,6 +18,7 @@ from sleap_rtc_plugin.protocol.errors import (
 )
 from sleap_rtc_plugin.protocol.fragments import PACKED_HEADER_BYTES
 from sleap_rtc_plugin.protocol.limits import (
+    MAX_NEED_CHUNKS,
     MAX_NEED_RANGES,
     MAX_PACKED_CHUNK_BYTES,
     MAX_PACKED_CHUNKS,
@@ -208,6 +209,11 @@ class TransferSender(Machine[SenderState, Event, Instruction]):
             if self._manifest_requests > 1 + MAX_REPAIRS_PER_FILE:
                 raise RemoteProtocolError(detail="the manifest asked for again")
             self._manifest_wanted = True
+        # What one request costs us is bounded, whatever its ranges claim.
+        if sum(max(0, last - first + 1) for first, last in need.chunks) > (
+            MAX_NEED_CHUNKS
+        ):
+            raise RemoteProtocolError(detail="too many chunks asked for at once")
         for first, last in need.chunks:
             self._want(first, last)
         if isinstance(need.reused_bytes, int):

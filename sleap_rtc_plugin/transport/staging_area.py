@@ -1,39 +1,54 @@
 """Where files arrive: parts first, the final name only after the digest matched.
 
 A part is named by its file's digest and checked chunk by chunk when a transfer
-begins, so what survived a crash is reused and a torn write is not. What a chunk store
-or shared storage has is copied then, and holes are left out. Blocking calls, made in
-one thread at a time by the transfer pump.
+begins, so what survived a crash is reused and a torn write is not. What a chunk store,
+shared storage or an earlier version of the package has is copied then, and holes are
+left out. Blocking calls, made in one thread at a time by the transfer pump.
 """
 
-import contextlib
-import errno
 import os
 import shutil
+import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from blake3 import blake3
-
 from sleap_rtc_plugin.protocol.errors import DiskFull
-from sleap_rtc_plugin.protocol.limits import CHUNK_BYTES, FREE_SPACE_FACTOR, MIB
+from sleap_rtc_plugin.protocol.limits import FREE_SPACE_FACTOR, MIB
 from sleap_rtc_plugin.protocol.manifest import ChunkInfo, FileEntry, Manifest
 from sleap_rtc_plugin.transport.chunk_store import ChunkStore, Place
+from sleap_rtc_plugin.transport.earlier_parts import (
+    EarlierParts,
+    read_manifest,
+    remove_others,
+)
 from sleap_rtc_plugin.transport.effects import storage_error
 from sleap_rtc_plugin.transport.file_source import digest_of
 from sleap_rtc_plugin.transport.shared_storage import ReadChunk, SharedFolder
+from sleap_rtc_plugin.transport.sparse_files import (
+    clear,
+    digest_of_file,
+    is_empty,
+    sync_file,
+    sync_folder,
+    write_at,
+)
 
-__all__ = ["StagingArea", "sync_folder"]
+__all__ = ["StagingArea", "StagingInterrupted"]
 
 _PARTS: Final = "parts"
 _FILES: Final = "files"
+# What the parts belong to; here until every file has its name.
+_MANIFEST: Final = "manifest"
 MAX_OPEN_PARTS: Final = 16
 # How many chunks are looked up in the store at a time.
 REUSE_BATCH: Final = 500
-_ZEROS: Final = bytes(CHUNK_BYTES)
+
+
+class StagingInterrupted(Exception):
+    """Nobody waits for the work any more; what was written so far stays."""
 
 
 class StagingArea:
@@ -67,6 +82,19 @@ class StagingArea:
         self._manifest: Manifest | None = None
         self._open: OrderedDict[int, int] = OrderedDict()
         self._uses: Counter[bytes] = Counter()
+        self._interrupted = threading.Event()
+
+    def begin(self) -> None:
+        """A transfer begins; callable on the event loop."""
+        self._interrupted.clear()
+
+    def interrupt(self) -> None:
+        """The transfer has ended: let what still runs stop; callable on the loop.
+
+        Hashing what was announced may take minutes, and someone else may want the
+        folder.
+        """
+        self._interrupted.set()
 
     def known_manifest(self, digest: str) -> bytes:
         """Return a manifest that came before, by its digest in hex, or nothing."""
@@ -93,7 +121,6 @@ class StagingArea:
             for folder in (self.root, self._parts, self.files):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._manifest = manifest
-            self._remove_stale_parts(manifest)
             files = frozenset(
                 index
                 for index, entry in enumerate(manifest.files)
@@ -102,6 +129,7 @@ class StagingArea:
             missing = [i for i in range(len(manifest.files)) if i not in files]
             self._uses = Counter(manifest.files[index].digest for index in missing)
             chunks = {n for index in missing for n in self._chunks_present(index)}
+            self._replace_earlier(manifest, missing, chunks)
             self._check_space(manifest, chunks, missing)
             if self._store is not None:
                 for index in files:
@@ -134,6 +162,7 @@ class StagingArea:
         try:
             self._write(chunk, data)
             for copy in copies:
+                self._go_on()
                 self._write(manifest.chunk(copy), data)
         except OSError as error:
             raise storage_error(error, self.root, len(data), self._place) from None
@@ -152,7 +181,7 @@ class StagingArea:
             os.ftruncate(descriptor, entry.size_bytes)
             os.fsync(descriptor)
             self._close_part(file)
-            if _digest_of_file(part) != entry.digest:
+            if digest_of_file(part, self._go_on) != entry.digest:
                 part.unlink()
                 return False
             target = self.files / entry.path
@@ -161,9 +190,11 @@ class StagingArea:
             if self._uses[entry.digest] > 0:
                 # Another file of the same contents still needs the part.
                 part = Path(shutil.copyfile(part, part.with_suffix(".copy")))
-                _sync_file(part)
+                sync_file(part)
             part.replace(target)
             sync_folder(target.parent)
+            if not self._uses.total():
+                self._manifest_path.unlink(missing_ok=True)
             if self._store is not None:
                 self._keep(self._store, entry)
         except OSError as error:
@@ -203,19 +234,66 @@ class StagingArea:
         return descriptor
 
     def _write(self, chunk: ChunkInfo, data: bytes) -> None:
-        _write_at(self._part_descriptor(chunk.file), data, chunk.offset)
+        write_at(self._part_descriptor(chunk.file), data, chunk.offset)
 
     def _close_part(self, file: int) -> None:
         descriptor = self._open.pop(file, None)
         if descriptor is not None:
             os.close(descriptor)
 
-    def _remove_stale_parts(self, manifest: Manifest) -> None:
-        wanted = {self._part(entry).name for entry in manifest.files}
-        for part in self._parts.iterdir():
-            if part.name not in wanted:
-                with contextlib.suppress(FileNotFoundError):
-                    part.unlink()
+    def _go_on(self) -> None:
+        if self._interrupted.is_set():
+            raise StagingInterrupted
+
+    # -- an earlier version of the package ---------------------------------------------
+
+    @property
+    def _manifest_path(self) -> Path:
+        return self.root / _MANIFEST
+
+    def _replace_earlier(
+        self, manifest: Manifest, missing: Sequence[int], present: set[int]
+    ) -> None:
+        """Take over what an earlier manifest left here, then remove the rest of it."""
+        earlier = read_manifest(self._manifest_path)
+        if earlier is not None and earlier != manifest:
+            self._salvage(earlier, missing, present)
+        if not missing:
+            self._manifest_path.unlink(missing_ok=True)
+        elif earlier != manifest:
+            # From here on the parts belong to this one. If a crash tears it, then
+            # only what a later version could have taken over is lost.
+            self._manifest_path.write_bytes(manifest.encode())
+        remove_others(self._parts, [self._part(manifest.files[i]) for i in missing])
+        remove_others(self.files, [self.files / entry.path for entry in manifest.files])
+
+    def _salvage(
+        self, earlier: Manifest, missing: Sequence[int], present: set[int]
+    ) -> None:
+        """Copy chunks out of an earlier version's parts and files, each one checked."""
+        manifest = self._known_manifest()
+        lacking = [
+            number
+            for index in missing
+            for number in manifest.chunks_of(index)
+            if number not in present
+        ]
+        needed = sum(manifest.chunk(number).size_bytes for number in lacking)
+        if needed * FREE_SPACE_FACTOR > shutil.disk_usage(self.root).free:
+            # Both versions do not fit; the earlier one gives way.
+            return
+
+        def places_of(entry: FileEntry) -> tuple[Path, Path]:
+            return self._part(entry), self.files / entry.path
+
+        for number, data in EarlierParts(
+            earlier, places_of, manifest, lacking
+        ).chunks():
+            self._go_on()
+            chunk = manifest.chunk(number)
+            if number not in present and digest_of(data) == chunk.digest:
+                self._write(chunk, data)
+                present.add(number)
 
     # -- taking stock ----------------------------------------------------------------
 
@@ -225,7 +303,7 @@ class StagingArea:
             target.is_file()
             and not target.is_symlink()
             and target.stat().st_size == entry.size_bytes
-            and _digest_of_file(target) == entry.digest
+            and digest_of_file(target, self._go_on) == entry.digest
         )
 
     def _chunks_present(self, file: int) -> list[int]:
@@ -237,10 +315,12 @@ class StagingArea:
         present: list[int] = []
         with part.open("rb", buffering=0) as data:
             for chunk in chunks:
+                self._go_on()
                 data.seek(chunk.offset)
                 if chunk.is_hole:
-                    if not _is_empty(data.fileno(), chunk.offset, chunk.size_bytes):
-                        _clear(self._part_descriptor(file), chunk)
+                    if not is_empty(data.fileno(), chunk.offset, chunk.size_bytes):
+                        part_descriptor = self._part_descriptor(file)
+                        clear(part_descriptor, chunk.offset, chunk.size_bytes)
                 elif digest_of(data.read(chunk.size_bytes)) != chunk.digest:
                     continue
                 present.append(chunk.number)
@@ -258,6 +338,7 @@ class StagingArea:
             used = {place.file for some in places.values() for place in some[:1]}
             with store.lease(used, time.time()):
                 for chunk in chunks:
+                    self._go_on()
                     data = _first_whole(store, places[chunk.number])
                     if data is not None:
                         self._write(chunk, data)
@@ -268,6 +349,7 @@ class StagingArea:
         manifest = self._known_manifest()
         for number in manifest.chunks_of(file):
             if number not in present:
+                self._go_on()
                 chunk = manifest.chunk(number)
                 data = read(manifest.files[file], chunk)
                 if data is not None and digest_of(data) == chunk.digest:
@@ -282,7 +364,9 @@ class StagingArea:
         self, manifest: Manifest, chunks: set[int], files: Sequence[int]
     ) -> None:
         wanted = sum(manifest.files[index].size_bytes for index in files)
-        present = sum(manifest.chunk(number).size_bytes for number in chunks)
+        # A hole may be filled by whoever copies the file: it needs its space, too.
+        here = (chunk for chunk in map(manifest.chunk, chunks) if not chunk.is_hole)
+        present = sum(chunk.size_bytes for chunk in here)
         needed = int((wanted - present) * FREE_SPACE_FACTOR)
         free = shutil.disk_usage(self.root).free
         if needed > free and self._store is not None:
@@ -299,25 +383,6 @@ class StagingArea:
         if self._manifest is None:
             raise RuntimeError("inventory() comes first")
         return self._manifest
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where the system can."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _places(
@@ -337,46 +402,3 @@ def _first_whole(store: ChunkStore, places: list[Place]) -> bytes | None:
         if data is not None:
             return data
     return None
-
-
-def _is_empty(descriptor: int, offset: int, size_bytes: int) -> bool:
-    """Tell whether a stretch of a file is all zeros; past the file's end it is."""
-    end = offset + size_bytes
-    while offset < end:
-        if hasattr(os, "SEEK_DATA"):
-            # Most holes take no space; the system knows without reading.
-            try:
-                offset = os.lseek(descriptor, offset, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:
-                    return True
-        os.lseek(descriptor, offset, os.SEEK_SET)
-        data = os.read(descriptor, max(0, min(CHUNK_BYTES, end - offset)))
-        if not data:
-            return True
-        if data != _ZEROS[: len(data)]:
-            return False
-        offset += len(data)
-    return True
-
-
-def _clear(descriptor: int, chunk: ChunkInfo) -> None:
-    """Write the zeros of a hole where something else came to be."""
-    end = chunk.offset + chunk.size_bytes
-    for offset in range(chunk.offset, end, CHUNK_BYTES):
-        _write_at(descriptor, _ZEROS[: end - offset], offset)
-
-
-def _write_at(descriptor: int, data: bytes, offset: int) -> None:
-    os.lseek(descriptor, offset, os.SEEK_SET)
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def _digest_of_file(path: Path) -> bytes:
-    whole = blake3()
-    with path.open("rb") as file:
-        while data := file.read(CHUNK_BYTES):
-            whole.update(data)
-    return whole.digest()

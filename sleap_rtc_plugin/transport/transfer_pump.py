@@ -32,6 +32,7 @@ from sleap_rtc_plugin.protocol.ids import new_transfer_id
 from sleap_rtc_plugin.protocol.limits import KIB, MAX_TRANSFERS_PER_LINK
 from sleap_rtc_plugin.protocol.manifest import ChunkInfo, Manifest
 from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed, FilePurpose
+from sleap_rtc_plugin.protocol.transfer_requests import TransferRequests
 from sleap_rtc_plugin.transport.effects import in_thread, monotonic
 from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
 from sleap_rtc_plugin.transport.link import Link, LinkClosed
@@ -319,6 +320,7 @@ class _Receiving:
         self._area = area
         self._on_progress = on_progress
         self._machine = receiving.TransferReceiver(meta)
+        self._manifest = Manifest([])
         self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="receive")
         self._waiting: deque[Callable[[], receiving.Event]] = deque()
@@ -326,6 +328,7 @@ class _Receiving:
         self._timer: asyncio.TimerHandle | None = None
 
     async def run(self) -> TransferTotals:
+        self._area.begin()
         try:
             known = await in_thread(
                 self._executor, self._area.known_manifest, self._meta.manifest_digest
@@ -338,7 +341,9 @@ class _Receiving:
             self._outcome.cancel()
             if self._timer is not None:
                 self._timer.cancel()
-            # What is being written is finished, so that no thread outlives us.
+            # What is being written is finished, so that no thread outlives us; what
+            # would take long is not.
+            self._area.interrupt()
             self._waiting.clear()
             if self._worker is not None:
                 await asyncio.gather(self._worker, return_exceptions=True)
@@ -382,7 +387,10 @@ class _Receiving:
         return receiving.ManifestAccepted(manifest)
 
     def _take_inventory(self, manifest: Manifest) -> receiving.Event:
-        return receiving.InventoryTaken(*self._area.inventory(manifest))
+        self._manifest = manifest
+        chunks, files = self._area.inventory(manifest)
+        requests = receiving.requests_for(manifest, chunks, files)
+        return receiving.InventoryTaken(chunks, files, requests)
 
     def _store(self, number: int, data: bytes, *copies: int) -> receiving.Event:
         if self._area.store(number, data, *copies):
@@ -392,7 +400,8 @@ class _Receiving:
     def _finish(self, file: int) -> receiving.Event:
         if self._area.finish(file):
             return receiving.FileFinished(file)
-        return receiving.FileCorrupt(file)
+        again = TransferRequests.of(self._manifest, [file], ())
+        return receiving.FileCorrupt(file, again)
 
     def _report(self, function: Callable[..., receiving.Event], *args: object) -> None:
         """Have a blocking call made, in its turn, and its event fed."""

@@ -106,6 +106,55 @@ def test_a_worker_that_keeps_nothing_is_sent_everything(
     assert not (programs.folder / "worker-data" / "store").exists()
 
 
+# -- two at once ------------------------------------------------------------------------
+
+
+def stored_files(programs: Programs) -> list[Path]:
+    return list(programs.folder.glob("worker-data/store/*/files/*"))
+
+
+def test_two_clients_that_send_the_same_package_at_once(
+    programs: Programs, folder: Path, tmp_path: Path
+) -> None:
+    """Both arrive, as jobs of their own, and what they share is kept once."""
+    worker = programs.scripted_worker("train").wait_ready()
+    clients = []
+    for name in ("one", "two"):
+        # Two people: neither knows what the other has submitted.
+        home = tmp_path / name
+        clients.append(
+            programs.client(
+                *("train", folder, "--session", worker.session),
+                *("--output", home / "out", "--json"),
+                XDG_STATE_HOME=str(home),
+                XDG_CACHE_HOME=str(home),
+            )
+        )
+    for client in clients:
+        assert client.wait() == 0, client.story()
+        labels = (folder / LABELS).read_bytes()
+        assert_arrived(programs, client.report, {LABELS: labels})
+    one, two = clients
+    assert one.report["job_id"] != two.report["job_id"]
+    assert not list(programs.folder.glob("worker-data/jobs/*/package/parts/*"))
+    labels = [f for f in stored_files(programs) if f.stat().st_size > PADDING_MIB * MIB]
+    assert len(labels) == 1
+
+
+def test_a_command_that_is_run_twice_at_once(
+    programs: Programs, folder: Path, output: Path
+) -> None:
+    """The later one takes over, and the earlier one says so instead of waiting."""
+    worker = programs.scripted_worker("train").wait_ready()
+    first = programs.train(folder, worker.session, output)
+    wait_for_part(first, programs.folder / "worker-data", PADDING_MIB * MIB // 4)
+    second = programs.train(folder, worker.session, output)
+    assert second.wait() == 0, second.story()
+    assert second.report["job_id"] == first.events[0]["job_id"]
+    assert first.wait() == 1, first.story()
+    assert first.report["error"]["code"] == "transfer_taken_over"
+
+
 # -- files that change on their way ----------------------------------------------------
 
 

@@ -19,10 +19,17 @@ from hypothesis.stateful import (
 from support.transfer_world import CHUNK_BYTES, PowerCut, TransferWorld
 
 from sleap_rtc_plugin.protocol import fragments, transfer_receiver
-from sleap_rtc_plugin.protocol.errors import DigestMismatch, SourceChanged
+from sleap_rtc_plugin.protocol.errors import (
+    DigestMismatch,
+    RemoteProtocolError,
+    SourceChanged,
+    TransferStalled,
+)
+from sleap_rtc_plugin.protocol.transfer_receiver import StoreChunk
 from sleap_rtc_plugin.transport import staging_area
 
 WINDOW_BYTES = 3 * CHUNK_BYTES
+WINDOW_CHUNKS = 4
 PATHS = ["a", "b", "d/c", "d/e.slp", "é/ü"]
 # Few contents, so that files are often the same; sizes around the chunk's.
 sizes = st.sampled_from([0, 1, 999, 1000, 1001, 2500, 4000])
@@ -49,12 +56,14 @@ class Transfer(RuleBasedStateMachine):
         (self.root / "untouched").write_bytes(b"untouched")
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(transfer_receiver, "REQUEST_WINDOW_BYTES", WINDOW_BYTES)
+        self.patch.setattr(transfer_receiver, "REQUEST_WINDOW_CHUNKS", WINDOW_CHUNKS)
         self.patch.setattr(fragments, "FRAGMENT_BYTES", 400)
         # The disk below is a temporary one: what survives a power cut is the model's.
         self.patch.setattr(os, "fsync", lambda descriptor: None)
         self.world: TransferWorld | None = None
         self.offered: dict[str, set[bytes]] = {}
         self.disk_was_damaged = False
+        self.frames_were_damaged = False
 
     @initialize(
         files=st.dictionaries(st.sampled_from(PATHS), contents, min_size=1, max_size=5)
@@ -77,7 +86,7 @@ class Transfer(RuleBasedStateMachine):
             if not possible:
                 break
             possible[choices[turn % len(choices)] % len(possible)]()
-            self._check_memory()
+            self.memory_is_bounded()
 
     @rule()
     def go_on_to_the_end(self) -> None:
@@ -154,7 +163,7 @@ class Transfer(RuleBasedStateMachine):
         which %= len(queue)
         frame = bytearray(queue[which])
         if frame[1] & fragments.FLAG_MANIFEST:
-            return  # a manifest's corruption ends the transfer; see below
+            self.frames_were_damaged = True  # not repaired: it ends the transfer
         if frame[1] & fragments.FLAG_PACKED:
             where = len(frame) - 1  # numbers and sizes are no data
         else:
@@ -162,6 +171,37 @@ class Transfer(RuleBasedStateMachine):
         frame[where] ^= 0x40
         queue[which] = bytes(frame)
         self._may_be_asked_again()
+
+    @precondition(lambda self: self.world.fragments)
+    @rule(
+        which=st.integers(0, 5),
+        how=st.sampled_from(["drop", "repeat", "swap", "shorten", "lengthen"]),
+    )
+    def mistreat_a_frame(self, which: int, how: str) -> None:
+        """What no data channel does, and a hostile peer may do."""
+        queue = self.world.fragments
+        which %= len(queue)
+        match how:
+            case "drop":
+                del queue[which]
+            case "repeat":
+                queue.insert(which, queue[which])
+            case "swap":
+                queue[0], queue[which] = queue[which], queue[0]
+            case "shorten":
+                queue[which] = queue[which][:-1]
+            case "lengthen":
+                queue[which] += b"!"
+        self._damaged()
+
+    @precondition(lambda self: self.world.fragments)
+    @rule(which=st.integers(0, 5), bit=st.integers(0, 16 * 8 - 1))
+    def flip_a_bit_of_a_header(self, which: int, bit: int) -> None:
+        queue = self.world.fragments
+        frame = bytearray(queue[which % len(queue)])
+        frame[bit // 8] ^= 1 << bit % 8
+        queue[which % len(queue)] = bytes(frame)
+        self._damaged()
 
     @rule(
         which=st.integers(0, 4),
@@ -214,9 +254,27 @@ class Transfer(RuleBasedStateMachine):
             size = data.draw(st.integers(0, file.stat().st_size))
             os.truncate(file, size)
 
+    @rule(path=st.sampled_from(PATHS), data=st.none() | contents)
+    def add_or_remove_a_file(self, path: str, data: bytes | None) -> None:
+        file = self.source / path
+        if data is not None:
+            self._write(path, data)
+        elif any(p != file and p.is_file() for p in self.source.rglob("*")):
+            file.unlink(missing_ok=True)
+
     @rule()
-    def offer_what_is_there_now(self) -> None:
+    def kill_the_sender_and_repeat_its_command(self) -> None:
+        """It plans what is there now, which may be another version."""
         self._offer_anew()
+
+    @rule()
+    def go_on_as_a_client_does(self) -> None:
+        """A file that changed on its way is planned once more."""
+        self.world.run()
+        if isinstance(self.world.failed, SourceChanged):
+            self._offer_anew()
+            self.world.run()
+            assert not isinstance(self.world.failed, SourceChanged)
 
     # -- what must hold ---------------------------------------------------------------
 
@@ -231,7 +289,11 @@ class Transfer(RuleBasedStateMachine):
         }
         assert (self.root / "untouched").read_bytes() == b"untouched"
         if self.staging.exists():
-            assert {p.name for p in self.staging.iterdir()} <= {"parts", "files"}
+            assert {p.name for p in self.staging.iterdir()} <= {
+                "parts",
+                "files",
+                "manifest",
+            }
             assert not any(path.is_symlink() for path in self.staging.rglob("*"))
 
     @invariant()
@@ -251,6 +313,12 @@ class Transfer(RuleBasedStateMachine):
             data = (self.staging / "files" / entry.path).read_bytes()
             assert len(data) == entry.size_bytes
             assert staging_area.digest_of(data) == entry.digest
+        there = {
+            path.relative_to(self.staging).as_posix()
+            for path in self.staging.rglob("*")
+            if path.is_file()
+        }
+        assert there == {f"files/{entry.path}" for entry in world.source.manifest.files}
 
     @invariant()
     def every_byte_is_counted_once(self) -> None:
@@ -278,11 +346,18 @@ class Transfer(RuleBasedStateMachine):
         if self.world is None or self.world.failed is None:
             return
         allowed: tuple[type, ...] = (SourceChanged, DigestMismatch)
+        if self.frames_were_damaged:
+            allowed += (TransferStalled, RemoteProtocolError)
         if not self.disk_was_damaged:
             assert isinstance(self.world.failed, allowed), self.world.failed
 
-    def _check_memory(self) -> None:
-        assert self.world.held_bytes <= WINDOW_BYTES + CHUNK_BYTES
+    @invariant()
+    def memory_is_bounded(self) -> None:
+        """What arrives and what waits for the disk, whatever the peer sends."""
+        if self.world is not None:
+            assert self.world.held_bytes <= WINDOW_BYTES + CHUNK_BYTES
+            waiting = [i for i in self.world.disk if isinstance(i, StoreChunk)]
+            assert len(waiting) <= WINDOW_CHUNKS
 
     # -- the end ----------------------------------------------------------------------
 
@@ -321,6 +396,10 @@ class Transfer(RuleBasedStateMachine):
         for entry in self.world.source.manifest.files:
             data = (self.source / entry.path).read_bytes()
             self.offered.setdefault(entry.path, set()).add(data)
+
+    def _damaged(self) -> None:
+        self.frames_were_damaged = True
+        self._may_be_asked_again()
 
     def _may_be_asked_again(self) -> None:
         self.world.asked_again |= set(range(self.world.source.manifest.chunk_count))

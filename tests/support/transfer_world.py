@@ -48,6 +48,7 @@ class TransferWorld:
         self.store_root = store
         self.completed = False
         self.failed: RtcError | None = None
+        self.links_closed = 0
         self.asked_bytes = 0
         self.stored: set[int] = set()
         self.asked_again: set[int] = set()
@@ -72,8 +73,8 @@ class TransferWorld:
                 if path.is_file()
             )
             source = FileSource.scan(self.source_root, paths, chunk_bytes=CHUNK_BYTES)
-            if self.source is None or source.manifest != self.source.manifest:
-                self.stored.clear()
+            if self.source is not None and source.manifest != self.source.manifest:
+                self._take_over_stored(self.source.manifest, source.manifest)
             self.source = source
         manifest = self.source.manifest
         meta = FileMeta(
@@ -94,12 +95,22 @@ class TransferWorld:
         self.to_receiver: deque[str] = deque()
         self.fragments: deque[bytes] = deque()
         self.disk: deque[receiving.Instruction] = deque()
+        self.area.begin()
         self.sender = sending.TransferSender(meta, manifest)
         self.receiver = receiving.TransferReceiver(meta)
         self._feed_sender(sending.Offer())
         known = self.area.known_manifest(meta.manifest_digest)
         self.manifest_was_known = bool(known)
         self._feed_receiver(receiving.Begin(known))
+
+    def _take_over_stored(self, earlier: Manifest, manifest: Manifest) -> None:
+        """Expect of a new version every chunk that arrived of the earlier one."""
+        if not (self.staging_root / "manifest").exists():
+            # All of it arrived: from then on it is for the store to find.
+            self.stored.clear()
+        there = {earlier.chunk(number).digest for number in self.stored}
+        numbers = range(manifest.chunk_count)
+        self.stored = {n for n in numbers if manifest.chunk(n).digest in there}
 
     def restart_receiver(self) -> None:
         """Let the receiver's process die and come back with nothing but its disk."""
@@ -138,6 +149,9 @@ class TransferWorld:
             steps.append(self._use_disk)
         if self._has_work():
             steps.append(self._send)
+        if not steps and not self.failed and self.receiver.deadline() is not None:
+            # What is waited for was lost on its way.
+            steps.append(self._be_silent)
         return steps
 
     def run(self, steps: int = 100_000) -> None:
@@ -195,19 +209,32 @@ class TransferWorld:
             self._feed_receiver(receiving.SenderEnded(message))
 
     def _deliver_fragment(self) -> None:
-        arrived = decode_frame(self.fragments.popleft())
-        if isinstance(arrived, Pack):
-            self._feed_receiver(receiving.PackReceived(arrived))
-        else:
-            self._feed_receiver(receiving.FragmentReceived(arrived))
+        frame = self.fragments.popleft()
+        try:
+            arrived = decode_frame(frame)
+            if arrived.stream != STREAM:
+                return
+            if isinstance(arrived, Pack):
+                self._feed_receiver(receiving.PackReceived(arrived))
+            else:
+                self._feed_receiver(receiving.FragmentReceived(arrived))
+        except RemoteProtocolError:
+            # The link closes, and the client comes back on another one.
+            self.links_closed += 1
+            self.connect()
+
+    def _be_silent(self) -> None:
+        deadline = self.receiver.deadline()
+        assert deadline is not None
+        self._feed_receiver(receiving.TimedOut(), deadline)
 
     def _feed_sender(self, event: sending.Event) -> None:
         for instruction in self.sender.handle(event, 0.0):
             if isinstance(instruction, sending.Offered):
                 self.to_receiver.append(codec.encode_control(instruction.message))
 
-    def _feed_receiver(self, event: receiving.Event) -> None:
-        for instruction in self.receiver.handle(event, 0.0):
+    def _feed_receiver(self, event: receiving.Event, now: float = 0.0) -> None:
+        for instruction in self.receiver.handle(event, now):
             match instruction:
                 case receiving.SendControl(message):
                     if isinstance(message, FileNeed):

@@ -218,7 +218,12 @@ class JobCoordinator:
         run = self.find(meta.job_id)
         if meta.purpose != "package" or run.state is not JobState.STAGING:
             raise RemoteProtocolError(detail="files that no job waits for")
-        if meta.manifest_digest != run.record.package_digest:
+        record = run.record
+        # The size was compared with the disk when the job was submitted.
+        if (meta.manifest_digest, meta.total_bytes) != (
+            record.package_digest,
+            record.package_bytes,
+        ):
             raise JobConflict(job_id=meta.job_id)
         older = self._staging.pop(meta.job_id, None)
         if older is not None:

@@ -388,6 +388,21 @@ def test_no_more_than_the_window_is_asked_for(monkeypatch: pytest.MonkeyPatch) -
     assert need.reused_bytes is UNSET
 
 
+def test_no_more_chunks_than_so_many_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tiny chunks cost as much as others, whatever window of bytes they leave."""
+    made, chunks = windowed(monkeypatch, 1000, 1, 1, 1, 1, 1, 1)
+    monkeypatch.setattr(module, "REQUEST_WINDOW_CHUNKS", 4)
+    [need] = needs(feed(made, NOTHING_HERE))
+    assert need.chunks == [(0, 3)]
+    for n in range(4):
+        feed(made, fragment(n, 0, chunks[n]))
+    assert needs(feed(made, ChunkStored(0))) == []
+    [need] = needs(feed(made, ChunkStored(1)))
+    assert need.chunks == [(4, 5)]
+
+
 def test_a_chunk_larger_than_the_window_is_asked_for_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -17,14 +17,21 @@ from support.machines import meta_of as offer_of
 from sleap_rtc_plugin.protocol.errors import LocalProtocolError, RemoteProtocolError
 from sleap_rtc_plugin.protocol.limits import (
     FRAGMENT_BYTES,
+    MAX_NEED_CHUNKS,
     MAX_NEED_RANGES,
     MAX_PACKED_CHUNK_BYTES,
     MAX_PACKED_CHUNKS,
     MAX_REPAIRS_PER_CHUNK,
     MAX_REPAIRS_PER_FILE,
 )
-from sleap_rtc_plugin.protocol.manifest import HOLE, ChunkInfo, Manifest
-from sleap_rtc_plugin.protocol.messages import FileDone, FileNeed
+from sleap_rtc_plugin.protocol.manifest import (
+    HOLE,
+    ChunkInfo,
+    FileEntry,
+    Manifest,
+    pack_chunks,
+)
+from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed
 from sleap_rtc_plugin.protocol.transfer_sender import (
     Delivered,
     NeedReceived,
@@ -199,6 +206,23 @@ def test_the_manifest_is_not_sent_without_end() -> None:
         made.handle(need(manifest=True), 0.0)
     with pytest.raises(RemoteProtocolError):
         made.handle(need(manifest=True), 0.0)
+
+
+@pytest.mark.parametrize("ranges", [1, 2])
+def test_a_request_for_too_many_chunks(ranges: int) -> None:
+    """What a request costs does not depend on what its ranges claim."""
+    each = MAX_NEED_CHUNKS // ranges
+    made = TransferSender(*offer_of_chunks(each + 1))
+    made.handle(Offer(), 0.0)
+    assert made.handle(need(*[(0, each - 1)] * ranges), 0.0) == [WorkReady()]
+    with pytest.raises(RemoteProtocolError, match="too many chunks"):
+        made.handle(need(*[(0, each - 1)] * (ranges - 1), (0, each)), 0.0)
+
+
+def offer_of_chunks(count: int) -> tuple[FileMeta, Manifest]:
+    sizes, digests = pack_chunks([1] * count, [b"d" * 32] * count)
+    manifest = Manifest([FileEntry("file", count, b"w" * 32, sizes, digests)])
+    return offer_of(manifest), manifest
 
 
 def test_requests_waiting_are_bounded() -> None:

@@ -4,6 +4,8 @@ import errno
 import os
 import random
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from sleap_rtc_plugin.protocol.manifest import HOLE, FileEntry, Manifest, pack_c
 from sleap_rtc_plugin.transport import staging_area
 from sleap_rtc_plugin.transport.chunk_store import ChunkStore
 from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
-from sleap_rtc_plugin.transport.staging_area import StagingArea
+from sleap_rtc_plugin.transport.staging_area import StagingArea, StagingInterrupted
 
 FILES = {
     "a/one": b"x" * 2500,
@@ -281,13 +283,73 @@ def test_a_file_of_nothing_but_holes(root: Path) -> None:
     assert (area.files / "file").read_bytes() == data
 
 
-def test_holes_that_no_disk_would_hold_are_only_a_size(root: Path) -> None:
+def huge_zeros() -> Manifest:
+    """Announce 240 GiB of zeros in three hundred bytes."""
     sizes, digests = pack_chunks([2**32 - 1] * 60, [HOLE] * 60)
-    entry = FileEntry("file", 60 * (2**32 - 1), b"w" * 32, sizes, digests)
+    return Manifest([FileEntry("file", 60 * (2**32 - 1), b"w" * 32, sizes, digests)])
+
+
+def let_disk_have(monkeypatch: pytest.MonkeyPatch, free_bytes: int) -> None:
+    usage = shutil._ntuple_diskusage(free_bytes * 2, free_bytes, free_bytes)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+
+
+def test_holes_on_a_huge_disk_are_only_a_size(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_disk_have(monkeypatch, 10**12)
     area = StagingArea(root)
-    chunks, _ = area.inventory(Manifest([entry]))
+    chunks, _ = area.inventory(huge_zeros())
     assert len(chunks) == 60
     assert list((root / "parts").iterdir()) == []
+
+
+def test_holes_that_the_disk_could_not_hold_are_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_disk_have(monkeypatch, 250 * 2**30)
+    with pytest.raises(DiskFull, match=r"294912\.0 MiB are needed"):
+        StagingArea(root).inventory(huge_zeros())
+
+
+def test_hashing_that_nobody_waits_for_ends(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_disk_have(monkeypatch, 10**12)
+    area = StagingArea(root)
+    area.inventory(huge_zeros())
+    hashing = threading.Event()
+    go_on = area._go_on
+
+    def told() -> None:
+        hashing.set()
+        go_on()
+
+    monkeypatch.setattr(area, "_go_on", told)
+    with ThreadPoolExecutor(1) as executor:
+        finishing = executor.submit(area.finish, 0)
+        assert hashing.wait(10)
+        area.interrupt()
+        with pytest.raises(StagingInterrupted):
+            finishing.result(10)
+    area.close()
+    assert contents(area) == {}
+
+
+def test_what_was_interrupted_goes_on_later(root: Path, source: FileSource) -> None:
+    area = fill(root, source)
+    area.interrupt()
+    for interrupted in (
+        lambda: area.finish(0),
+        lambda: area.inventory(source.manifest),
+    ):
+        with pytest.raises(StagingInterrupted):
+            interrupted()
+    area.begin()
+    assert len(area.inventory(source.manifest)[0]) == source.manifest.chunk_count
+    for file in range(len(FILES)):
+        assert area.finish(file)
+    assert contents(area) == FILES
 
 
 @pytest.mark.parametrize("seek_data", [True, False], ids=["sparse", "plain"])
@@ -443,6 +505,190 @@ def test_manifests_are_remembered_with_a_store_only(
         assert area.known_manifest(digest) == b""
         area.remember_manifest(source.encoded_manifest)
         assert area.known_manifest(digest) == known
+
+
+# -- an earlier version of the package ----------------------------------------------
+
+
+def planned(folder: Path, files: dict[str, bytes]) -> FileSource:
+    """Make `files` all that is in a folder, and plan them."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for path, data in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    return FileSource.scan(folder, list(files), chunk_bytes=1000)
+
+
+def lacking(area: StagingArea, source: FileSource) -> set[int]:
+    chunks, files = area.inventory(source.manifest)
+    there = {n for file in files for n in source.manifest.chunks_of(file)}
+    return set(range(source.manifest.chunk_count)) - chunks - there
+
+
+def complete(area: StagingArea, source: FileSource) -> None:
+    for number in lacking(area, source):
+        assert area.store(number, source.read_chunk(source.manifest.chunk(number)))
+    _, files = StagingArea(area.root).inventory(source.manifest)
+    for file in set(range(len(source.manifest.files))) - files:
+        assert area.finish(file)
+    area.close()
+
+
+@pytest.fixture
+def blocks() -> list[bytes]:
+    made = random.Random(5)  # noqa: S311 - contents of test files
+    return [made.randbytes(1000) for _ in range(12)]
+
+
+def test_of_a_file_that_changed_only_what_is_new_is_missing(
+    tmp_path: Path, root: Path, blocks: list[bytes]
+) -> None:
+    before = planned(tmp_path / "s", {"file": b"".join(blocks[:8])})
+    area = StagingArea(root)
+    area.inventory(before.manifest)
+    store(area, before, 0, 1, 2, 3, 5)
+    area.close()
+    # One is new, one is there twice, all others have moved.
+    now = [blocks[10], blocks[0], blocks[1], blocks[0], *blocks[2:6]]
+    after = planned(tmp_path / "s", {"file": b"".join(now)})
+    again = StagingArea(root)
+    assert lacking(again, after) == {0, 6}
+    # The part of the earlier version is gone, and taking stock again finds the same.
+    again.close()
+    assert len(list((root / "parts").iterdir())) == 1
+    again = StagingArea(root)
+    assert lacking(again, after) == {0, 6}
+    complete(again, after)
+    assert contents(again) == {"file": b"".join(now)}
+    assert [path.name for path in root.iterdir() if path.name != "files"] == ["parts"]
+
+
+def test_a_file_that_changed_after_it_was_whole_is_not_sent_again(
+    tmp_path: Path, root: Path, blocks: list[bytes]
+) -> None:
+    before = planned(tmp_path / "s", {"one": b"".join(blocks[:5]), "two": blocks[6]})
+    area = StagingArea(root)
+    area.inventory(before.manifest)
+    store(area, before, *before.manifest.chunks_of(0))
+    assert area.finish(0)
+    area.close()
+    now = {"one": b"".join([*blocks[:4], blocks[9]]), "two": blocks[6]}
+    after = planned(tmp_path / "s", now)
+    again = StagingArea(root)
+    assert lacking(again, after) == {4, 5}
+    complete(again, after)
+    assert contents(again) == now
+
+
+def test_what_is_salvaged_is_checked(
+    tmp_path: Path, root: Path, blocks: list[bytes]
+) -> None:
+    before = planned(tmp_path / "s", {"file": b"".join(blocks[:4])})
+    area = StagingArea(root)
+    area.inventory(before.manifest)
+    store(area, before)
+    area.close()
+    [part] = (root / "parts").iterdir()
+    data = bytearray(part.read_bytes())
+    data[1500] ^= 1
+    part.write_bytes(data)
+    after = planned(tmp_path / "s", {"file": b"".join([*blocks[:4], blocks[7]])})
+    assert lacking(StagingArea(root), after) == {1, 4}
+
+
+@pytest.mark.parametrize("torn", [b"", b"\x91", None], ids=["empty", "torn", "gone"])
+def test_a_torn_manifest_costs_only_what_was_sent(
+    tmp_path: Path, root: Path, blocks: list[bytes], torn: bytes | None
+) -> None:
+    before = planned(tmp_path / "s", {"file": b"".join(blocks[:4])})
+    area = StagingArea(root)
+    area.inventory(before.manifest)
+    store(area, before)
+    area.close()
+    if torn is None:
+        (root / "manifest").unlink()
+    else:
+        (root / "manifest").write_bytes(torn)
+    assert lacking(StagingArea(root), before) == set()
+    (root / "manifest").write_bytes(torn or b"")
+    after = planned(tmp_path / "s", {"file": b"".join([*blocks[:4], blocks[7]])})
+    again = StagingArea(root)
+    assert lacking(again, after) == {0, 1, 2, 3, 4}
+    complete(again, after)
+
+
+def test_where_both_versions_do_not_fit_the_earlier_one_gives_way(
+    tmp_path: Path, root: Path, blocks: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = planned(tmp_path / "s", {"file": b"".join(blocks[:8])})
+    area = StagingArea(root)
+    area.inventory(before.manifest)
+    store(area, before)
+    area.close()
+    after = planned(tmp_path / "s", {"file": b"".join([*blocks[:8], blocks[9]])})
+
+    def usage(path: Path) -> object:
+        used = sum(part.stat().st_size for part in (root / "parts").iterdir())
+        return shutil._ntuple_diskusage(12_000, used, 12_000 - used)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    assert lacking(StagingArea(root), after) == set(range(9))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (["a", "b"], ["b"]),
+        (["a", "d/b"], ["a"]),
+        (["d/a", "b"], ["d", "b"]),
+        (["d", "b"], ["d/a", "b"]),
+    ],
+    ids=["file", "folder", "folder to file", "file to folder"],
+)
+def test_a_file_that_the_package_no_longer_has_is_not_left_behind(
+    tmp_path: Path, root: Path, blocks: list[bytes], before: list[str], after: list[str]
+) -> None:
+    files = dict(zip(before, blocks, strict=False))
+    source = planned(tmp_path / "s", files)
+    area = StagingArea(root)
+    complete(area, source)
+    assert contents(area) == files
+    files = dict(zip(after, blocks[5:], strict=False))
+    source = planned(tmp_path / "s", files)
+    complete(area, source)
+    assert contents(area) == files
+    folders = [path.name for path in area.files.rglob("*") if path.is_dir()]
+    assert folders == [
+        path.parent.name for path in map(Path, after) if "/" in str(path)
+    ]
+
+
+def test_links_in_the_package_are_removed_and_not_followed(
+    tmp_path: Path, root: Path, source: FileSource
+) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_bytes(b"precious")
+    area = fill(root, source)
+    (area.files / "link").symlink_to(outside)
+    (area.files / "other").symlink_to(outside / "precious")
+    area.close()
+    StagingArea(root).inventory(source.manifest)
+    assert list(area.files.iterdir()) == []
+    assert (outside / "precious").read_bytes() == b"precious"
+
+
+def test_no_part_stays_of_a_file_that_is_in_place(
+    root: Path, source: FileSource
+) -> None:
+    area = fill(root, source)
+    for file in range(len(FILES)):
+        assert area.finish(file)
+    digest = source.manifest.files[0].digest.hex()
+    (root / "parts" / f"{digest}.part").write_bytes(b"x" * 100)
+    (root / "parts" / f"{digest}.copy").write_bytes(b"x" * 100)
+    StagingArea(root).inventory(source.manifest)
+    assert list((root / "parts").iterdir()) == []
 
 
 # -- the source ---------------------------------------------------------------------
