@@ -14,7 +14,7 @@ import shutil
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -133,48 +133,54 @@ class ChunkStore:
 
     # -- keeping -------------------------------------------------------------------
 
-    def keep(self, path: Path, entry: FileEntry, now: float) -> None:
-        """Remember a file that was just verified against `entry`, as best we can.
+    def keep(self, files: Iterable[tuple[Path, FileEntry]], now: float) -> None:
+        """Remember files that were just verified, as best we can.
 
         Args:
-            path: the file; it is linked, or copied where the disk knows no links.
-            entry: its size, digest and chunks.
+            files: each with its size, digest and chunks; it is linked, or copied where
+                the disk knows no links.
             now: Unix seconds.
         """
-        if not 0 < entry.size_bytes <= self._max_bytes:
-            return
-        chunking = blake3(entry.chunk_sizes + entry.chunk_digests).digest()
-        target = self._path(entry.digest)
+        wanted = [each for each in files if 0 < each[1].size_bytes <= self._max_bytes]
 
         def keep(db: sqlite3.Connection) -> None:
-            row = db.execute(
-                "SELECT id, chunking FROM files WHERE digest = ?", (entry.digest,)
-            ).fetchone()
-            # What was just verified also replaces what we have: that may have been
-            # changed, or be held by nobody else any more.
-            if not _link(path, target, entry.size_bytes) and (
-                _regular_size(target) != entry.size_bytes
-            ):
-                _remove(target)
-                _copy(path, target)
-            if row is not None and row[1] == chunking:
-                db.execute("UPDATE files SET used_at = ? WHERE id = ?", (now, row[0]))
-                return
-            if row is not None:
-                _forget_rows(db, row[0])
-            file = db.execute(
-                "INSERT INTO files (digest, size, chunking, cost, used_at) "
-                "VALUES (?, ?, ?, 0, ?)",
-                (entry.digest, entry.size_bytes, chunking, now),
-            ).lastrowid
-            rows = db.executemany(
-                "INSERT OR IGNORE INTO chunks VALUES (?, ?, ?, ?)",
-                ((d, file, offset, size) for d, offset, size in _indexed(entry)),
-            ).rowcount
-            cost = FILE_COST_BYTES + entry.size_bytes + max(rows, 0) * ROW_COST_BYTES
-            db.execute("UPDATE files SET cost = ? WHERE id = ?", (cost, file))
+            for path, entry in wanted:
+                self._keep(db, path, entry, now)
 
-        self._attempt(keep, None)
+        if wanted:
+            self._attempt(keep, None)
+
+    def _keep(
+        self, db: sqlite3.Connection, path: Path, entry: FileEntry, now: float
+    ) -> None:
+        chunking = _chunking_of(entry)
+        target = self._path(entry.digest)
+        row = db.execute(
+            "SELECT id, chunking FROM files WHERE digest = ?", (entry.digest,)
+        ).fetchone()
+        # What was just verified also replaces what we have: that may have been
+        # changed, or be held by nobody else any more.
+        if not _link(path, target, entry.size_bytes) and (
+            _regular_size(target) != entry.size_bytes
+        ):
+            _remove(target)
+            _copy(path, target)
+        if row is not None and row[1] == chunking:
+            db.execute("UPDATE files SET used_at = ? WHERE id = ?", (now, row[0]))
+            return
+        if row is not None:
+            _forget_rows(db, row[0])
+        file = db.execute(
+            "INSERT INTO files (digest, size, chunking, cost, used_at) "
+            "VALUES (?, ?, ?, 0, ?)",
+            (entry.digest, entry.size_bytes, chunking, now),
+        ).lastrowid
+        rows = db.executemany(
+            "INSERT OR IGNORE INTO chunks VALUES (?, ?, ?, ?)",
+            ((d, file, offset, size) for d, offset, size in _indexed(entry)),
+        ).rowcount
+        cost = FILE_COST_BYTES + entry.size_bytes + max(rows, 0) * ROW_COST_BYTES
+        db.execute("UPDATE files SET cost = ? WHERE id = ?", (cost, file))
 
     def keep_manifest(self, data: bytes, now: float) -> None:
         """Remember a manifest; the newest few are kept."""
@@ -275,6 +281,21 @@ class ChunkStore:
             return found
 
         return self._attempt(find, {})
+
+    def path_of(self, entry: FileEntry) -> Path | None:
+        """Return where a file is that was verified with just these chunks, or None.
+
+        It is only to be read, and whoever copies it checks the copy.
+        """
+
+        def find(db: sqlite3.Connection) -> Path | None:
+            row = db.execute(
+                "SELECT chunking FROM files WHERE digest = ?", (entry.digest,)
+            ).fetchone()
+            is_known = row is not None and row[0] == _chunking_of(entry)
+            return self._path(entry.digest) if is_known else None
+
+        return self._attempt(find, None)
 
     @contextlib.contextmanager
     def lease(self, files: Collection[bytes], now: float) -> Iterator[None]:
@@ -444,6 +465,11 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def _chunking_of(entry: FileEntry) -> bytes:
+    """Return a digest of how a file is cut, and into what."""
+    return blake3(entry.chunk_sizes + entry.chunk_digests).digest()
 
 
 def _indexed(entry: FileEntry) -> Iterator[tuple[bytes, int, int]]:

@@ -13,10 +13,11 @@ from typing import Final
 
 from blake3 import blake3
 
-from sleap_rtc_plugin.protocol.limits import CHUNK_BYTES
+from sleap_rtc_plugin.protocol.limits import CHUNK_BYTES, MIB
 
 __all__ = [
     "clear",
+    "copy_data",
     "digest_of_file",
     "is_empty",
     "sync_file",
@@ -26,6 +27,11 @@ __all__ = [
 
 _ZEROS: Final = bytes(CHUNK_BYTES)
 _BINARY: Final = getattr(os, "O_BINARY", 0)
+_COPY_BYTES: Final = 16 * MIB
+# Two file systems, or one that does not know the call.
+_CANNOT_COPY: Final = frozenset(
+    {errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM}
+)
 
 
 def write_at(descriptor: int, data: bytes, offset: int) -> None:
@@ -57,6 +63,44 @@ def clear(descriptor: int, offset: int, size_bytes: int) -> None:
     """Write zeros where something else came to be."""
     for begin in range(0, size_bytes, CHUNK_BYTES):
         write_at(descriptor, _ZEROS[: size_bytes - begin], offset + begin)
+
+
+def copy_data(source: Path, target: int, go_on: Callable[[], None]) -> bool:
+    """Have the system copy a file into an empty one, but for its holes.
+
+    Args:
+        source: the file; no link.
+        target: a descriptor to write to.
+        go_on: called every few megabytes; what it raises ends the work.
+
+    Returns:
+        Whether all of it was copied. Where the system cannot, or there is no such
+        file, the caller has to read and write.
+    """
+    if not hasattr(os, "copy_file_range"):
+        return False
+    try:
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        offset, end = 0, os.fstat(descriptor).st_size
+        os.ftruncate(target, end)
+        while (offset := _next_data(descriptor, offset, end)) < end:
+            go_on()
+            data_end = os.lseek(descriptor, offset, os.SEEK_HOLE)
+            size = min(_COPY_BYTES, data_end - offset)
+            copied = os.copy_file_range(descriptor, target, size, offset, offset)
+            if not copied:
+                return False
+            offset += copied
+    except OSError as error:
+        if error.errno in _CANNOT_COPY:
+            return False
+        raise
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def digest_of_file(path: Path, go_on: Callable[[], None]) -> bytes:

@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +29,7 @@ from sleap_rtc_plugin.transport.file_source import digest_of
 from sleap_rtc_plugin.transport.shared_storage import ReadChunk, SharedFolder
 from sleap_rtc_plugin.transport.sparse_files import (
     clear,
+    copy_data,
     digest_of_file,
     is_empty,
     sync_file,
@@ -82,6 +83,8 @@ class StagingArea:
         self._manifest: Manifest | None = None
         self._open: OrderedDict[int, int] = OrderedDict()
         self._uses: Counter[bytes] = Counter()
+        # Files whose parts were checked as a whole and not written to since.
+        self._verified: set[int] = set()
         self._interrupted = threading.Event()
 
     def begin(self) -> None:
@@ -121,6 +124,7 @@ class StagingArea:
             for folder in (self.root, self._parts, self.files):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._manifest = manifest
+            self._verified.clear()
             files = frozenset(
                 index
                 for index, entry in enumerate(manifest.files)
@@ -132,10 +136,10 @@ class StagingArea:
             self._replace_earlier(manifest, missing, chunks)
             self._check_space(manifest, chunks, missing)
             if self._store is not None:
-                for index in files:
-                    self._keep(self._store, manifest.files[index])
+                self._keep(self._store, [manifest.files[index] for index in files])
                 for index in missing:
-                    self._reuse(self._store, index, chunks)
+                    if not self._reuse_whole(self._store, index, chunks):
+                        self._reuse(self._store, index, chunks)
             if self.shared is not None:
                 with self.shared.reading() as read:
                     for index in missing:
@@ -168,39 +172,47 @@ class StagingArea:
             raise storage_error(error, self.root, len(data), self._place) from None
         return True
 
-    def finish(self, file: int) -> bool:
-        """Give a file its final name; False where its whole digest does not match.
+    def finish(self, *files: int) -> frozenset[int]:
+        """Give files their final names, and return those whose digests match.
 
         Raises:
             StorageFailed: the disk failed.
         """
-        entry = self._known_manifest().files[file]
-        part = self._part(entry)
+        manifest = self._known_manifest()
         try:
-            descriptor = self._part_descriptor(file)
-            os.ftruncate(descriptor, entry.size_bytes)
-            os.fsync(descriptor)
-            self._close_part(file)
-            if digest_of_file(part, self._go_on) != entry.digest:
-                part.unlink()
-                return False
-            target = self.files / entry.path
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._uses[entry.digest] -= 1
-            if self._uses[entry.digest] > 0:
-                # Another file of the same contents still needs the part.
-                part = Path(shutil.copyfile(part, part.with_suffix(".copy")))
-                sync_file(part)
-            part.replace(target)
-            sync_folder(target.parent)
+            done = [file for file in files if self._put_in_place(file)]
+            entries = [manifest.files[file] for file in done]
+            for folder in {(self.files / entry.path).parent for entry in entries}:
+                sync_folder(folder)
             if not self._uses.total():
                 self._manifest_path.unlink(missing_ok=True)
             if self._store is not None:
-                self._keep(self._store, entry)
+                self._keep(self._store, entries)
         except OSError as error:
-            raise storage_error(
-                error, self.root, entry.size_bytes, self._place
-            ) from None
+            needed_bytes = sum(manifest.files[file].size_bytes for file in files)
+            raise storage_error(error, self.root, needed_bytes, self._place) from None
+        return frozenset(done)
+
+    def _put_in_place(self, file: int) -> bool:
+        entry = self._known_manifest().files[file]
+        part = self._part(entry)
+        descriptor = self._part_descriptor(file)
+        os.ftruncate(descriptor, entry.size_bytes)
+        os.fsync(descriptor)
+        self._close_part(file)
+        if file not in self._verified and (
+            digest_of_file(part, self._go_on) != entry.digest
+        ):
+            part.unlink()
+            return False
+        target = self.files / entry.path
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._uses[entry.digest] -= 1
+        if self._uses[entry.digest] > 0:
+            # Another file of the same contents still needs the part.
+            part = Path(shutil.copyfile(part, part.with_suffix(".copy")))
+            sync_file(part)
+        part.replace(target)
         return True
 
     def close(self) -> None:
@@ -234,6 +246,7 @@ class StagingArea:
         return descriptor
 
     def _write(self, chunk: ChunkInfo, data: bytes) -> None:
+        self._verified.discard(chunk.file)
         write_at(self._part_descriptor(chunk.file), data, chunk.offset)
 
     def _close_part(self, file: int) -> None:
@@ -326,6 +339,26 @@ class StagingArea:
                 present.append(chunk.number)
         return present
 
+    def _reuse_whole(self, store: ChunkStore, file: int, present: set[int]) -> bool:
+        """Copy a file that the store has as a whole; False where that is not so.
+
+        The system copies and one pass checks, which takes half as long as chunk by
+        chunk. A part that has something in it already is left alone.
+        """
+        entry = self._known_manifest().files[file]
+        source, part = store.path_of(entry), self._part(entry)
+        if source is None or part.exists():
+            return False
+        with store.lease({entry.digest}, time.time()):
+            is_copied = copy_data(source, self._part_descriptor(file), self._go_on)
+        if not is_copied or digest_of_file(part, self._go_on) != entry.digest:
+            # Chunk by chunk, a file that was damaged still gives what is whole of it.
+            os.ftruncate(self._part_descriptor(file), 0)
+            return False
+        self._verified.add(file)
+        present.update(self._known_manifest().chunks_of(file))
+        return True
+
     def _reuse(self, store: ChunkStore, file: int, present: set[int]) -> None:
         """Copy what the store has of a file into its part, each chunk checked."""
         manifest = self._known_manifest()
@@ -357,8 +390,9 @@ class StagingArea:
                     present.add(number)
                     self.shared_bytes += len(data)
 
-    def _keep(self, store: ChunkStore, entry: FileEntry) -> None:
-        store.keep(self.files / entry.path, entry, time.time())
+    def _keep(self, store: ChunkStore, entries: Iterable[FileEntry]) -> None:
+        now = time.time()
+        store.keep([(self.files / entry.path, entry) for entry in entries], now)
 
     def _check_space(
         self, manifest: Manifest, chunks: set[int], files: Sequence[int]

@@ -6,11 +6,10 @@ for, so memory stays bounded whatever the size of the files.
 """
 
 import asyncio
-import functools
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
@@ -58,6 +57,12 @@ class TransferTotals:
 
 
 Progress = Callable[[TransferTotals], None]
+DiskWork = (
+    receiving.CheckManifest
+    | receiving.TakeInventory
+    | receiving.StoreChunk
+    | receiving.FinishFile
+)
 
 
 def _no_progress(totals: TransferTotals) -> None:
@@ -323,7 +328,7 @@ class _Receiving:
         self._manifest = Manifest([])
         self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="receive")
-        self._waiting: deque[Callable[[], receiving.Event]] = deque()
+        self._waiting: deque[DiskWork] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -361,14 +366,6 @@ class _Receiving:
         match instruction:
             case receiving.SendControl(message):
                 self._link.send(message)
-            case receiving.CheckManifest(data):
-                self._report(self._check_manifest, data)
-            case receiving.TakeInventory(manifest):
-                self._report(self._take_inventory, manifest)
-            case receiving.StoreChunk(number, data, copies):
-                self._report(self._store, number, data, *copies)
-            case receiving.FinishFile(file):
-                self._report(self._finish, file)
             case receiving.Completed():
                 self._on_progress(self._totals())
                 if not self._outcome.done():
@@ -376,8 +373,13 @@ class _Receiving:
             case receiving.Failed(error):
                 if not self._outcome.done():
                     self._outcome.set_exception(error)
+            case _:
+                self._waiting.append(instruction)
+                if self._worker is None or self._worker.done():
+                    loop = asyncio.get_running_loop()
+                    self._worker = loop.create_task(self._work())
 
-    # The blocking halves of the instructions; each returns the event that reports it.
+    # The blocking halves of the other instructions, with the events that report them.
 
     def _check_manifest(self, data: bytes) -> receiving.Event:
         if digest_of(data).hex() != self._meta.manifest_digest:
@@ -397,26 +399,23 @@ class _Receiving:
             return receiving.ChunkStored(number)
         return receiving.ChunkCorrupt(number)
 
-    def _finish(self, file: int) -> receiving.Event:
-        if self._area.finish(file):
-            return receiving.FileFinished(file)
-        again = TransferRequests.of(self._manifest, [file], ())
-        return receiving.FileCorrupt(file, again)
-
-    def _report(self, function: Callable[..., receiving.Event], *args: object) -> None:
-        """Have a blocking call made, in its turn, and its event fed."""
-        self._waiting.append(functools.partial(function, *args))
-        if self._worker is None or self._worker.done():
-            self._worker = asyncio.get_running_loop().create_task(self._work())
+    def _finish(self, files: Sequence[int]) -> Iterator[receiving.Event]:
+        finished = self._area.finish(*files)
+        for file in files:
+            if file in finished:
+                yield receiving.FileFinished(file)
+            else:
+                again = TransferRequests.of(self._manifest, [file], ())
+                yield receiving.FileCorrupt(file, again)
 
     async def _work(self) -> None:
-        """Make the blocking calls that wait, many in one trip to the thread."""
+        """Do what waits for the disk, many things in one trip to the thread."""
         while self._waiting and not self._outcome.done():
-            calls = list(itertools.islice(self._waiting, MAX_CALLS_PER_TRIP))
-            for _ in calls:
+            batch = list(itertools.islice(self._waiting, MAX_CALLS_PER_TRIP))
+            for _ in batch:
                 self._waiting.popleft()
             try:
-                events = await in_thread(self._executor, self._make, calls)
+                events = await in_thread(self._executor, self._make, batch)
             except Exception as error:
                 # A bug must end the transfer, not leave it waiting for ever.
                 if not self._outcome.done():
@@ -431,19 +430,27 @@ class _Receiving:
             if not self._outcome.done():
                 self._on_progress(self._totals())
 
-    def _make(
-        self, calls: Sequence[Callable[[], receiving.Event]]
-    ) -> list[receiving.Event]:
-        """Make some calls, until one fails or the transfer has ended."""
+    def _make(self, batch: Sequence[DiskWork]) -> list[receiving.Event]:
+        """Do a batch, until something fails or the transfer has ended."""
         events: list[receiving.Event] = []
-        for call in calls:
-            if self._outcome.done():
-                break
-            try:
-                events.append(call())
-            except RtcError as error:
-                events.append(receiving.StorageBroke(error))
-                break
+        whole: list[int] = []
+        try:
+            for work in batch:
+                if self._outcome.done():
+                    return events
+                match work:
+                    case receiving.CheckManifest(data):
+                        events.append(self._check_manifest(data))
+                    case receiving.TakeInventory(manifest):
+                        events.append(self._take_inventory(manifest))
+                    case receiving.StoreChunk(number, data, copies):
+                        events.append(self._store(number, data, *copies))
+                    case receiving.FinishFile(file):
+                        whole.append(file)
+            if whole:
+                events += self._finish(whole)
+        except RtcError as error:
+            events.append(receiving.StorageBroke(error))
         return events
 
     def _set_timer(self) -> None:

@@ -34,7 +34,7 @@ for turn in range(rounds):
     data = noise(made.randrange(40))
     path = root / f"{{seed}}-{{turn}}"
     path.write_bytes(data)
-    store.keep(path, entry_of(data), 1e9 + turn)
+    store.keep([(path, entry_of(data))], 1e9 + turn)
     path.unlink()
     store.trim(1e9 + turn)
     wanted = [entry.chunk_digests[:32] for entry in map(entry_of, map(noise, range(5)))]

@@ -61,7 +61,7 @@ class Store(RuleBasedStateMachine):
         path = self.jobs / str(self.made)
         path.write_bytes(b"".join(pieces))
         store = self.second if second else self.store
-        store.keep(path, entry_of(pieces), self.now)
+        store.keep([(path, entry_of(pieces))], self.now)
         self.kept.add(pieces)
         if self.limit == LIMITS[-1]:
             assert store.file(entry_of(pieces).digest) is not None
@@ -82,7 +82,7 @@ class Store(RuleBasedStateMachine):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(owner, where, stop)
             with suppress(PowerCut):
-                self.store.keep(path, entry_of(pieces), self.now)
+                self.store.keep([(path, entry_of(pieces))], self.now)
         path.unlink()
         self.restart()
 

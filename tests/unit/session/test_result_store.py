@@ -37,7 +37,7 @@ async def test_what_came_home_is_found_again_in_its_room(
     [entry] = model.manifest.files
     async with result_store("room-1") as store:
         assert store is not None
-        store.keep(model.root / "best.ckpt", entry, 0.0)
+        store.keep([(model.root / "best.ckpt", entry)], 0.0)
     for room, is_there in (("room-2", False), ("room-1", True)):
         async with result_store(room) as store:
             assert store is not None

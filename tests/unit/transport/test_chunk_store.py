@@ -54,7 +54,7 @@ class Folder:
     def keep(self, data: bytes, now: float = NOW, chunk_bytes: int = CHUNK_BYTES):
         path = self.root / digest_of(data).hex()[:8]
         path.write_bytes(data)
-        self.store.keep(path, entry_of(data, chunk_bytes), now)
+        self.store.keep([(path, entry_of(data, chunk_bytes))], now)
         return path
 
     def kept(self, data: bytes) -> Path:
@@ -136,7 +136,7 @@ def test_holes_and_crumbs_are_not_indexed(folder: Folder) -> None:
     path = folder.root / "file"
     path.write_bytes(data)
     entry = FileEntry("file", len(data), digest_of(data), sizes, digests)
-    folder.store.keep(path, entry, NOW)
+    folder.store.keep([(path, entry)], NOW)
     found = folder.store.find([HOLE, digest_of(data[5000:5300]), digest_of(b"crumb")])
     assert list(found) == [digest_of(data[5000:5300])]
 
@@ -162,7 +162,7 @@ def test_the_file_verified_last_is_the_one_that_is_kept(folder: Folder) -> None:
     folder.keep(data).write_bytes(noise(2))
     again = folder.root / "again"
     again.write_bytes(data)
-    folder.store.keep(again, entry_of(data), NOW)
+    folder.store.keep([(again, entry_of(data))], NOW)
     assert folder.kept(data).samefile(again)
     assert folder.chunk(data) == data[:CHUNK_BYTES]
 
@@ -206,7 +206,7 @@ def test_a_link_is_neither_kept_nor_followed(folder: Folder) -> None:
     data, precious = noise(1), folder.root / "precious"
     precious.write_bytes(data)
     (folder.root / "link").symlink_to(precious)
-    folder.store.keep(folder.root / "link", entry_of(data), NOW)
+    folder.store.keep([(folder.root / "link", entry_of(data))], NOW)
     assert folder.store.file(digest_of(data)) is None
     folder.keep(data)
     folder.kept(data).unlink()
@@ -218,7 +218,7 @@ def test_a_link_is_neither_kept_nor_followed(folder: Folder) -> None:
 def test_a_file_that_is_not_the_one_verified_is_not_kept(folder: Folder) -> None:
     path = folder.root / "file"
     path.write_bytes(b"shorter")
-    folder.store.keep(path, entry_of(noise(1)), NOW)
+    folder.store.keep([(path, entry_of(noise(1)))], NOW)
     assert folder.store.file(digest_of(noise(1))) is None
     assert not folder.kept(noise(1)).exists()
 
@@ -415,7 +415,7 @@ def test_a_folder_that_cannot_be_used_is_an_empty_store(
     (tmp_path / "store").write_bytes(b"a file")
     store = ChunkStore(tmp_path / "store", max_bytes=LIMIT_BYTES, place="the disk")
     (tmp_path / "file").write_bytes(noise(1))
-    store.keep(tmp_path / "file", entry_of(noise(1)), NOW)
+    store.keep([(tmp_path / "file", entry_of(noise(1)))], NOW)
     store.keep_manifest(b"manifest", NOW)
     assert store.manifest(digest_of(b"manifest"), NOW) is None
     assert store.find([digest_of(b"x")]) == {}

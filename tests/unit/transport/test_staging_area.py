@@ -457,6 +457,89 @@ def test_a_chunk_of_a_file_that_a_trainer_changed_is_fetched(
     assert set(range(source.manifest.chunk_count)) - chunks == {3}
 
 
+def large_source(folder: Path) -> FileSource:
+    """Return a file of many chunks with a hole in it."""
+    folder.mkdir()
+    noise = random.Random(2).randbytes(300_000)  # noqa: S311 - contents of a test file
+    (folder / "file").write_bytes(noise + bytes(2 * MIB) + noise[::-1])
+    return FileSource.scan(folder, ["file"])
+
+
+def no_system_copy(monkeypatch: pytest.MonkeyPatch, failure: int | None) -> None:
+    """Take the system's copying away, or let it fail as file systems do."""
+    if failure is None:
+        monkeypatch.delattr(os, "copy_file_range", raising=False)
+        return
+
+    def fail(*args: object) -> int:
+        raise OSError(failure, "no")
+
+    monkeypatch.setattr(os, "copy_file_range", fail, raising=False)
+
+
+@pytest.mark.skipif(not hasattr(os, "copy_file_range"), reason="no such call here")
+def test_a_file_that_is_known_as_a_whole_is_copied_by_the_system(
+    tmp_path: Path, kept: ChunkStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = large_source(tmp_path / "source")
+    received(tmp_path / "first", source, kept)
+    monkeypatch.setattr(kept, "read", None)
+    area = StagingArea(tmp_path / "second", store=kept)
+    chunks, _ = area.inventory(source.manifest)
+    assert len(chunks) == source.manifest.chunk_count
+    assert area.finish(0)
+    copy = area.files / "file"
+    assert copy.read_bytes() == (source.root / "file").read_bytes()
+    assert copy.stat().st_blocks * 512 < 1.5 * MIB
+
+
+@pytest.mark.parametrize("failure", [None, errno.EXDEV, errno.ENOSYS, errno.EINVAL])
+def test_where_the_system_does_not_copy_chunks_are_read_and_written(
+    tmp_path: Path,
+    kept: ChunkStore,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: int | None,
+) -> None:
+    source = large_source(tmp_path / "source")
+    received(tmp_path / "first", source, kept)
+    no_system_copy(monkeypatch, failure)
+    area = StagingArea(tmp_path / "second", store=kept)
+    chunks, _ = area.inventory(source.manifest)
+    assert len(chunks) == source.manifest.chunk_count
+    assert area.finish(0)
+    assert contents(area)["file"] == (source.root / "file").read_bytes()
+
+
+def test_of_a_known_file_that_was_damaged_the_rest_is_reused(
+    tmp_path: Path, kept: ChunkStore
+) -> None:
+    source = large_source(tmp_path / "source")
+    first = received(tmp_path / "first", source, kept)
+    with (first.files / "file").open("r+b") as file:
+        file.seek(-10, os.SEEK_END)
+        file.write(b"damaged")
+    area = StagingArea(tmp_path / "second", store=kept)
+    chunks, _ = area.inventory(source.manifest)
+    assert source.manifest.chunk_count - len(chunks) == 1
+    store(area, source, *set(range(source.manifest.chunk_count)) - chunks)
+    assert area.finish(0)
+    assert contents(area)["file"] == (source.root / "file").read_bytes()
+
+
+def test_what_was_checked_as_a_whole_and_then_written_to_is_checked_again(
+    tmp_path: Path, kept: ChunkStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = large_source(tmp_path / "source")
+    received(tmp_path / "first", source, kept)
+    area = StagingArea(tmp_path / "second", store=kept)
+    area.inventory(source.manifest)
+    monkeypatch.setattr(staging_area, "digest_of", lambda data: digests[0])
+    digests = [source.manifest.chunk(0).digest]
+    assert area.store(0, bytes(source.manifest.chunk(0).size_bytes))
+    assert not area.finish(0)
+    assert contents(area) == {}
+
+
 def test_a_file_cut_in_another_way_is_reused_as_a_whole(
     tmp_path: Path, source: FileSource, kept: ChunkStore
 ) -> None:
