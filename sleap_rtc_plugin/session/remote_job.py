@@ -233,12 +233,12 @@ class RemoteJob:
             result_store(self._link.room_id) as store,
             shared_results(self._link, self.job_id) as shared,
         ):
-            area = StagingArea(incoming, store=store, shared=shared)
+            area = StagingArea(incoming, store=store, sources=shared)
             async with self._link.offered_files(command) as meta:
                 totals = await self._link.receive(
                     meta,
                     area,
-                    lambda totals: on_progress(moved_too(totals, area.shared_bytes)),
+                    lambda totals: on_progress(moved_too(totals, area.taken_bytes)),
                 )
             try:
                 imported = await in_thread(
@@ -254,7 +254,7 @@ class RemoteJob:
                 await in_thread(None, _remove_incoming, incoming)
                 raise
         await in_thread(None, _remove_incoming, incoming)
-        return imported, moved_too(totals, area.shared_bytes)
+        return imported, moved_too(totals, area.taken_bytes)
 
     # -- events --------------------------------------------------------------------
 
