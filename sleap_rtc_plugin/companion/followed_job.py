@@ -162,10 +162,10 @@ class FollowedJob:
 
     # -- the way of the job --------------------------------------------------------
 
-    async def submit(self, source: FileSource) -> None:
-        """Submit the job and send its package; raises as `JobCourse.submit`."""
+    async def submit(self, source: FileSource, home: Path | None = None) -> None:
+        """Submit the job and send its package; as `JobCourse.submit`."""
         self._transfer = _Transfer(purpose="package")
-        await self.course.submit(source, self._transferred)
+        await self.course.submit(source, self._transferred, home)
 
     async def follow(self) -> None:
         """Follow it until it has ended; raises as `JobCourse.follow`."""

@@ -348,15 +348,17 @@ class Run:
         self._job = job
         self._tools.adopt(job)
         self._raise_if_cancelled()
+        # What was built from a project just now is nowhere else.
+        home = package.home if self.record.project is None else None
         try:
-            await job.submit(source)
+            await job.submit(source, home)
         except SourceChanged:
             # It may be complete now; as another job it would have to be another run.
             again, source = await self._packed(make, folder, is_anew=True)
             if again.spec != package.spec:
                 raise
             self._raise_if_cancelled()
-            await job.submit(source)
+            await job.submit(source, home)
         await self._note(phase="running")
         await in_thread(None, shutil.rmtree, folder, ignore_errors=True)
         return job

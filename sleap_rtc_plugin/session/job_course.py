@@ -80,8 +80,13 @@ class JobCourse:
 
     # -- the way of a job --------------------------------------------------------------
 
-    async def submit(self, source: FileSource, on_progress: Progress) -> None:
+    async def submit(
+        self, source: FileSource, on_progress: Progress, home: Path | None = None
+    ) -> None:
         """Submit the job and send its package.
+
+        The worker is asked for files that the user has in `home`; None for a package
+        that was made just now, which no worker can have.
 
         Until the worker has taken the job a failure is raised at once, since the user
         stands before it; later ones are retried.
@@ -93,7 +98,7 @@ class JobCourse:
         state = await job.submit(source)
         await job.attach(self._take)
         if state in _STAGING:
-            await self._persist(lambda job: self._send(job, source, on_progress))
+            await self._persist(lambda job: self._send(job, source, on_progress, home))
 
     async def follow(self) -> None:
         """Follow the job until it has ended.
@@ -135,10 +140,16 @@ class JobCourse:
     # -- keeping on --------------------------------------------------------------------
 
     async def _send(
-        self, job: RemoteJob, source: FileSource, on_progress: Progress
+        self,
+        job: RemoteJob,
+        source: FileSource,
+        on_progress: Progress,
+        home: Path | None,
     ) -> None:
         try:
             if self.mirror.state in _STAGING:
+                if home is not None:
+                    await job.find_on_mounts(source, home)
                 await job.send_package(source, on_progress)
         except RtcError:
             # A job that was refused or cancelled meanwhile says it better.

@@ -49,6 +49,7 @@ from sleap_rtc_plugin.session.shared_files import (
     shared_package,
     shared_results,
 )
+from sleap_rtc_plugin.session.worker_files import FoundFiles, find_package_files
 from sleap_rtc_plugin.session.worker_link import WorkerLink
 from sleap_rtc_plugin.transport.effects import in_thread
 from sleap_rtc_plugin.transport.file_source import FileSource
@@ -144,6 +145,20 @@ class RemoteJob:
             return JobState(reply.state)
         except ValueError:
             raise RemoteProtocolError(detail="a job in no known state") from None
+
+    async def find_on_mounts(self, source: FileSource, home: Path) -> FoundFiles:
+        """Let the worker take what it can of the package from its mounts.
+
+        Called right before `send_package`. What does not work is only not used.
+
+        Args:
+            source: the package.
+            home: the folder in which the user has its files.
+
+        Raises:
+            RtcError: the link was lost.
+        """
+        return await find_package_files(self._link, self.job_id, source, home)
 
     async def send_package(
         self, source: FileSource, on_progress: Progress

@@ -75,6 +75,12 @@ class TrainingPackage:
     labels: str
     archive: Archive | None = None
 
+    @property
+    def home(self) -> Path:
+        """The folder of the person's own that holds the members, or their zip."""
+        source = self.source.absolute()
+        return source if source.is_dir() else source.parent
+
 
 def open_package(
     path: Path,
