@@ -8,7 +8,7 @@ for every job that is followed; knows nothing of packages.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -172,10 +172,17 @@ class FollowedJob:
         await self.course.follow()
         self._changed.now()
 
-    async def bring_home(self, output: Path, folder: str = "") -> ImportedResults:
+    async def bring_home(
+        self,
+        output: Path,
+        folder: str = "",
+        video_names: Mapping[str, str] | None = None,
+    ) -> ImportedResults:
         """Fetch its results; raises as `JobCourse.bring_home`."""
         self._transfer = _Transfer(purpose="results")
-        return await self.course.bring_home(output, self._transferred, folder)
+        return await self.course.bring_home(
+            output, self._transferred, folder, video_names
+        )
 
     def stop(self, scope: StopScope) -> None:
         """End the training soon and keep its model, however long the telling takes."""

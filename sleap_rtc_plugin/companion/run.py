@@ -11,7 +11,7 @@ import dataclasses
 import logging
 import shutil
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ from sleap_rtc_plugin.companion.messages import (
     JobRow,
     PackageProgress,
     ResultsHome,
+    VideosFound,
 )
 from sleap_rtc_plugin.companion.throttle import Ticker
 from sleap_rtc_plugin.protocol.errors import (
@@ -47,16 +48,23 @@ from sleap_rtc_plugin.protocol.errors import (
 )
 from sleap_rtc_plugin.protocol.job import JobState
 from sleap_rtc_plugin.protocol.messages import TrainStep
-from sleap_rtc_plugin.session.package_builder import build_package
+from sleap_rtc_plugin.session.package_builder import FindVideos, build_package
 from sleap_rtc_plugin.session.package_scan import scan_package
+from sleap_rtc_plugin.session.project_labels import VideoFile
 from sleap_rtc_plugin.session.run_records import RunRecord, RunRecords
 from sleap_rtc_plugin.session.run_request import RunRequest
+from sleap_rtc_plugin.session.settings import Settings
 from sleap_rtc_plugin.session.submission import (
     missing_results,
     models_in_order,
     owner_name,
 )
-from sleap_rtc_plugin.session.training_package import TrainingPackage, open_package
+from sleap_rtc_plugin.session.training_package import (
+    TrainingPackage,
+    check_labels,
+    open_package,
+)
+from sleap_rtc_plugin.session.worker_files import LocalFile, find_files
 from sleap_rtc_plugin.session.worker_link import WorkerLink
 from sleap_rtc_plugin.transport.effects import in_thread, monotonic
 from sleap_rtc_plugin.transport.file_source import FileSource
@@ -84,12 +92,13 @@ KEPT_FOLDER: Final = "SLEAP remote results"
 PACKAGE_INTERVAL_S: Final = 0.1
 LEFT_OVER_AFTER_S: Final = 30 * 24 * 3600.0
 CLAIM_INTERVAL_S: Final = 2.0
+FIND_VIDEOS_TIMEOUT_S: Final = 120.0
 FIND_FIRST_S: Final = 1.0
 FIND_MAX_S: Final = 30.0
 _WITH_RESULTS: Final = (JobState.SUCCEEDED, JobState.FAILED, JobState.LOST)
 
 OnProgress = Callable[[str, int, int], None]
-PackageMaker = Callable[[Path, OnProgress], TrainingPackage]
+PackageMaker = Callable[[Path, OnProgress, FindVideos], TrainingPackage]
 """Makes or opens a package below a folder, in a thread; may raise `RtcError`."""
 
 
@@ -164,14 +173,22 @@ def existing_or_kept(folder: Path) -> Path:
 def from_project(run: RunRequest, now: datetime) -> PackageMaker:
     """Return what builds the package of a project's run; built once per folder."""
 
-    def make(folder: Path, on_progress: OnProgress) -> TrainingPackage:
+    def make(
+        folder: Path, on_progress: OnProgress, find_videos: FindVideos
+    ) -> TrainingPackage:
         built = build_package(
             run,
             folder / BUILT,
             now=now.strftime("%y%m%d_%H%M%S"),
             on_progress=on_progress,
+            find_videos=find_videos,
         )
-        return open_package(built, folder / OPENED, keep_wandb_key=run.send_wandb_key)
+        return open_package(
+            built,
+            folder / OPENED,
+            keep_wandb_key=run.send_wandb_key,
+            labels_check=_check_built,
+        )
 
     return make
 
@@ -179,7 +196,9 @@ def from_project(run: RunRequest, now: datetime) -> PackageMaker:
 def from_package(path: Path) -> PackageMaker:
     """Return what opens a package that exists."""
 
-    def make(folder: Path, on_progress: OnProgress) -> TrainingPackage:
+    def make(
+        folder: Path, on_progress: OnProgress, find_videos: FindVideos
+    ) -> TrainingPackage:
         return open_package(
             path,
             folder / OPENED,
@@ -189,9 +208,16 @@ def from_package(path: Path) -> PackageMaker:
     return make
 
 
-def from_built(folder: Path, on_progress: OnProgress) -> TrainingPackage:
+def from_built(
+    folder: Path, on_progress: OnProgress, find_videos: FindVideos
+) -> TrainingPackage:
     """Open the package that an earlier SLEAP built and did not send to its end."""
-    return open_package(folder / BUILT, folder / OPENED)
+    return open_package(folder / BUILT, folder / OPENED, labels_check=_check_built)
+
+
+def _check_built(labels: Path) -> None:
+    """Check labels that we made: what they do not hold, their worker has."""
+    check_labels(labels, needs_images=False)
 
 
 def is_built(job_id: str) -> bool:
@@ -380,10 +406,22 @@ class Run:
                 with contextlib.suppress(RuntimeError):  # the loop may be gone
                     loop.call_soon_threadsafe(self._tools.emit, event)
 
+        def find_videos(files: Sequence[VideoFile], used: int) -> Mapping[int, str]:
+            if not files or not Settings.load().use_worker_videos:
+                return {}
+            looking = asyncio.run_coroutine_threadsafe(
+                self._find_videos(read_videos(files), used), loop
+            )
+            try:
+                return looking.result(FIND_VIDEOS_TIMEOUT_S)
+            except TimeoutError:
+                looking.cancel()
+                return {}
+
         def work() -> tuple[TrainingPackage, FileSource]:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.rmtree(folder / OPENED, ignore_errors=True)
-            package = make(folder, on_progress)
+            package = make(folder, on_progress, find_videos)
             return package, scan_package(
                 package,
                 lambda done, total: on_progress("reading", done, total),
@@ -398,6 +436,32 @@ class Run:
             self.record = msgspec.structs.replace(self.record, name=spec.name)
         return dataclasses.replace(package, spec=spec), source
 
+    async def _find_videos(
+        self, files: Mapping[LocalFile, VideoFile], used: int
+    ) -> dict[int, str]:
+        """Ask the worker which of the videos it has; none where it cannot tell."""
+        try:
+            link = await self._tools.connect(self.record.worker_id)
+            found = await find_files(link, list(files))
+        except RtcError as error:
+            logger.info("The videos of %s are sent: %s", self.record.job_id, error)
+            return {}
+        # Two videos at one place could not be told apart when they come home.
+        places = {one.location: files[one.file] for one in reversed(found.files)}
+        self.record = msgspec.structs.replace(
+            self.record,
+            video_names={place: video.name for place, video in places.items()},
+        )
+        self._tools.emit(
+            VideosFound(
+                job_id=self.record.job_id,
+                found=len(places),
+                total=used,
+                is_complete=found.is_complete,
+            )
+        )
+        return {video.index: place for place, video in places.items()}
+
     def _raise_if_cancelled(self) -> None:
         if self._is_cancelled.is_set():
             raise JobCancelled(job_id=self.record.job_id)
@@ -410,7 +474,9 @@ class Run:
             return
         output = await in_thread(None, existing_or_kept, Path(self.record.output))
         imported = await job.bring_home(
-            output, PREDICTIONS_FOLDER if self.record.project is not None else ""
+            output,
+            PREDICTIONS_FOLDER if self.record.project is not None else "",
+            self.record.video_names,
         )
         models = models_in_order(imported.models, job.mirror.spec)
         await self._note(
@@ -461,6 +527,15 @@ class Run:
         await in_thread(None, self._tools.records.remove, self.record.job_id)
         folder = runs_folder(self.record.job_id)
         await in_thread(None, shutil.rmtree, folder, ignore_errors=True)
+
+
+def read_videos(files: Sequence[VideoFile]) -> dict[LocalFile, VideoFile]:
+    """Read what videos are known by; those that cannot be read are left out."""
+    read: dict[LocalFile, VideoFile] = {}
+    for file in files:
+        with contextlib.suppress(OSError):
+            read[LocalFile.read(file.path)] = file
+    return read
 
 
 def step_facts(package: TrainingPackage) -> dict[int, StepFacts]:

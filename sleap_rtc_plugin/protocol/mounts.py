@@ -17,6 +17,7 @@ from sleap_rtc_plugin.protocol.limits import (
 )
 
 __all__ = [
+    "VIDEO_HEAD_BYTES",
     "VIDEO_SUFFIXES",
     "client_parts",
     "entry_fault",
@@ -29,6 +30,7 @@ __all__ = [
 
 # What sleap-io opens with a video decoder.
 VIDEO_SUFFIXES: Final = (".mp4", ".avi", ".mov", ".mj2", ".mkv")
+VIDEO_HEAD_BYTES: Final = 12
 _MOUNT_NAME: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_MOUNT_NAME_CHARS}}}\Z")
 _DRIVE: Final = re.compile(r"[A-Za-z]:\Z")
 # The first box of an MP4, QuickTime or Motion JPEG 2000 file.
@@ -108,7 +110,7 @@ def sample_ranges(size_bytes: int) -> list[tuple[int, int]]:
 
 
 def is_video_container(head: bytes) -> bool:
-    """Tell from a file's first 12 bytes whether it is a video by itself.
+    """Tell from a file's first `VIDEO_HEAD_BYTES` whether it is a video by itself.
 
     Decoders also take lists of other files and addresses for videos; a worker opens
     nothing that is not known to hold its own images.

@@ -8,7 +8,7 @@ acknowledged it. Used by the companion.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -109,9 +109,13 @@ class JobCourse:
         await self._persist(lambda job: job.wait_until(lambda m: m.has_ended))
 
     async def bring_home(
-        self, output: Path, on_progress: Progress, predictions_folder: str = ""
+        self,
+        output: Path,
+        on_progress: Progress,
+        predictions_folder: str = "",
+        video_names: Mapping[str, str] | None = None,
     ) -> ImportedResults:
-        """Fetch the results of an ended job into `output`.
+        """Fetch the results of an ended job into `output`, as `RemoteJob.fetch`.
 
         Raises:
             RtcError: they are not safe, not complete, or cannot be written.
@@ -119,7 +123,10 @@ class JobCourse:
 
         async def fetch(job: RemoteJob) -> ImportedResults:
             imported, _ = await job.fetch(
-                output, on_progress, predictions_folder=predictions_folder
+                output,
+                on_progress,
+                predictions_folder=predictions_folder,
+                video_names=video_names,
             )
             return imported
 

@@ -8,7 +8,7 @@ Called by the companion, in a thread.
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -48,6 +48,7 @@ from sleap_rtc_plugin.session.project_labels import (
     SPARE_DISK_BYTES,
     Frame,
     Project,
+    VideoFile,
     open_project,
 )
 from sleap_rtc_plugin.session.run_plan import (
@@ -65,11 +66,19 @@ from sleap_rtc_plugin.session.run_plan import (
 )
 from sleap_rtc_plugin.session.run_request import ModelToTrain, RunRequest, TrainedModel
 
-__all__ = ["MAX_EMBEDDED_BYTES", "BuildPhase", "OnProgress", "build_package"]
+__all__ = [
+    "MAX_EMBEDDED_BYTES",
+    "BuildPhase",
+    "FindVideos",
+    "OnProgress",
+    "build_package",
+]
 
 BuildPhase = Literal["loading", "embedding"]
 OnProgress = Callable[[BuildPhase, int, int], None]
 """Told the phase, and how many of how many frames are done; may raise to give up."""
+FindVideos = Callable[[Sequence[VideoFile], int], Mapping[int, str]]
+"""Given video files and how many videos the run uses; returns paths on the worker."""
 
 # sleap-io holds all images of a file in memory before it writes the first.
 MAX_EMBEDDED_BYTES: Final = 8 * GIB
@@ -119,7 +128,12 @@ class _Plan:
 
 
 def build_package(
-    run: RunRequest, folder: Path, *, now: str, on_progress: OnProgress
+    run: RunRequest,
+    folder: Path,
+    *,
+    now: str,
+    on_progress: OnProgress,
+    find_videos: FindVideos = lambda files, used: {},
 ) -> Path:
     """Build a run's package, whole or not at all.
 
@@ -128,6 +142,7 @@ def build_package(
         folder: the package to be; where it exists already, nothing is built.
         now: the time as SLEAP writes it into names, such as `261122_074257`.
         on_progress: told how far it is; what it raises ends the building.
+        find_videos: says which videos the worker has; their images are not embedded.
 
     Returns:
         `folder`.
@@ -150,8 +165,11 @@ def build_package(
     on_progress("loading", 0, 0)
     project = open_project(Path(run.project.path))
     plan = _plan(run, project, inference, now)
+    frames = {frame for labels in plan.labels for frame in labels.images}
+    files = project.video_files(frames)
+    at_worker = find_videos(files, len({index for index, _ in frames}))
     with _new_folder(folder) as building:
-        _write(plan, project, building, run.send_wandb_key, on_progress)
+        _write(plan, project, building, run.send_wandb_key, at_worker, on_progress)
         building.rename(folder)
     return folder
 
@@ -340,10 +358,13 @@ def _write(
     project: Project,
     building: Path,
     send_wandb_key: bool,
+    at_worker: Mapping[int, str],
     on_progress: OnProgress,
 ) -> None:
-    size = sum(project.image_bytes(labels.images) for labels in plan.labels)
-    total = sum(len(labels.images) for labels in plan.labels)
+    size = sum(project.image_bytes(labels.images, at_worker) for labels in plan.labels)
+    total = sum(
+        index not in at_worker for labels in plan.labels for index, _ in labels.images
+    )
     if size > MAX_EMBEDDED_BYTES:
         raise PackageTooLarge(
             path=project.path.name,
@@ -372,6 +393,11 @@ def _write(
                 labels.frames,
                 building / labels.name,
                 suggested=labels.suggested,
+                at_worker={
+                    index: path
+                    for index, path in at_worker.items()
+                    if index in {video for video, _ in labels.images}
+                },
                 on_frame=on_frame,
             )
     project.check_unchanged()

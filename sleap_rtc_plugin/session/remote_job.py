@@ -6,7 +6,7 @@ job by its id, and each side keeps what it has. Used by `session.submission`.
 
 import asyncio
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -230,7 +230,12 @@ class RemoteJob:
         await self._link.ask(command)
 
     async def fetch(
-        self, output: Path, on_progress: Progress, *, predictions_folder: str = ""
+        self,
+        output: Path,
+        on_progress: Progress,
+        *,
+        predictions_folder: str = "",
+        video_names: Mapping[str, str] | None = None,
     ) -> tuple[ImportedResults, TransferTotals]:
         """Bring the results home, verified, under their final names.
 
@@ -238,6 +243,7 @@ class RemoteJob:
             output: where `models` and the predictions go.
             on_progress: told how the transfer goes.
             predictions_folder: the folder below `output` for the predictions.
+            video_names: the user's names of videos by the worker's.
 
         Raises:
             RtcError: they did not arrive or are not acceptable.
@@ -262,6 +268,7 @@ class RemoteJob:
                     area.files,
                     output,
                     predictions_folder=predictions_folder,
+                    video_names=video_names,
                 )
             except (UnsafeCheckpoint, UnsafeMember):
                 # What is refused is not left lying in hidden folders either.

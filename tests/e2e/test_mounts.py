@@ -4,7 +4,6 @@ Real programs; only the trainer is scripted, except where a video is trained on.
 """
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -92,7 +91,7 @@ def test_labels_that_lie_on_a_mount_are_not_sent(
     copy = lab / "exports" / "2026" / "demo.pkg.slp"
     copy.parent.mkdir(parents=True)
     copy.write_bytes((package / "demo.pkg.slp").read_bytes())
-    before = {name: os.stat(lab / name).st_mtime_ns for name in names_below(lab)}
+    before = {name: (lab / name).stat().st_mtime_ns for name in names_below(lab)}
     client = programs.train(package, worker.session, output)
     assert client.wait() == 0, client.story()
     report = client.report
@@ -113,7 +112,7 @@ def test_labels_that_lie_on_a_mount_are_not_sent(
     files = programs.folder / "worker-data" / "jobs" / report["job_id"] / "package"
     assert (files / "files" / "demo.pkg.slp").read_bytes() == copy.read_bytes()
     assert before == {
-        name: os.stat(lab / name).st_mtime_ns for name in names_below(lab)
+        name: (lab / name).stat().st_mtime_ns for name in names_below(lab)
     }
 
 

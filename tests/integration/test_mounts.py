@@ -1,4 +1,4 @@
-"""A client looks into a worker's mounts and sends what is not there, over a real link."""
+"""A client looks into a worker's mounts and sends what is not there, by a real link."""
 
 import asyncio
 import contextlib

@@ -83,7 +83,7 @@ class RTCWorkerClient:
                 what it holds.
             gpu_id: the GPU to use, or None for all.
             shared_storage_root: a mount shared with clients.
-            mounts: folders that clients may look into, by their names.
+            mounts: what clients may look into, by name.
             store_limit_bytes: how much of earlier packages is kept; 0 for nothing.
             capabilities: what this machine has, where it is known already.
             trainer: the words that start sleap-nn, for tests.
@@ -126,6 +126,7 @@ class RTCWorkerClient:
             ),
             state=self._state,
             can_train=trainer is not None or bool(self.capabilities.sleap_nn_version),
+            mounts=list(self._mounts.roots.values()),
             on_ended=self._room.job_ended,
         )
         self._signaling: SignalingClient | None = None

@@ -69,6 +69,7 @@ class JobCoordinator:
         state: StateManager,
         can_train: bool,
         slots: int = 1,
+        mounts: Sequence[Path] = (),
         on_ended: Callable[[JobRun], None] = lambda run: None,
     ) -> None:
         """Take up the journal's jobs; nothing runs before `resume`.
@@ -78,12 +79,14 @@ class JobCoordinator:
             state: told how much there is to do.
             can_train: whether sleap-nn is there at all.
             slots: how many jobs run at once.
+            mounts: folders in which videos of labels may lie.
             on_ended: told of every job that reaches an end.
         """
         self._tools = tools
         self._state = state
         self._can_train = can_train
         self._slots = slots
+        self._mounts = mounts
         self._on_ended = on_ended
         self._jobs: dict[str, JobRun] = {}
         self._staging: dict[str, asyncio.Task[None]] = {}
@@ -301,6 +304,7 @@ class JobCoordinator:
             configs,
             weights={member: root / member for member in sorted(weights)},
             labels={member: root / member for member in sorted(labels)},
+            mounts=self._mounts,
             worker=self._state.name,
         )
 

@@ -86,7 +86,7 @@ class MountedFiles:
                 FoundFile(index=index, place=place)
                 for index, place in sorted(resolution.found.items())
             ],
-            roots={name: str(self._table.roots[name]) for name in sorted(named)},
+            roots={name: self._table.roots[name].as_posix() for name in sorted(named)},
             is_complete=resolution.is_complete,
         )
 
