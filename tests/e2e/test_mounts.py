@@ -6,12 +6,13 @@ Real programs; only the trainer is scripted, except where a video is trained on.
 import json
 from pathlib import Path
 
+import h5py
 import pytest
 from support.packages import extract, pad_labels
 from support.programs import Programs, Worker
 from support.shared_mounts import names_below
 
-USAGE, REFUSED = 2, 4
+USAGE, REFUSED, BAD_PACKAGE = 2, 4, 5
 PADDING_MIB = 12
 
 
@@ -125,3 +126,34 @@ def test_labels_that_only_look_the_same_are_sent(
     assert client.wait() == 0, client.story()
     assert client.report["bytes_sent"] > PADDING_MIB * 1024 * 1024
     assert not any(event.get("event") == "mounts" for event in client.events)
+
+
+# -- labels that name videos -----------------------------------------------------------
+
+
+def name_video(labels: Path, name: str) -> None:
+    """Add a video to labels that lies outside them."""
+    video = {"filename": name, "backend": {"type": "MediaVideo", "filename": name}}
+    with h5py.File(labels, "r+") as file:
+        rows = [*file["videos_json"][:], json.dumps(video).encode()]
+        del file["videos_json"]
+        file["videos_json"] = rows
+
+
+@pytest.mark.needs_sleap_nn
+def test_labels_that_name_a_video_outside_every_mount_are_refused(
+    programs: Programs, lab: Path, small_package: Path, tmp_path: Path, output: Path
+) -> None:
+    package = extract(small_package, tmp_path / "flies")
+    outside = lab.parent / "secret.mp4"
+    outside.write_bytes(b"\0\0\0\x18ftypmp42")
+    (lab / "way out.mp4").symlink_to(outside)
+    worker = programs.worker("--mount", f"lab={lab}").wait_ready()
+    name_video(package / "demo.pkg.slp", str(lab / "way out.mp4"))
+    client = programs.train(package, worker.session, output)
+    assert client.wait() == BAD_PACKAGE, client.story()
+    assert client.report["state"] == "rejected"
+    assert client.report["error"]["code"] == "labels_unreadable"
+    assert "way out.mp4 lies outside" in client.report["error"]["message"]
+    states = [e["state"] for e in client.events if e.get("event") == "state"]
+    assert "starting" not in states

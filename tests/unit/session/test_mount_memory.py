@@ -87,9 +87,7 @@ def test_a_broken_file_is_only_forgotten(tmp_path: Path, data: bytes) -> None:
     assert MountMemory(path).of("w") == [HOME]
 
 
-def test_old_workers_make_room(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_old_workers_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mount_memory, "MAX_WORKERS", 2)
     memory = MountMemory(tmp_path / "mounts.json")
     for worker in ("a", "b", "c"):
