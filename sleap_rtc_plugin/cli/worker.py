@@ -182,7 +182,9 @@ def worker(
         )
         try:
             async with _session(client, session, signaling, server) as found:
-                await _serve(client, found, prints_session=session is None)
+                await _serve(
+                    client, found, prints_session=session is None, mounts=mounts
+                )
         finally:
             client.close()
 
@@ -268,7 +270,11 @@ def _reachable(host: str) -> str:
 
 
 async def _serve(
-    client: "RTCWorkerClient", session: Session, *, prints_session: bool
+    client: "RTCWorkerClient",
+    session: Session,
+    *,
+    prints_session: bool,
+    mounts: dict[str, Path],
 ) -> None:
     on_interrupt(client.stop)
 
@@ -278,6 +284,8 @@ async def _serve(
         capabilities = client.capabilities
         where = capabilities.gpu_model or f"no GPU ({capabilities.device})"
         click.echo(f"Worker {client.name} is ready: {where}.", err=True)
+        for name, folder in mounts.items():
+            click.echo(f"Clients may look into {folder}, as {name}.", err=True)
         for warning in capabilities.warnings:
             click.echo(warning, err=True)
 

@@ -48,7 +48,11 @@ from sleap_rtc_plugin.protocol.errors import (
 )
 from sleap_rtc_plugin.protocol.job import JobState
 from sleap_rtc_plugin.protocol.messages import TrainStep
-from sleap_rtc_plugin.session.package_builder import FindVideos, build_package
+from sleap_rtc_plugin.session.package_builder import (
+    FindVideos,
+    build_package,
+    video_names,
+)
 from sleap_rtc_plugin.session.package_scan import scan_package
 from sleap_rtc_plugin.session.project_labels import VideoFile
 from sleap_rtc_plugin.session.run_records import RunRecord, RunRecords
@@ -429,6 +433,9 @@ class Run:
             )
 
         package, source = await in_thread(None, work)
+        # Read from the package, which may have been built before a crash.
+        names = await in_thread(None, video_names, folder / BUILT)
+        self.record = msgspec.structs.replace(self.record, video_names=names)
         spec = msgspec.structs.replace(
             package.spec, owner=owner_name(), name=self.record.name or package.spec.name
         )
@@ -448,10 +455,6 @@ class Run:
             return {}
         # Two videos at one place could not be told apart when they come home.
         places = {one.location: files[one.file] for one in reversed(found.files)}
-        self.record = msgspec.structs.replace(
-            self.record,
-            video_names={place: video.name for place, video in places.items()},
-        )
         self._tools.emit(
             VideosFound(
                 job_id=self.record.job_id,

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal
 
+import msgspec
 import yaml
 
 from sleap_rtc_plugin.protocol.errors import (
@@ -72,6 +73,7 @@ __all__ = [
     "FindVideos",
     "OnProgress",
     "build_package",
+    "video_names",
 ]
 
 BuildPhase = Literal["loading", "embedding"]
@@ -83,6 +85,8 @@ FindVideos = Callable[[Sequence[VideoFile], int], Mapping[int, str]]
 # sleap-io holds all images of a file in memory before it writes the first.
 MAX_EMBEDDED_BYTES: Final = 8 * GIB
 
+# Stays here: of a folder, only what the job needs is sent.
+_VIDEOS_FILE: Final = "worker-videos.json"
 _BROUGHT_FOLDER: Final = "trained"
 _CHECKPOINT: Final = "best.ckpt"
 _CONFIG: Final = "training_config.yaml"
@@ -168,10 +172,26 @@ def build_package(
     frames = {frame for labels in plan.labels for frame in labels.images}
     files = project.video_files(frames)
     at_worker = find_videos(files, len({index for index, _ in frames}))
+    names = {
+        at_worker[file.index]: file.name for file in files if file.index in at_worker
+    }
     with _new_folder(folder) as building:
+        (building / _VIDEOS_FILE).write_bytes(msgspec.json.encode(names))
         _write(plan, project, building, run.send_wandb_key, at_worker, on_progress)
         building.rename(folder)
     return folder
+
+
+def video_names(folder: Path) -> dict[str, str]:
+    """Return the project's names of videos by the worker's, of a package built here.
+
+    Empty for a package of another kind, and for one whose images are all in it.
+    """
+    try:
+        data = (folder / _VIDEOS_FILE).read_bytes()
+        return msgspec.json.decode(data, type=dict[str, str])
+    except (OSError, msgspec.MsgspecError):
+        return {}
 
 
 @contextlib.contextmanager

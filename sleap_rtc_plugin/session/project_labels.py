@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -257,12 +257,13 @@ class Project:
         )
         teller = _Teller(on_frame, path.parent)
         images = [place for place in places if place[0] not in at_worker]
+        save = partial(sleap_io.save_file, labels, str(path))
+        if at_worker:
+            # The others would be made videos of this file, without a frame.
+            save = partial(write_labels, str(path), labels, embed_all_videos=False)
         try:
-            write_labels(
-                str(path),
-                labels,
+            save(
                 embed=[(videos[index], number) for index, number in images],
-                embed_all_videos=not at_worker,
                 verbose=False,
                 progress_callback=teller,
             )

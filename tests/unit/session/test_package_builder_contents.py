@@ -27,7 +27,11 @@ from support.saved_projects import (
 
 from sleap_rtc_plugin.protocol.errors import LabelsUnreadable
 from sleap_rtc_plugin.protocol.messages import PredictStep, TrainStep
-from sleap_rtc_plugin.session.package_builder import FindVideos, build_package
+from sleap_rtc_plugin.session.package_builder import (
+    FindVideos,
+    build_package,
+    video_names,
+)
 from sleap_rtc_plugin.session.project_labels import VideoFile, open_project
 from sleap_rtc_plugin.session.run_request import (
     ModelToTrain,
@@ -35,7 +39,7 @@ from sleap_rtc_plugin.session.run_request import (
     RunRequest,
     TrainedModel,
 )
-from sleap_rtc_plugin.session.training_package import check_labels
+from sleap_rtc_plugin.session.training_package import check_labels, open_package
 
 
 @pytest.fixture
@@ -392,3 +396,17 @@ def test_a_list_of_files_is_no_video_to_look_for(project: Path, folder: Path) ->
     paths[1].write_text("#EXTM3U\n")
     project_labels = open_project(project)
     assert [file.index for file in project_labels.video_files(USER)] == [0]
+
+
+def test_what_the_worker_calls_its_videos_is_kept_and_not_sent(
+    project: Path, folder: Path
+) -> None:
+    paths = film(project)
+    find, _ = has(0)
+    built(project, folder, find)
+    assert video_names(folder) == {"/data/lab/0.mp4": paths[0].as_posix()}
+    package = open_package(folder, folder.parent / "opened")
+    assert set(package.members) == {
+        *("centroid.yaml", "fly.pkg.slp", "jobs.yaml", "train-script.sh")
+    }
+    assert video_names(folder.parent) == {}
