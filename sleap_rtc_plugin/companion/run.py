@@ -12,6 +12,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent import futures
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -97,6 +98,7 @@ PACKAGE_INTERVAL_S: Final = 0.1
 LEFT_OVER_AFTER_S: Final = 30 * 24 * 3600.0
 CLAIM_INTERVAL_S: Final = 2.0
 FIND_VIDEOS_TIMEOUT_S: Final = 120.0
+FIND_VIDEOS_POLL_S: Final = 0.5
 FIND_FIRST_S: Final = 1.0
 FIND_MAX_S: Final = 30.0
 _WITH_RESULTS: Final = (JobState.SUCCEEDED, JobState.FAILED, JobState.LOST)
@@ -416,11 +418,14 @@ class Run:
             looking = asyncio.run_coroutine_threadsafe(
                 self._find_videos(read_videos(files), used), loop
             )
-            try:
-                return looking.result(FIND_VIDEOS_TIMEOUT_S)
-            except TimeoutError:
-                looking.cancel()
-                return {}
+            until = monotonic() + FIND_VIDEOS_TIMEOUT_S
+            while not looking.done():
+                # The loop may have no time left for us.
+                futures.wait([looking], FIND_VIDEOS_POLL_S)
+                if self._is_cancelled.is_set() or monotonic() > until:
+                    looking.cancel()
+                    return {}
+            return {} if looking.cancelled() else looking.result()
 
         def work() -> tuple[TrainingPackage, FileSource]:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -139,6 +139,8 @@ async def find_files(
 ) -> FoundFiles:
     """Ask which of the user's files a worker has.
 
+    A worker without mounts is told nothing of them.
+
     Args:
         link: to the worker.
         files: those that are wanted.
@@ -148,10 +150,12 @@ async def find_files(
     Raises:
         RtcError: the worker does not tell, or breaks the protocol.
     """
+    asked = [file for file in files if _can_be_asked(file)]
+    if not asked or not (await list_place(link, None))[0]:
+        return FoundFiles()
     memory = memory or MountMemory()
     worker_id = link.link.peer_id
     known = await in_thread(None, memory.of, worker_id)
-    asked = [file for file in files if _can_be_asked(file)]
     found = FoundFiles()
     for start in range(0, len(asked), MAX_WANTED_FILES):
         batch = asked[start : start + MAX_WANTED_FILES]

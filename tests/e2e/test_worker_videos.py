@@ -24,6 +24,7 @@ from sleap_rtc_plugin.companion.messages import (
 from sleap_rtc_plugin.protocol.ids import new_job_id
 from sleap_rtc_plugin.protocol.job import JobState
 from sleap_rtc_plugin.session.demo_project import make_demo_package
+from sleap_rtc_plugin.session.run_records import RunRecords
 from sleap_rtc_plugin.session.run_request import (
     ModelToTrain,
     ProjectFacts,
@@ -219,6 +220,12 @@ async def test_all_videos_are_there_and_no_image_is_sent(
     await desk.event(ResultsHome)
     labels = sent_labels(programs, job_id)
     assert videos_in(labels) == [str(lab / "demo.mp4"), str(lab / "second.mp4")]
+    record = RunRecords().find(job_id)
+    assert record is not None
+    assert record.video_names == {
+        str(lab / name): str(project.with_name(name))
+        for name in ("demo.mp4", "second.mp4")
+    }
     with h5py.File(labels) as file:
         assert not any(name.startswith("video0") for name in file)
 

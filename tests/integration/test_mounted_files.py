@@ -337,7 +337,12 @@ async def test_folders_are_remembered_for_the_next_file(pair: Pair) -> None:
 
 
 def answering(pair: Pair, answer: MountResolved | MountListing) -> None:
-    pair.worker.on_control = lambda message: pair.worker.send(answer)
+    """Let the worker say this, after it listed a mount where it is asked for files."""
+    mounts = [MountEntry(name="lab", kind="mount")]
+    answers: list[MountResolved | MountListing] = [answer]
+    if isinstance(answer, MountResolved):
+        answers.insert(0, MountListing(command_id="c-1", entries=mounts))
+    pair.worker.on_control = lambda message: pair.worker.send(answers.pop(0))
 
 
 LAB = MountPlace(mount="lab", path="a")
@@ -385,3 +390,21 @@ async def test_senseless_lists_are_refused(
     answering(pair, MountListing(command_id="c-1", entries=entries, more=True))
     with pytest.raises(RemoteProtocolError):
         await list_place(pair.link, None)
+
+
+async def test_a_worker_without_mounts_is_told_nothing(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[object] = []
+    monkeypatch.setattr(
+        "sleap_rtc_plugin.session.worker_files.new_command_id", lambda: "c-1"
+    )
+
+    def answer(message: object) -> None:
+        heard.append(message)
+        pair.worker.send(MountListing(command_id="c-1", entries=[]))
+
+    pair.worker.on_control = answer  # type: ignore[assignment]
+    found = await find_files(pair.link, [LocalFile("/home/ann/a", 5, "ab" * 32)])
+    assert (found.files, found.is_complete) == ([], True)
+    assert heard == [MountList(command_id="c-1")]

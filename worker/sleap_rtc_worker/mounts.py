@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import stat
+import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -284,7 +285,8 @@ class _Looking:
         for index, wanted in self._missing():
             parts = client_parts(wanted.path)
             if parts:
-                names.setdefault((parts[-1], wanted.size_bytes), []).append(index)
+                key = (_same_name(parts[-1]), wanted.size_bytes)
+                names.setdefault(key, []).append(index)
         return names
 
     def _check(self, index: int, wanted: WantedFile, mount: str, path: str) -> bool:
@@ -383,6 +385,11 @@ def _status(
         return None
 
 
+def _same_name(name: str) -> str:
+    """Return a name as it is compared: macOS writes accents in another form."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _kind(status: os.stat_result) -> EntryKind | None:
     if stat.S_ISDIR(status.st_mode):
         return "folder"
@@ -437,9 +444,11 @@ def _walk_folder(
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     walked.folders.append(path)
-                elif entry.name in wanted and entry.is_file(follow_symlinks=False):
+                elif (name := _same_name(entry.name)) in wanted and entry.is_file(
+                    follow_symlinks=False
+                ):
                     size_bytes = entry.stat(follow_symlinks=False).st_size
-                    same = names.get((entry.name, size_bytes), ())
+                    same = names.get((name, size_bytes), ())
                     walked.matches += [(index, path) for index in same]
     except OSError as error:
         # A folder that is not ours to read says nothing of the others.

@@ -178,6 +178,14 @@ def test_a_file_is_found_by_its_name_where_its_folders_differ(
     assert found(table, noon) == ["lab:2026/cam0/12:30.mp4"]
 
 
+def test_a_name_is_the_same_in_either_form_of_its_accents(
+    table: MountTable, lab: Path
+) -> None:
+    (lab / "2026" / "m\u00fccke.mp4").write_bytes(b"m" * 500)
+    file = wanted(lab / "2026" / "m\u00fccke.mp4", as_path="/Users/ann/mu\u0308cke.mp4")
+    assert found(table, file) == ["lab:2026/m\u00fccke.mp4"]
+
+
 def test_the_hint_comes_first(table: MountTable, lab: Path) -> None:
     file = lab / "2026" / "fly.mp4"
     (lab / "copy.mp4").write_bytes(file.read_bytes())
