@@ -113,6 +113,7 @@ async def list_place(
     """
     entries: list[MountEntry] = []
     after = ""
+    is_complete = True
     while True:
         page = await link.ask(
             MountList(command_id=new_command_id(), place=place, after=after)
@@ -123,9 +124,10 @@ async def list_place(
         if names != sorted(set(names)) or any(map(entry_fault, names[1:])):
             raise RemoteProtocolError(detail="a folder that is not in order")
         entries += page.entries
-        if not page.more or not page.is_complete or not page.entries:
-            return entries, page.is_complete and not page.more
-        if len(entries) > MAX_MOUNT_FOLDER_ENTRIES:
+        is_complete &= page.is_complete
+        if not page.more:
+            return entries, is_complete
+        if not page.entries or len(entries) > MAX_MOUNT_FOLDER_ENTRIES:
             return entries, False
         after = page.entries[-1].name
 

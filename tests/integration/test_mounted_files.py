@@ -172,6 +172,17 @@ async def test_a_folder_of_many_pages_is_listed_whole(pair: Pair) -> None:
     assert is_complete
 
 
+async def test_a_folder_past_the_bound_is_listed_as_far_as_it_goes(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mounts, "MAX_MOUNT_FOLDER_ENTRIES", 600)
+    for number in range(700):
+        (pair.lab / f"{number:04}.png").touch()
+    entries, is_complete = await list_place(pair.link, MountPlace(mount="lab"))
+    assert len(entries) == 600
+    assert not is_complete
+
+
 async def test_what_is_not_there_is_refused(pair: Pair) -> None:
     for place in (
         MountPlace(mount="other"),
