@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import h5py
+import psutil
 import pytest
 import sleap_io
 from support.companions import Companion, companion
@@ -15,6 +16,7 @@ from support.packages import CONFIGS, read_members, rewrite, shorten
 from support.programs import Programs, Worker
 from support.saved_projects import item
 
+from sleap_rtc_plugin.companion.host import ChildHost
 from sleap_rtc_plugin.companion.messages import (
     JobChanged,
     ResultsHome,
@@ -228,6 +230,32 @@ async def test_all_videos_are_there_and_no_image_is_sent(
     }
     with h5py.File(labels) as file:
         assert not any(name.startswith("video0") for name in file)
+
+
+async def test_the_users_names_of_videos_outlive_the_companion(
+    desk: Companion,
+    programs: Programs,
+    lab: Path,
+    project: Path,
+    fish: dict[str, bytes],
+) -> None:
+    (lab / "demo.mp4").write_bytes(fish["demo.mp4"])
+    worker = mounting(programs, lab, scripted=True)
+    run = run_of(project, fish)
+    job_id = await submit(desk, worker, run)
+    await desk.event(VideosFound)
+    assert isinstance(desk.host, ChildHost)
+    assert desk.host.pid is not None
+    psutil.Process(desk.host.pid).kill()
+    await desk.until(lambda: desk.restarts == 1)
+    desk.events.clear()
+    row = await desk.enter(worker.session)
+    await desk.ask(SubmitRun(job_id=job_id, worker_id=row.worker_id, run=run))
+    await desk.event(ResultsHome)
+    record = RunRecords().find(job_id)
+    assert record is not None
+    ours = str(project.with_name("demo.mp4"))
+    assert record.video_names == {str(lab / "demo.mp4"): ours}
 
 
 async def test_who_does_not_want_it_sends_the_images(
