@@ -218,8 +218,8 @@ class MountUnusable(TransferError):
     code = "mount_unusable"
     exit_code = EXIT_REFUSED
     sentence = (
-        "The worker's mount {mount} cannot be looked into ({reason}); list its mounts "
-        "with `sleap-remote files`, or ask who runs the worker."
+        "The worker's mount {mount} cannot be looked into ({reason}); look at the list "
+        "of its mounts, or ask who runs the worker."
     )
 
 
