@@ -25,6 +25,7 @@ from sleap_rtc_plugin.session.remote_job import RemoteJob
 from sleap_rtc_plugin.session.report import Report
 from sleap_rtc_plugin.session.submission import Detached, Submission, SubmissionPlan
 from sleap_rtc_plugin.session.training_package import check_labels
+from sleap_rtc_plugin.session.worker_files import FoundFiles
 from sleap_rtc_plugin.session.worker_info import WorkerInfo
 from sleap_rtc_plugin.transport.transfer_pump import TransferTotals
 
@@ -60,6 +61,9 @@ class _Quiet:
         """Ignore."""
 
     def transferring(self, purpose: str, totals: TransferTotals) -> None:
+        """Ignore."""
+
+    def found_on_mounts(self, worker: str, found: FoundFiles) -> None:
         """Ignore."""
 
     def event(self, event: StepEvent, mirror: JobMirror) -> None:

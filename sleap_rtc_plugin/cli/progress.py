@@ -39,6 +39,7 @@ from sleap_rtc_plugin.protocol.messages import (
 )
 from sleap_rtc_plugin.session.remote_job import RemoteJob
 from sleap_rtc_plugin.session.report import Report
+from sleap_rtc_plugin.session.worker_files import FoundFiles
 from sleap_rtc_plugin.session.worker_info import WorkerInfo
 from sleap_rtc_plugin.transport.transfer_pump import TransferTotals
 
@@ -170,6 +171,33 @@ class TerminalObserver:
             },
             thin=None if is_verified else "transfer",
         )
+
+    def found_on_mounts(self, worker: str, found: FoundFiles) -> None:
+        """The worker was asked which of the package's files it has already."""
+        for one in found.files:
+            place = f"{one.place.mount}/{one.place.path}"
+            self.say(
+                f"{worker} has {one.file.member} already, at {place} "
+                f"({decimal(one.file.size_bytes)})."
+            )
+        if not found.is_complete:
+            self.say(f"{worker} could not look through all of its mounts in time.")
+        if found.files or not found.is_complete:
+            self._emit(
+                {
+                    "event": "mounts",
+                    "files": [
+                        {
+                            "path": one.file.member,
+                            "mount": one.place.mount,
+                            "place": one.place.path,
+                            "bytes": one.file.size_bytes,
+                        }
+                        for one in found.files
+                    ],
+                    "is_complete": found.is_complete,
+                }
+            )
 
     def _say_moved(
         self, purpose: str, totals: TransferTotals, elapsed_s: float

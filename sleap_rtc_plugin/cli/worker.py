@@ -7,7 +7,7 @@ Standard output carries exactly one line, the session string; all else is on std
 import contextlib
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,8 @@ from sleap_rtc_plugin.cli.options import (
 )
 from sleap_rtc_plugin.cli.sizes import parse_size
 from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
+from sleap_rtc_plugin.protocol.limits import MAX_MOUNT_NAME_CHARS, MAX_MOUNTS
+from sleap_rtc_plugin.protocol.mounts import is_mount_name, place_fault
 from sleap_rtc_plugin.protocol.session_string import Session, is_signaling_url
 
 if TYPE_CHECKING:
@@ -49,6 +51,32 @@ class _Server:
     port: int
     public_url: str | None
     data_dir: Path
+
+
+def _parse_mounts(
+    context: click.Context, option: click.Parameter, words: Sequence[str]
+) -> dict[str, Path]:
+    """Read `NAME=PATH` words; refuse what is no name, no folder, or there twice."""
+    mounts: dict[str, Path] = {}
+    for word in words:
+        name, separator, path = word.partition("=")
+        folder = Path(path)
+        if not separator or not is_mount_name(name):
+            raise click.BadParameter(
+                f"{word} is not NAME=PATH, where a name has up to "
+                f"{MAX_MOUNT_NAME_CHARS} letters, digits, dots, hyphens and "
+                "underscores"
+            )
+        if name in mounts:
+            raise click.BadParameter(f"two mounts are named {name}")
+        if not folder.is_absolute() or not folder.is_dir():
+            raise click.BadParameter(f"{path} is not an absolute path of a folder")
+        if place_fault(str(folder).strip("/")) is not None:
+            raise click.BadParameter(f"{path} holds what cannot be shown, or too much")
+        mounts[name] = folder
+    if len(mounts) > MAX_MOUNTS:
+        raise click.BadParameter(f"there are more than {MAX_MOUNTS} mounts")
+    return mounts
 
 
 @click.command()
@@ -93,6 +121,15 @@ class _Server:
     help="A mount shared with clients.",
 )
 @click.option(
+    "--mount",
+    "mounts",
+    multiple=True,
+    metavar="NAME=PATH",
+    callback=_parse_mounts,
+    help="A folder that clients may look into and refer to, read only, as NAME; may "
+    "be given several times.",
+)
+@click.option(
     "--store-limit",
     type=parse_size,
     metavar="SIZE",
@@ -111,6 +148,7 @@ def worker(
     gpu_id: int | None,
     data: Path | None,
     shared_storage_root: Path | None,
+    mounts: dict[str, Path],
     store_limit: int | None,
     verbose: bool,
 ) -> None:
@@ -139,11 +177,14 @@ def worker(
             name=name,
             gpu_id=gpu_id,
             shared_storage_root=shared_storage_root,
+            mounts=mounts,
             store_limit_bytes=store_limit,
         )
         try:
             async with _session(client, session, signaling, server) as found:
-                await _serve(client, found, prints_session=session is None)
+                await _serve(
+                    client, found, prints_session=session is None, mounts=mounts
+                )
         finally:
             client.close()
 
@@ -229,7 +270,11 @@ def _reachable(host: str) -> str:
 
 
 async def _serve(
-    client: "RTCWorkerClient", session: Session, *, prints_session: bool
+    client: "RTCWorkerClient",
+    session: Session,
+    *,
+    prints_session: bool,
+    mounts: dict[str, Path],
 ) -> None:
     on_interrupt(client.stop)
 
@@ -239,6 +284,8 @@ async def _serve(
         capabilities = client.capabilities
         where = capabilities.gpu_model or f"no GPU ({capabilities.device})"
         click.echo(f"Worker {client.name} is ready: {where}.", err=True)
+        for name, folder in mounts.items():
+            click.echo(f"Clients may look into {folder}, as {name}.", err=True)
         for warning in capabilities.warnings:
             click.echo(warning, err=True)
 

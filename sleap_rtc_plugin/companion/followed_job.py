@@ -8,7 +8,7 @@ for every job that is followed; knows nothing of packages.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -162,20 +162,27 @@ class FollowedJob:
 
     # -- the way of the job --------------------------------------------------------
 
-    async def submit(self, source: FileSource) -> None:
-        """Submit the job and send its package; raises as `JobCourse.submit`."""
+    async def submit(self, source: FileSource, home: Path | None = None) -> None:
+        """Submit the job and send its package; as `JobCourse.submit`."""
         self._transfer = _Transfer(purpose="package")
-        await self.course.submit(source, self._transferred)
+        await self.course.submit(source, self._transferred, home)
 
     async def follow(self) -> None:
         """Follow it until it has ended; raises as `JobCourse.follow`."""
         await self.course.follow()
         self._changed.now()
 
-    async def bring_home(self, output: Path, folder: str = "") -> ImportedResults:
+    async def bring_home(
+        self,
+        output: Path,
+        folder: str = "",
+        video_names: Mapping[str, str] | None = None,
+    ) -> ImportedResults:
         """Fetch its results; raises as `JobCourse.bring_home`."""
         self._transfer = _Transfer(purpose="results")
-        return await self.course.bring_home(output, self._transferred, folder)
+        return await self.course.bring_home(
+            output, self._transferred, folder, video_names
+        )
 
     def stop(self, scope: StopScope) -> None:
         """End the training soon and keep its model, however long the telling takes."""

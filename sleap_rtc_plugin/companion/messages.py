@@ -60,6 +60,7 @@ __all__ = [
     "Submitted",
     "ToCompanion",
     "TransferProgress",
+    "VideosFound",
     "WaitingResults",
     "WorkerRow",
     "WorkersChanged",
@@ -386,6 +387,18 @@ class PackageProgress(_Tagged, frozen=True):
     total: int = 0
 
 
+class VideosFound(_Tagged, frozen=True):
+    """The worker has `found` of the `total` videos of a run itself.
+
+    `is_complete` is false where it could not look everywhere in time.
+    """
+
+    job_id: str
+    found: int
+    total: int
+    is_complete: bool = True
+
+
 class TransferProgress(_Tagged, frozen=True):
     """Bytes are moving, a few times a second.
 
@@ -479,6 +492,7 @@ Event = (
     RoomChanged
     | WorkersChanged
     | PackageProgress
+    | VideosFound
     | TransferProgress
     | JobChanged
     | StepBegan

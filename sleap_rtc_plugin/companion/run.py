@@ -11,7 +11,8 @@ import dataclasses
 import logging
 import shutil
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent import futures
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ from sleap_rtc_plugin.companion.messages import (
     JobRow,
     PackageProgress,
     ResultsHome,
+    VideosFound,
 )
 from sleap_rtc_plugin.companion.throttle import Ticker
 from sleap_rtc_plugin.protocol.errors import (
@@ -47,16 +49,27 @@ from sleap_rtc_plugin.protocol.errors import (
 )
 from sleap_rtc_plugin.protocol.job import JobState
 from sleap_rtc_plugin.protocol.messages import TrainStep
-from sleap_rtc_plugin.session.package_builder import build_package
+from sleap_rtc_plugin.session.package_builder import (
+    FindVideos,
+    build_package,
+    video_names,
+)
 from sleap_rtc_plugin.session.package_scan import scan_package
+from sleap_rtc_plugin.session.project_labels import VideoFile
 from sleap_rtc_plugin.session.run_records import RunRecord, RunRecords
 from sleap_rtc_plugin.session.run_request import RunRequest
+from sleap_rtc_plugin.session.settings import Settings
 from sleap_rtc_plugin.session.submission import (
     missing_results,
     models_in_order,
     owner_name,
 )
-from sleap_rtc_plugin.session.training_package import TrainingPackage, open_package
+from sleap_rtc_plugin.session.training_package import (
+    TrainingPackage,
+    check_labels,
+    open_package,
+)
+from sleap_rtc_plugin.session.worker_files import LocalFile, find_files
 from sleap_rtc_plugin.session.worker_link import WorkerLink
 from sleap_rtc_plugin.transport.effects import in_thread, monotonic
 from sleap_rtc_plugin.transport.file_source import FileSource
@@ -84,12 +97,14 @@ KEPT_FOLDER: Final = "SLEAP remote results"
 PACKAGE_INTERVAL_S: Final = 0.1
 LEFT_OVER_AFTER_S: Final = 30 * 24 * 3600.0
 CLAIM_INTERVAL_S: Final = 2.0
+FIND_VIDEOS_TIMEOUT_S: Final = 120.0
+FIND_VIDEOS_POLL_S: Final = 0.5
 FIND_FIRST_S: Final = 1.0
 FIND_MAX_S: Final = 30.0
 _WITH_RESULTS: Final = (JobState.SUCCEEDED, JobState.FAILED, JobState.LOST)
 
 OnProgress = Callable[[str, int, int], None]
-PackageMaker = Callable[[Path, OnProgress], TrainingPackage]
+PackageMaker = Callable[[Path, OnProgress, FindVideos], TrainingPackage]
 """Makes or opens a package below a folder, in a thread; may raise `RtcError`."""
 
 
@@ -164,14 +179,22 @@ def existing_or_kept(folder: Path) -> Path:
 def from_project(run: RunRequest, now: datetime) -> PackageMaker:
     """Return what builds the package of a project's run; built once per folder."""
 
-    def make(folder: Path, on_progress: OnProgress) -> TrainingPackage:
+    def make(
+        folder: Path, on_progress: OnProgress, find_videos: FindVideos
+    ) -> TrainingPackage:
         built = build_package(
             run,
             folder / BUILT,
             now=now.strftime("%y%m%d_%H%M%S"),
             on_progress=on_progress,
+            find_videos=find_videos,
         )
-        return open_package(built, folder / OPENED, keep_wandb_key=run.send_wandb_key)
+        return open_package(
+            built,
+            folder / OPENED,
+            keep_wandb_key=run.send_wandb_key,
+            labels_check=_check_built,
+        )
 
     return make
 
@@ -179,7 +202,9 @@ def from_project(run: RunRequest, now: datetime) -> PackageMaker:
 def from_package(path: Path) -> PackageMaker:
     """Return what opens a package that exists."""
 
-    def make(folder: Path, on_progress: OnProgress) -> TrainingPackage:
+    def make(
+        folder: Path, on_progress: OnProgress, find_videos: FindVideos
+    ) -> TrainingPackage:
         return open_package(
             path,
             folder / OPENED,
@@ -189,9 +214,16 @@ def from_package(path: Path) -> PackageMaker:
     return make
 
 
-def from_built(folder: Path, on_progress: OnProgress) -> TrainingPackage:
+def from_built(
+    folder: Path, on_progress: OnProgress, find_videos: FindVideos
+) -> TrainingPackage:
     """Open the package that an earlier SLEAP built and did not send to its end."""
-    return open_package(folder / BUILT, folder / OPENED)
+    return open_package(folder / BUILT, folder / OPENED, labels_check=_check_built)
+
+
+def _check_built(labels: Path) -> None:
+    """Check labels that we made: what they do not hold, their worker has."""
+    check_labels(labels, needs_images=False)
 
 
 def is_built(job_id: str) -> bool:
@@ -348,15 +380,17 @@ class Run:
         self._job = job
         self._tools.adopt(job)
         self._raise_if_cancelled()
+        # What was built from a project just now is nowhere else.
+        home = package.home if self.record.project is None else None
         try:
-            await job.submit(source)
+            await job.submit(source, home)
         except SourceChanged:
             # It may be complete now; as another job it would have to be another run.
             again, source = await self._packed(make, folder, is_anew=True)
             if again.spec != package.spec:
                 raise
             self._raise_if_cancelled()
-            await job.submit(source)
+            await job.submit(source, home)
         await self._note(phase="running")
         await in_thread(None, shutil.rmtree, folder, ignore_errors=True)
         return job
@@ -378,10 +412,25 @@ class Run:
                 with contextlib.suppress(RuntimeError):  # the loop may be gone
                     loop.call_soon_threadsafe(self._tools.emit, event)
 
+        def find_videos(files: Sequence[VideoFile], used: int) -> Mapping[int, str]:
+            if not files or not Settings.load().use_worker_videos:
+                return {}
+            looking = asyncio.run_coroutine_threadsafe(
+                self._find_videos(read_videos(files), used), loop
+            )
+            until = monotonic() + FIND_VIDEOS_TIMEOUT_S
+            while not looking.done():
+                # The loop may have no time left for us.
+                futures.wait([looking], FIND_VIDEOS_POLL_S)
+                if self._is_cancelled.is_set() or monotonic() > until:
+                    looking.cancel()
+                    return {}
+            return {} if looking.cancelled() else looking.result()
+
         def work() -> tuple[TrainingPackage, FileSource]:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             shutil.rmtree(folder / OPENED, ignore_errors=True)
-            package = make(folder, on_progress)
+            package = make(folder, on_progress, find_videos)
             return package, scan_package(
                 package,
                 lambda done, total: on_progress("reading", done, total),
@@ -389,12 +438,37 @@ class Run:
             )
 
         package, source = await in_thread(None, work)
+        # Read from the package, which may have been built before a crash.
+        names = await in_thread(None, video_names, folder / BUILT)
+        self.record = msgspec.structs.replace(self.record, video_names=names)
         spec = msgspec.structs.replace(
             package.spec, owner=owner_name(), name=self.record.name or package.spec.name
         )
         if not self.record.name:
             self.record = msgspec.structs.replace(self.record, name=spec.name)
         return dataclasses.replace(package, spec=spec), source
+
+    async def _find_videos(
+        self, files: Mapping[LocalFile, VideoFile], used: int
+    ) -> dict[int, str]:
+        """Ask the worker which of the videos it has; none where it cannot tell."""
+        try:
+            link = await self._tools.connect(self.record.worker_id)
+            found = await find_files(link, list(files))
+        except RtcError as error:
+            logger.info("The videos of %s are sent: %s", self.record.job_id, error)
+            return {}
+        # Two videos at one place could not be told apart when they come home.
+        places = {one.location: files[one.file] for one in reversed(found.files)}
+        self._tools.emit(
+            VideosFound(
+                job_id=self.record.job_id,
+                found=len(places),
+                total=used,
+                is_complete=found.is_complete,
+            )
+        )
+        return {video.index: place for place, video in places.items()}
 
     def _raise_if_cancelled(self) -> None:
         if self._is_cancelled.is_set():
@@ -408,7 +482,9 @@ class Run:
             return
         output = await in_thread(None, existing_or_kept, Path(self.record.output))
         imported = await job.bring_home(
-            output, PREDICTIONS_FOLDER if self.record.project is not None else ""
+            output,
+            PREDICTIONS_FOLDER if self.record.project is not None else "",
+            self.record.video_names,
         )
         models = models_in_order(imported.models, job.mirror.spec)
         await self._note(
@@ -459,6 +535,15 @@ class Run:
         await in_thread(None, self._tools.records.remove, self.record.job_id)
         folder = runs_folder(self.record.job_id)
         await in_thread(None, shutil.rmtree, folder, ignore_errors=True)
+
+
+def read_videos(files: Sequence[VideoFile]) -> dict[LocalFile, VideoFile]:
+    """Read what videos are known by; those that cannot be read are left out."""
+    read: dict[LocalFile, VideoFile] = {}
+    for file in files:
+        with contextlib.suppress(OSError):
+            read[LocalFile.read(file.path)] = file
+    return read
 
 
 def step_facts(package: TrainingPackage) -> dict[int, StepFacts]:

@@ -122,6 +122,7 @@ class RemoteTrainingDialog(QDialog):
         self.lab.newSessionHidden.connect(presenter.hide_new_session)
         self.workers.workerChosen.connect(presenter.choose_worker)
         self.run.cancelRequested.connect(presenter.cancel)
+        self.run.usesWorkerVideosChanged.connect(presenter.set_uses_worker_videos)
         self.run_button.clicked.connect(presenter.submit)
         self._buttons.rejected.connect(self.reject)
         application = QApplication.instance()

@@ -86,6 +86,7 @@ class Choices(Protocol):
     last_room_id: str
     last_worker: str
     remember: bool
+    use_worker_videos: bool
 
     def save(self) -> None:
         """Write them down."""
@@ -108,7 +109,9 @@ class RemotePresenter:
         """
         self._spawn = spawn
         self._choices = choices
-        self._snapshot = Snapshot(remembers=choices.remember)
+        self._snapshot = Snapshot(
+            remembers=choices.remember, uses_worker_videos=choices.use_worker_videos
+        )
         self._watchers: list[Callable[[Snapshot], None]] = []
         self._listeners: list[Callable[[Event], None]] = []
         self._resumers: list[Callable[[], None]] = []
@@ -226,6 +229,12 @@ class RemotePresenter:
         self._choices.remember = remembers
         self._choices.save()
         self._change(remembers=remembers)
+
+    def set_uses_worker_videos(self, uses: bool) -> None:
+        """Choose whether a worker may use its own copies of the project's videos."""
+        self._choices.use_worker_videos = uses
+        self._choices.save()
+        self._change(uses_worker_videos=uses)
 
     def hide_new_session(self) -> None:
         """The user has copied the session string."""

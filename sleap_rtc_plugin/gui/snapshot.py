@@ -23,6 +23,7 @@ from sleap_rtc_plugin.companion.messages import (
     RoomChanged,
     RoomRow,
     TransferProgress,
+    VideosFound,
     WorkerRow,
     WorkersChanged,
 )
@@ -72,6 +73,7 @@ class Submission:
         worker: that worker's name.
         run: what was sent.
         package: how far the package is built, while it is.
+        videos: which of its videos the worker has itself, once it was asked.
         transfer: how far it is sent, once it is being sent.
         job: the job as it was last told, once the worker knows it.
         was_queued: the worker has the whole package; no more is needed of us.
@@ -88,6 +90,7 @@ class Submission:
     worker: str
     run: RunRequest
     package: PackageProgress | None = None
+    videos: VideosFound | None = None
     transfer: TransferProgress | None = None
     job: JobRow | None = None
     was_queued: bool = False
@@ -130,6 +133,7 @@ class Snapshot:
         is_choosing: the form for another lab is shown although we are in one.
         has_new_session: a room was just opened; its session string waits to be copied.
         remembers: whether the next room is to be remembered.
+        uses_worker_videos: whether a worker may use its own copies of videos.
         workers: who is in the room, or None until it was told.
         worker_id: the chosen worker, who may have left.
         worker_name: how that one is called.
@@ -147,6 +151,7 @@ class Snapshot:
     is_choosing: bool = False
     has_new_session: bool = False
     remembers: bool = True
+    uses_worker_videos: bool = True
     workers: tuple[WorkerRow, ...] | None = None
     worker_id: str | None = None
     worker_name: str = ""
@@ -344,6 +349,8 @@ def _after_job_event(submission: Submission, event: Event) -> Submission:
     match event:
         case PackageProgress():
             return dataclasses.replace(submission, package=event)
+        case VideosFound():
+            return dataclasses.replace(submission, videos=event)
         case TransferProgress(purpose="package"):
             return dataclasses.replace(submission, transfer=event, is_cut_off=False)
         case LinkLost():

@@ -134,8 +134,8 @@ def _of_submission(sent: Submission) -> str:
         return f"The job on {sent.worker} is being cancelled."
     if sent.is_sending:
         return (
-            f"The package is on its way to {sent.worker}. You can close this window; "
-            "sending goes on as long as SLEAP is open."
+            f"{_of_videos(sent)}The package is on its way to {sent.worker}. You can "
+            "close this window; sending goes on as long as SLEAP is open."
         )
     if sent.was_cancelled:
         return "The job was cancelled; nothing of it was kept."
@@ -170,6 +170,20 @@ def _of_submission(sent: Submission) -> str:
         f"{sent.worker} is predicting; the predictions come home by themselves. You "
         "can close this window."
     )
+
+
+def _of_videos(sent: Submission) -> str:
+    """Say which videos need not be sent, in a sentence before others, or nothing."""
+    seen = sent.videos
+    if seen is None or (seen.found == 0 and seen.is_complete):
+        return ""
+    if seen.found == 0:
+        return f"{sent.worker} could not look everywhere for the videos in time. "
+    verb = "is" if seen.found == 1 else "are"
+    videos = "video" if seen.total == 1 else "videos"
+    words = f"{seen.found} of {seen.total} {videos} {verb} on {sent.worker} already"
+    rest = seen.total - seen.found
+    return f"{words}; images of {rest} are sent. " if rest > 0 else f"{words}. "
 
 
 def _of_choices(snapshot: Snapshot) -> str:

@@ -7,7 +7,7 @@ whoever sends such a frame.
 
 from typing import Final
 
-__all__ = ["FEATURES", "JOB_IMAGES", "JOB_LIST", "SHARED_STORAGE"]
+__all__ = ["FEATURES", "JOB_IMAGES", "JOB_LIST", "MOUNTS", "SHARED_STORAGE"]
 
 # JOB_LIST and JOB_DESCRIBE are understood.
 JOB_LIST: Final = "job-list"
@@ -15,5 +15,7 @@ JOB_LIST: Final = "job-list"
 JOB_IMAGES: Final = "job-images"
 # The frames about shared storage are understood, whether or not there is any.
 SHARED_STORAGE: Final = "shared-storage"
+# The frames about a worker's mounts are understood, whether or not it has any.
+MOUNTS: Final = "mounts"
 
-FEATURES: Final = frozenset({JOB_LIST, JOB_IMAGES, SHARED_STORAGE})
+FEATURES: Final = frozenset({JOB_LIST, JOB_IMAGES, SHARED_STORAGE, MOUNTS})

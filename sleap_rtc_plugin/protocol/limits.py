@@ -105,6 +105,29 @@ MAX_STUCK_CALLS = 4
 SHARED_RESULTS_TIMEOUT_S = 600.0
 SHARED_LEFT_OVER_AFTER_S = 7 * 24 * 3600.0
 
+# -- a worker's mounts --------------------------------------------------------
+MAX_MOUNTS = 32
+MAX_MOUNT_NAME_CHARS = 64
+MAX_MOUNT_PATH_CHARS = 1_024
+MAX_MOUNT_PATH_DEPTH = 64
+MAX_MOUNT_ENTRY_CHARS = 255
+MAX_MOUNT_ENTRIES_PER_PAGE = 400
+MAX_MOUNT_PAGE_BYTES = 64 * KIB
+MAX_MOUNT_FOLDER_ENTRIES = 20_000
+# As many as fit into one frame, whatever their paths hold.
+MAX_WANTED_FILES = 8
+# A path as a client's own system writes it.
+MAX_CLIENT_PATH_CHARS = 1_024
+# What is compared of a file before it is taken for another: at three places of it.
+SAMPLE_BYTES = 256 * KIB
+MOUNT_SEARCH_S = 3.0
+MAX_MOUNT_ENTRIES_SEARCHED = 100_000
+MAX_MOUNT_CANDIDATES = 16
+# Shorter than a command's reply may take, one call that hangs included.
+MOUNT_RESOLVE_S = 8.0
+MOUNT_CALL_TIMEOUT_S = 5.0
+MAX_MOUNT_COMMANDS_WAITING = 32
+
 # -- packages -----------------------------------------------------------------
 MAX_ZIP_MEMBERS = 10_000
 MAX_COMPRESSION_RATIO = 200

@@ -2,28 +2,40 @@
 
 Each class is one frame, `NAME::{json}`. Commands carry
 an id and are acknowledged; job events are numbered per job, so that a client may
-ask for whatever it missed.
+ask for whatever it missed. The frames about mounts are in `mount_messages`.
 """
 
 from typing import Annotated, ClassVar, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from sleap_rtc_plugin.protocol.errors import ErrorInfo
+from sleap_rtc_plugin.protocol.frames import (
+    CommandId,
+    Count,
+    Frame,
+    Hex32,
+    JobId,
+    Name,
+    Path,
+)
 from sleap_rtc_plugin.protocol.limits import (
-    MAX_DISPLAY_NAME_LENGTH,
     MAX_FEATURES,
-    MAX_ID_LENGTH,
     MAX_JOBS_PER_PAGE,
     MAX_LOG_LINE_CHARS,
     MAX_LOG_LINES_PER_EVENT,
     MAX_LOSSES_PER_EVENT,
     MAX_NEED_RANGES,
     MAX_OPTION_CHARS,
-    MAX_PATH_CHARS,
     MAX_STEP_OPTIONS,
     MAX_STEPS,
     MAX_UNIX_TIME_S,
+)
+from sleap_rtc_plugin.protocol.mount_messages import (
+    MountList,
+    MountListing,
+    MountResolve,
+    MountResolved,
 )
 
 __all__ = [
@@ -70,14 +82,8 @@ __all__ = [
     "ZmqCtrl",
 ]
 
-JobId = Annotated[str, Meta(pattern=r"^job-[0-9a-f]{20}\Z")]
 TransferId = Annotated[str, Meta(pattern=r"^transfer-[0-9a-f]{20}\Z")]
-CommandId = Annotated[str, Meta(max_length=MAX_ID_LENGTH, pattern=r"^[a-z0-9-]+\Z")]
-Hex32 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
-Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]
 Stream = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-Name = Annotated[str, Meta(max_length=MAX_DISPLAY_NAME_LENGTH)]
-Path = Annotated[str, Meta(min_length=1, max_length=MAX_PATH_CHARS)]
 Option = Annotated[str, Meta(max_length=MAX_OPTION_CHARS)]
 Ranges = Annotated[list[tuple[Stream, Stream]], Meta(max_length=MAX_NEED_RANGES)]
 LogLine = Annotated[str, Meta(max_length=MAX_LOG_LINE_CHARS)]
@@ -87,16 +93,10 @@ JobPart = Literal["results", "images"]
 FilePurpose = Literal["package", "results", "images"]
 
 
-class _Frame(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A control frame; `NAME` stands before the `::`."""
-
-    NAME: ClassVar[str]
-
-
 # -- opening the link ----------------------------------------------------------
 
 
-class Hello(_Frame, frozen=True):
+class Hello(Frame, frozen=True):
     """The first frame each way: who speaks, which versions, which features."""
 
     NAME: ClassVar[str] = "HELLO"
@@ -105,17 +105,19 @@ class Hello(_Frame, frozen=True):
     protocol_max: Annotated[int, Meta(ge=1, le=1000)]
     nonce: Hex32
     software: Name = ""
-    features: Annotated[list[Name], Meta(max_length=MAX_FEATURES)] = []
+    features: Annotated[list[Name], Meta(max_length=MAX_FEATURES)] = field(
+        default_factory=list
+    )
 
 
-class Auth(_Frame, frozen=True):
+class Auth(Frame, frozen=True):
     """The second frame each way: proof of the secret, bound to this very link."""
 
     NAME: ClassVar[str] = "AUTH"
     mac: Hex32
 
 
-class KeepAlive(_Frame, frozen=True):
+class KeepAlive(Frame, frozen=True):
     """Sent every few seconds; `echo` asks for one in return."""
 
     NAME: ClassVar[str] = "KEEP_ALIVE"
@@ -209,7 +211,7 @@ class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
 # -- commands --------------------------------------------------------------------
 
 
-class JobSubmit(_Frame, frozen=True):
+class JobSubmit(Frame, frozen=True):
     """Submit a job. Submitting the same id and contents again is the same job.
 
     `package_digest` is the digest of the manifest that `FILE_META` then offers.
@@ -223,7 +225,7 @@ class JobSubmit(_Frame, frozen=True):
     package_bytes: Count
 
 
-class JobAccepted(_Frame, frozen=True):
+class JobAccepted(Frame, frozen=True):
     """The worker took the job (or already had it); `state` is where it stands."""
 
     NAME: ClassVar[str] = "JOB_ACCEPTED"
@@ -233,7 +235,7 @@ class JobAccepted(_Frame, frozen=True):
     last_seq: Count = 0
 
 
-class JobRejected(_Frame, frozen=True):
+class JobRejected(Frame, frozen=True):
     """The worker did not take the job."""
 
     NAME: ClassVar[str] = "JOB_REJECTED"
@@ -242,7 +244,7 @@ class JobRejected(_Frame, frozen=True):
     error: ErrorInfo
 
 
-class JobAttach(_Frame, frozen=True):
+class JobAttach(Frame, frozen=True):
     """Send this job's events from number `since + 1` on, and go on sending."""
 
     NAME: ClassVar[str] = "JOB_ATTACH"
@@ -251,7 +253,7 @@ class JobAttach(_Frame, frozen=True):
     since: Count = 0
 
 
-class ZmqCtrl(_Frame, frozen=True):
+class ZmqCtrl(Frame, frozen=True):
     """Stop a training through sleap-nn's own controller and keep the model.
 
     With scope `step` the job goes on with its next step, as in SLEAP; with `job`
@@ -265,7 +267,7 @@ class ZmqCtrl(_Frame, frozen=True):
     scope: StopScope = "step"
 
 
-class JobCancel(_Frame, frozen=True):
+class JobCancel(Frame, frozen=True):
     """End the job now and discard it."""
 
     NAME: ClassVar[str] = "JOB_CANCEL"
@@ -273,7 +275,7 @@ class JobCancel(_Frame, frozen=True):
     job_id: JobId
 
 
-class JobFetch(_Frame, frozen=True):
+class JobFetch(Frame, frozen=True):
     """Offer files of a job; the worker answers with `FILE_META`.
 
     The results are there when the job has ended; the images are those that the
@@ -287,7 +289,7 @@ class JobFetch(_Frame, frozen=True):
     step: Count | None = None
 
 
-class JobList(_Frame, frozen=True):
+class JobList(Frame, frozen=True):
     """List the worker's jobs, the newest first, from the one after `after` on."""
 
     NAME: ClassVar[str] = "JOB_LIST"
@@ -295,7 +297,7 @@ class JobList(_Frame, frozen=True):
     after: JobId | None = None
 
 
-class JobListed(_Frame, frozen=True):
+class JobListed(Frame, frozen=True):
     """A page of the worker's jobs; `more` says that older ones follow."""
 
     NAME: ClassVar[str] = "JOB_LISTED"
@@ -304,7 +306,7 @@ class JobListed(_Frame, frozen=True):
     more: bool = False
 
 
-class JobDescribe(_Frame, frozen=True):
+class JobDescribe(Frame, frozen=True):
     """Tell what a job is, so that a client that did not submit it can follow it."""
 
     NAME: ClassVar[str] = "JOB_DESCRIBE"
@@ -312,7 +314,7 @@ class JobDescribe(_Frame, frozen=True):
     job_id: JobId
 
 
-class JobDescribed(_Frame, frozen=True):
+class JobDescribed(Frame, frozen=True):
     """What a job is and where it stands."""
 
     NAME: ClassVar[str] = "JOB_DESCRIBED"
@@ -321,7 +323,7 @@ class JobDescribed(_Frame, frozen=True):
     spec: JobSpec
 
 
-class Acknowledged(_Frame, frozen=True):
+class Acknowledged(Frame, frozen=True):
     """The command was carried out; `last_seq` is the job's newest event number."""
 
     NAME: ClassVar[str] = "ACK"
@@ -329,7 +331,7 @@ class Acknowledged(_Frame, frozen=True):
     last_seq: Count = 0
 
 
-class CommandFailed(_Frame, frozen=True):
+class CommandFailed(Frame, frozen=True):
     """The command was not carried out."""
 
     NAME: ClassVar[str] = "NACK"
@@ -340,7 +342,7 @@ class CommandFailed(_Frame, frozen=True):
 # -- files -------------------------------------------------------------------------
 
 
-class FileMeta(_Frame, frozen=True):
+class FileMeta(Frame, frozen=True):
     """Offer files: a manifest of this size and digest, to be asked for.
 
     `stream` marks this transfer's fragments on the transfer channel.
@@ -357,7 +359,7 @@ class FileMeta(_Frame, frozen=True):
     file_count: Count
 
 
-class FileNeed(_Frame, frozen=True):
+class FileNeed(Frame, frozen=True):
     """Ask for the manifest, or for chunks by inclusive ranges of their numbers.
 
     What is asked for and not yet received is the receiver's credit: the sender
@@ -367,13 +369,11 @@ class FileNeed(_Frame, frozen=True):
     NAME: ClassVar[str] = "FILE_NEED"
     transfer_id: TransferId
     manifest: bool = False
-    chunks: Annotated[
-        list[tuple[Stream, Stream]], Meta(max_length=MAX_NEED_RANGES)
-    ] = []
+    chunks: Ranges = field(default_factory=list)
     reused_bytes: Count | UnsetType = UNSET
 
 
-class FileDone(_Frame, frozen=True):
+class FileDone(Frame, frozen=True):
     """The transfer has ended: from the receiver, all is verified and in place.
 
     With an `error`, from either side, it ended without that.
@@ -387,7 +387,7 @@ class FileDone(_Frame, frozen=True):
 # -- shared storage ----------------------------------------------------------------
 
 
-class SharedJobId(_Frame, frozen=True):
+class SharedJobId(Frame, frozen=True):
     """Ask to move this job's files through a folder that both sides mount.
 
     `probe` names the file below `probes/` in which the client wrote a random nonce.
@@ -399,7 +399,7 @@ class SharedJobId(_Frame, frozen=True):
     probe: Hex32
 
 
-class SharedInputPath(_Frame, frozen=True):
+class SharedInputPath(Frame, frozen=True):
     """Name the folder, relative to the root, that the package will lie in."""
 
     NAME: ClassVar[str] = "SHARED_INPUT_PATH"
@@ -408,7 +408,7 @@ class SharedInputPath(_Frame, frozen=True):
     path: Path
 
 
-class SharedOutputPath(_Frame, frozen=True):
+class SharedOutputPath(Frame, frozen=True):
     """Name the folder, relative to the root, that the results are to lie in.
 
     Once it is validated they are copied there, which `JOB_COMPLETE` tells.
@@ -420,7 +420,7 @@ class SharedOutputPath(_Frame, frozen=True):
     path: Path
 
 
-class PathValidated(_Frame, frozen=True):
+class PathValidated(Frame, frozen=True):
     """The worker can use what was named; `proof` answers a probe."""
 
     NAME: ClassVar[str] = "PATH_VALIDATED"
@@ -429,7 +429,7 @@ class PathValidated(_Frame, frozen=True):
     proof: Hex32 | None = None
 
 
-class PathError(_Frame, frozen=True):
+class PathError(Frame, frozen=True):
     """The worker cannot use it; the files go over the link."""
 
     NAME: ClassVar[str] = "PATH_ERROR"
@@ -438,7 +438,7 @@ class PathError(_Frame, frozen=True):
     error: ErrorInfo
 
 
-class SharedStorageJob(_Frame, frozen=True):
+class SharedStorageJob(Frame, frozen=True):
     """The package lies in its folder; take stock there when it is offered."""
 
     NAME: ClassVar[str] = "SHARED_STORAGE_JOB"
@@ -446,7 +446,7 @@ class SharedStorageJob(_Frame, frozen=True):
     job_id: JobId
 
 
-class SharedJobComplete(_Frame, frozen=True):
+class SharedJobComplete(Frame, frozen=True):
     """The results lie in the folder that `SHARED_OUTPUT_PATH` named."""
 
     NAME: ClassVar[str] = "JOB_COMPLETE"
@@ -458,7 +458,7 @@ class SharedJobComplete(_Frame, frozen=True):
 # -- numbered events of a job ----------------------------------------------------
 
 
-class NumberedEvent(_Frame, frozen=True):
+class NumberedEvent(Frame, frozen=True):
     """What happened to a job, in order. `at` is the worker's clock (Unix seconds)."""
 
     job_id: JobId
@@ -496,7 +496,9 @@ class ProgressReport(NumberedEvent, frozen=True):
     ]
     epoch: Count | None = None
     batch: Count | None = None
-    losses: Annotated[dict[Name, float], Meta(max_length=MAX_LOSSES_PER_EVENT)] = {}
+    losses: Annotated[dict[Name, float], Meta(max_length=MAX_LOSSES_PER_EVENT)] = field(
+        default_factory=dict
+    )
     done: Count | None = None
     total: Count | None = None
     rate: float | None = None
@@ -540,6 +542,10 @@ CONTROL_TYPES = (
     PathError,
     SharedStorageJob,
     SharedJobComplete,
+    MountList,
+    MountListing,
+    MountResolve,
+    MountResolved,
     JobEvent,
     ProgressReport,
     TrainLog,
@@ -572,6 +578,10 @@ ControlMessage = (
     | PathError
     | SharedStorageJob
     | SharedJobComplete
+    | MountList
+    | MountListing
+    | MountResolve
+    | MountResolved
     | JobEvent
     | ProgressReport
     | TrainLog

@@ -8,7 +8,7 @@ acknowledged it. Used by the companion.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -80,8 +80,13 @@ class JobCourse:
 
     # -- the way of a job --------------------------------------------------------------
 
-    async def submit(self, source: FileSource, on_progress: Progress) -> None:
+    async def submit(
+        self, source: FileSource, on_progress: Progress, home: Path | None = None
+    ) -> None:
         """Submit the job and send its package.
+
+        The worker is asked for files that the user has in `home`; None for a package
+        that was made just now, which no worker can have.
 
         Until the worker has taken the job a failure is raised at once, since the user
         stands before it; later ones are retried.
@@ -93,7 +98,7 @@ class JobCourse:
         state = await job.submit(source)
         await job.attach(self._take)
         if state in _STAGING:
-            await self._persist(lambda job: self._send(job, source, on_progress))
+            await self._persist(lambda job: self._send(job, source, on_progress, home))
 
     async def follow(self) -> None:
         """Follow the job until it has ended.
@@ -104,9 +109,13 @@ class JobCourse:
         await self._persist(lambda job: job.wait_until(lambda m: m.has_ended))
 
     async def bring_home(
-        self, output: Path, on_progress: Progress, predictions_folder: str = ""
+        self,
+        output: Path,
+        on_progress: Progress,
+        predictions_folder: str = "",
+        video_names: Mapping[str, str] | None = None,
     ) -> ImportedResults:
-        """Fetch the results of an ended job into `output`.
+        """Fetch the results of an ended job into `output`, as `RemoteJob.fetch`.
 
         Raises:
             RtcError: they are not safe, not complete, or cannot be written.
@@ -114,7 +123,10 @@ class JobCourse:
 
         async def fetch(job: RemoteJob) -> ImportedResults:
             imported, _ = await job.fetch(
-                output, on_progress, predictions_folder=predictions_folder
+                output,
+                on_progress,
+                predictions_folder=predictions_folder,
+                video_names=video_names,
             )
             return imported
 
@@ -135,10 +147,16 @@ class JobCourse:
     # -- keeping on --------------------------------------------------------------------
 
     async def _send(
-        self, job: RemoteJob, source: FileSource, on_progress: Progress
+        self,
+        job: RemoteJob,
+        source: FileSource,
+        on_progress: Progress,
+        home: Path | None,
     ) -> None:
         try:
             if self.mirror.state in _STAGING:
+                if home is not None:
+                    await job.find_on_mounts(source, home)
                 await job.send_package(source, on_progress)
         except RtcError:
             # A job that was refused or cancelled meanwhile says it better.

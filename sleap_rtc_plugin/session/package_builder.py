@@ -8,12 +8,13 @@ Called by the companion, in a thread.
 import contextlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Final, Literal
 
+import msgspec
 import yaml
 
 from sleap_rtc_plugin.protocol.errors import (
@@ -48,6 +49,7 @@ from sleap_rtc_plugin.session.project_labels import (
     SPARE_DISK_BYTES,
     Frame,
     Project,
+    VideoFile,
     open_project,
 )
 from sleap_rtc_plugin.session.run_plan import (
@@ -65,15 +67,26 @@ from sleap_rtc_plugin.session.run_plan import (
 )
 from sleap_rtc_plugin.session.run_request import ModelToTrain, RunRequest, TrainedModel
 
-__all__ = ["MAX_EMBEDDED_BYTES", "BuildPhase", "OnProgress", "build_package"]
+__all__ = [
+    "MAX_EMBEDDED_BYTES",
+    "BuildPhase",
+    "FindVideos",
+    "OnProgress",
+    "build_package",
+    "video_names",
+]
 
 BuildPhase = Literal["loading", "embedding"]
 OnProgress = Callable[[BuildPhase, int, int], None]
 """Told the phase, and how many of how many frames are done; may raise to give up."""
+FindVideos = Callable[[Sequence[VideoFile], int], Mapping[int, str]]
+"""Given video files and how many videos the run uses; returns paths on the worker."""
 
 # sleap-io holds all images of a file in memory before it writes the first.
 MAX_EMBEDDED_BYTES: Final = 8 * GIB
 
+# Stays here: of a folder, only what the job needs is sent.
+_VIDEOS_FILE: Final = "worker-videos.json"
 _BROUGHT_FOLDER: Final = "trained"
 _CHECKPOINT: Final = "best.ckpt"
 _CONFIG: Final = "training_config.yaml"
@@ -119,7 +132,12 @@ class _Plan:
 
 
 def build_package(
-    run: RunRequest, folder: Path, *, now: str, on_progress: OnProgress
+    run: RunRequest,
+    folder: Path,
+    *,
+    now: str,
+    on_progress: OnProgress,
+    find_videos: FindVideos = lambda files, used: {},
 ) -> Path:
     """Build a run's package, whole or not at all.
 
@@ -128,6 +146,7 @@ def build_package(
         folder: the package to be; where it exists already, nothing is built.
         now: the time as SLEAP writes it into names, such as `261122_074257`.
         on_progress: told how far it is; what it raises ends the building.
+        find_videos: says which videos the worker has; their images are not embedded.
 
     Returns:
         `folder`.
@@ -150,10 +169,29 @@ def build_package(
     on_progress("loading", 0, 0)
     project = open_project(Path(run.project.path))
     plan = _plan(run, project, inference, now)
+    frames = {frame for labels in plan.labels for frame in labels.images}
+    files = project.video_files(frames)
+    at_worker = find_videos(files, len({index for index, _ in frames}))
+    names = {
+        at_worker[file.index]: file.name for file in files if file.index in at_worker
+    }
     with _new_folder(folder) as building:
-        _write(plan, project, building, run.send_wandb_key, on_progress)
+        (building / _VIDEOS_FILE).write_bytes(msgspec.json.encode(names))
+        _write(plan, project, building, run.send_wandb_key, at_worker, on_progress)
         building.rename(folder)
     return folder
+
+
+def video_names(folder: Path) -> dict[str, str]:
+    """Return the project's names of videos by the worker's, of a package built here.
+
+    Empty for a package of another kind, and for one whose images are all in it.
+    """
+    try:
+        data = (folder / _VIDEOS_FILE).read_bytes()
+        return msgspec.json.decode(data, type=dict[str, str])
+    except (OSError, msgspec.MsgspecError):
+        return {}
 
 
 @contextlib.contextmanager
@@ -340,10 +378,13 @@ def _write(
     project: Project,
     building: Path,
     send_wandb_key: bool,
+    at_worker: Mapping[int, str],
     on_progress: OnProgress,
 ) -> None:
-    size = sum(project.image_bytes(labels.images) for labels in plan.labels)
-    total = sum(len(labels.images) for labels in plan.labels)
+    size = sum(project.image_bytes(labels.images, at_worker) for labels in plan.labels)
+    total = sum(
+        index not in at_worker for labels in plan.labels for index, _ in labels.images
+    )
     if size > MAX_EMBEDDED_BYTES:
         raise PackageTooLarge(
             path=project.path.name,
@@ -372,6 +413,11 @@ def _write(
                 labels.frames,
                 building / labels.name,
                 suggested=labels.suggested,
+                at_worker={
+                    index: path
+                    for index, path in at_worker.items()
+                    if index in {video for video, _ in labels.images}
+                },
                 on_frame=on_frame,
             )
     project.check_unchanged()

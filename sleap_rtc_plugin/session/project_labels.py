@@ -8,17 +8,24 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
 from sleap_rtc_plugin.protocol.errors import LabelsUnreadable, SourceChanged
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.limits import MIB
+from sleap_rtc_plugin.protocol.mounts import (
+    VIDEO_HEAD_BYTES,
+    VIDEO_SUFFIXES,
+    is_video_container,
+)
 from sleap_rtc_plugin.session.run_plan import Selection
+from sleap_rtc_plugin.session.video_names import rename_videos
 
-__all__ = ["SPARE_DISK_BYTES", "Frame", "Project", "open_project"]
+__all__ = ["SPARE_DISK_BYTES", "Frame", "Project", "VideoFile", "open_project"]
 
 Frame = tuple[int, int]
 """The index of a video in its project, and of a frame in that video."""
@@ -28,6 +35,21 @@ SPARE_DISK_BYTES: Final = 64 * MIB
 
 _REASON_CHARS: Final = 300
 _SAMPLES_PER_VIDEO: Final = 3
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A video of a project that is one file.
+
+    Attributes:
+        index: its place in the project.
+        name: how labels name it.
+        path: where it is, absolute.
+    """
+
+    index: int
+    name: str
+    path: Path
 
 
 class Project:
@@ -122,10 +144,32 @@ class Project:
                 return frozenset(video.backend.embedded_frame_inds)
             return range(len(video))
 
-    def image_bytes(self, frames: Iterable[Frame]) -> int:
+    def video_files(self, frames: Iterable[Frame]) -> list[VideoFile]:
+        """Return the videos of frames that are one file which holds its own images.
+
+        Others, such as sequences of images, are only ever embedded.
+        """
+        found = []
+        for index in sorted({index for index, _ in frames}):
+            video = self._labels.videos[index]
+            name = video.filename
+            if not isinstance(name, str) or video.is_cropped or _is_embedded(video):
+                continue
+            path = Path(name)
+            if path.suffix.lower() in VIDEO_SUFFIXES and _is_container(path):
+                found.append(VideoFile(index, path.as_posix(), path.absolute()))
+        return found
+
+    def image_bytes(
+        self, frames: Iterable[Frame], at_worker: Collection[int] = ()
+    ) -> int:
         """Estimate how large the images of frames will be, from a few of each video.
 
         Every image of a video takes the room of its largest.
+
+        Args:
+            frames: of any videos.
+            at_worker: videos whose images are not embedded; they only have to exist.
 
         Raises:
             LabelsUnreadable: a video cannot be opened, or lacks a frame.
@@ -140,6 +184,8 @@ class Project:
             with self._video_errors(index):
                 if absent is not None:
                     raise IndexError(f"it has no frame {absent + 1}")
+                if index in at_worker:
+                    continue
                 step = max(1, (len(numbers) - 1) // (_SAMPLES_PER_VIDEO - 1))
                 total += len(numbers) * max(
                     _png_bytes(self._labels.videos[index][number])
@@ -165,15 +211,20 @@ class Project:
         path: Path,
         *,
         suggested: Iterable[Frame] = (),
+        at_worker: Mapping[int, str] | None = None,
         on_frame: Callable[[], None],
     ) -> None:
         """Write labels that hold these frames, their images, and nothing else.
+
+        Where a video is at the worker, the labels name it there, and hold no video
+        without a frame: what is neither there nor embedded could not be opened.
 
         Args:
             frames: in any order; those without a label become frames without
                 instances, so that a worker finds them.
             path: the new `.pkg.slp`.
             suggested: frames that are to be suggestions instead, with their images.
+            at_worker: the paths on the worker of videos that are not embedded.
             on_frame: told of every image; what it raises goes through.
 
         Raises:
@@ -181,17 +232,21 @@ class Project:
             OSError: the disk failed; ENOSPC where it is full.
         """
         import sleap_io
+        from sleap_io.io.slp import write_labels
 
         wanted, proposed = sorted(frames), sorted(suggested)
         known = {self._place(frame): frame for frame in self._labels.labeled_frames}
         videos = self._labels.videos
+        at_worker = at_worker or {}
+        places = sorted({*wanted, *proposed})
+        used = {index for index, _ in places} if at_worker else range(len(videos))
         labels = sleap_io.Labels(
             labeled_frames=[
                 known.get(frame)
                 or sleap_io.LabeledFrame(video=videos[frame[0]], frame_idx=frame[1])
                 for frame in wanted
             ],
-            videos=list(videos),
+            videos=[videos[index] for index in sorted(used)],
             skeletons=list(self._labels.skeletons),
             tracks=list(self._labels.tracks),
             suggestions=[
@@ -201,21 +256,30 @@ class Project:
             provenance=dict(self._labels.provenance),
         )
         teller = _Teller(on_frame, path.parent)
-        images = sorted({*wanted, *proposed})
+        images = [place for place in places if place[0] not in at_worker]
+        save = partial(sleap_io.save_file, labels, str(path))
+        if at_worker:
+            # The others would be made videos of this file, without a frame.
+            save = partial(write_labels, str(path), labels, embed_all_videos=False)
         try:
-            sleap_io.save_file(
-                labels,
-                str(path),
+            save(
                 embed=[(videos[index], number) for index, number in images],
                 verbose=False,
                 progress_callback=teller,
             )
+            if at_worker:
+                names = {index: Path(videos[index].filename) for index in at_worker}
+                rename_videos(
+                    path, {names[i].as_posix(): at_worker[i] for i in at_worker}
+                )
         except Exception as error:
             if error is teller.failure:
                 raise
             if _is_full(error):
                 raise OSError(errno.ENOSPC, "No space left on device") from error
             reason = clean_text(str(error), _REASON_CHARS) or type(error).__name__
+            if not images:
+                raise self.fault(f"its labels cannot be written: {reason}") from error
             index, number = images[min(teller.count, len(images) - 1)]
             name = _video_name(videos[index].filename)
             raise self.fault(
@@ -298,6 +362,15 @@ def _has_changed(path: Path, entry: os.stat_result) -> bool:
     except OSError:
         return True
     return (now.st_mtime_ns, now.st_size) != (entry.st_mtime_ns, entry.st_size)
+
+
+def _is_container(path: Path) -> bool:
+    """Tell whether a file is a video by what it begins with."""
+    try:
+        with path.open("rb") as file:
+            return is_video_container(file.read(VIDEO_HEAD_BYTES))
+    except OSError:
+        return False
 
 
 def _is_embedded(video: Any) -> bool:

@@ -6,7 +6,7 @@ job by its id, and each side keeps what it has. Used by `session.submission`.
 
 import asyncio
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -49,6 +49,7 @@ from sleap_rtc_plugin.session.shared_files import (
     shared_package,
     shared_results,
 )
+from sleap_rtc_plugin.session.worker_files import FoundFiles, find_package_files
 from sleap_rtc_plugin.session.worker_link import WorkerLink
 from sleap_rtc_plugin.transport.effects import in_thread
 from sleap_rtc_plugin.transport.file_source import FileSource
@@ -145,6 +146,20 @@ class RemoteJob:
         except ValueError:
             raise RemoteProtocolError(detail="a job in no known state") from None
 
+    async def find_on_mounts(self, source: FileSource, home: Path) -> FoundFiles:
+        """Let the worker take what it can of the package from its mounts.
+
+        Called right before `send_package`. What does not work is only not used.
+
+        Args:
+            source: the package.
+            home: the folder in which the user has its files.
+
+        Raises:
+            RtcError: the link was lost.
+        """
+        return await find_package_files(self._link, self.job_id, source, home)
+
     async def send_package(
         self, source: FileSource, on_progress: Progress
     ) -> TransferTotals:
@@ -215,7 +230,12 @@ class RemoteJob:
         await self._link.ask(command)
 
     async def fetch(
-        self, output: Path, on_progress: Progress, *, predictions_folder: str = ""
+        self,
+        output: Path,
+        on_progress: Progress,
+        *,
+        predictions_folder: str = "",
+        video_names: Mapping[str, str] | None = None,
     ) -> tuple[ImportedResults, TransferTotals]:
         """Bring the results home, verified, under their final names.
 
@@ -223,6 +243,7 @@ class RemoteJob:
             output: where `models` and the predictions go.
             on_progress: told how the transfer goes.
             predictions_folder: the folder below `output` for the predictions.
+            video_names: the user's names of videos by the worker's.
 
         Raises:
             RtcError: they did not arrive or are not acceptable.
@@ -233,12 +254,12 @@ class RemoteJob:
             result_store(self._link.room_id) as store,
             shared_results(self._link, self.job_id) as shared,
         ):
-            area = StagingArea(incoming, store=store, shared=shared)
+            area = StagingArea(incoming, store=store, sources=shared)
             async with self._link.offered_files(command) as meta:
                 totals = await self._link.receive(
                     meta,
                     area,
-                    lambda totals: on_progress(moved_too(totals, area.shared_bytes)),
+                    lambda totals: on_progress(moved_too(totals, area.taken_bytes)),
                 )
             try:
                 imported = await in_thread(
@@ -247,6 +268,7 @@ class RemoteJob:
                     area.files,
                     output,
                     predictions_folder=predictions_folder,
+                    video_names=video_names,
                 )
             except (UnsafeCheckpoint, UnsafeMember):
                 # What is refused is not left lying in hidden folders either.
@@ -254,7 +276,7 @@ class RemoteJob:
                 await in_thread(None, _remove_incoming, incoming)
                 raise
         await in_thread(None, _remove_incoming, incoming)
-        return imported, moved_too(totals, area.shared_bytes)
+        return imported, moved_too(totals, area.taken_bytes)
 
     # -- events --------------------------------------------------------------------
 

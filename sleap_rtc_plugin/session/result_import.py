@@ -13,7 +13,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -23,6 +23,7 @@ from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.paths import check_paths
 from sleap_rtc_plugin.session.checkpoint_scan import scan_result
 from sleap_rtc_plugin.session.package_archive import disk_errors, list_folder
+from sleap_rtc_plugin.session.video_names import rename_videos_in_results
 
 __all__ = [
     "PREDICTIONS_FOLDER",
@@ -89,7 +90,11 @@ def plan_import(paths: Sequence[str]) -> ImportPlan:
 
 
 def import_results(
-    received: Path, output: Path, *, predictions_folder: str = ""
+    received: Path,
+    output: Path,
+    *,
+    predictions_folder: str = "",
+    video_names: Mapping[str, str] | None = None,
 ) -> ImportedResults:
     """Move verified results from `received` into `output`.
 
@@ -103,6 +108,7 @@ def import_results(
         output: made if it is missing.
         predictions_folder: the folder below `output` for everything but models, made
             if it is needed and missing; `output` itself by default.
+        video_names: the user's names of videos by those that the worker knows them by.
 
     Raises:
         UnsafeMember: a path is not safe; nothing was moved.
@@ -114,6 +120,7 @@ def import_results(
     plan = plan_import([member.path for member in members])
     for member in members:
         scan_result(received.joinpath(*member.path.split("/")), member.path)
+    rename_videos_in_results(received, video_names or {})
     with disk_errors(output, sum(member.size for member in members)):
         (output / MODELS_FOLDER).mkdir(parents=True, exist_ok=True)
         file_mode, folder_mode = _usual_modes(output)

@@ -45,6 +45,8 @@ class RunRecord(Struct, frozen=True, kw_only=True):
         merge: how its predictions are to be merged.
         models: folders, once they are at home.
         predictions: files, once they are at home.
+        video_names: the project's names of videos by the worker's, of those that the
+            worker has itself; the results name the worker's.
     """
 
     job_id: str
@@ -59,6 +61,7 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     merge: MergeChoice | None = None
     models: list[str] = []
     predictions: list[str] = []
+    video_names: dict[str, str] = {}
 
 
 class RunRecords:

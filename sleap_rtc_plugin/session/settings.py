@@ -72,6 +72,8 @@ class Settings(Struct, kw_only=True, dict=True):
         remember: whether the next room is to be remembered.
         shared_storage_root: where this machine mounts a folder that workers mount as
             well; files may go through it. Set in the file, or by the environment.
+        use_worker_videos: whether a worker uses its own copies of a project's videos,
+            where it has mounted them, instead of being sent their images.
         rooms: those remembered, changed by `change_rooms` only.
     """
 
@@ -81,6 +83,7 @@ class Settings(Struct, kw_only=True, dict=True):
     last_worker: Id = ""
     remember: bool = True
     shared_storage_root: FolderPath = ""
+    use_worker_videos: bool = True
     rooms: list[RememberedRoom] = []
 
     def __post_init__(self) -> None:

@@ -116,18 +116,18 @@ async def shared_package(
 @contextlib.asynccontextmanager
 async def shared_results(
     link: WorkerLink, job_id: str
-) -> AsyncIterator[SharedFolder | None]:
-    """Have a worker lay a job's results down; yield where, or None.
+) -> AsyncIterator[list[SharedFolder]]:
+    """Have a worker lay a job's results down; yield where, if it did.
 
     Raises:
         RtcError: the link ended.
     """
     storage = link.shared_storage
+    folders: list[SharedFolder] = []
     if storage is None:
-        yield None
+        yield folders
         return
     async with _tidied(storage, job_id):
-        folder = None
         path = output_path(job_id)
         try:
             await _prove(link, storage, job_id)
@@ -135,10 +135,10 @@ async def shared_results(
             await link.laid_results(
                 SharedOutputPath(command_id=new_command_id(), job_id=job_id, path=path)
             )
-            folder = storage.folder(path)
+            folders.append(storage.folder(path))
         except _UNUSED as error:
             logger.warning("%s", error)
-        yield folder
+        yield folders
 
 
 async def _lay_package(

@@ -47,6 +47,7 @@ from sleap_rtc_plugin.session.report import Report, Stopwatch
 from sleap_rtc_plugin.session.result_import import ImportedResults
 from sleap_rtc_plugin.session.training_package import TrainingPackage, open_package
 from sleap_rtc_plugin.session.unpacked_packages import UnpackedPackages
+from sleap_rtc_plugin.session.worker_files import FoundFiles
 from sleap_rtc_plugin.session.worker_info import WorkerInfo
 from sleap_rtc_plugin.session.worker_link import WorkerLink
 from sleap_rtc_plugin.transport.effects import in_thread
@@ -104,6 +105,9 @@ class Observer(Protocol):
     def transferring(self, purpose: str, totals: TransferTotals) -> None:
         """Bytes are moving: the `package` to the worker, or the `results` home."""
 
+    def found_on_mounts(self, worker: str, found: FoundFiles) -> None:
+        """The worker was asked which of the package's files it has already."""
+
     def event(self, event: StepEvent, mirror: JobMirror) -> None:
         """Something happened to the job."""
 
@@ -134,6 +138,7 @@ class Submission:
         self._watch = Stopwatch(report.seconds)
         self._key = ""
         self._workdir = Path()
+        self._home = Path()
         self._worker_id = ""
 
     async def run(self) -> None:
@@ -176,6 +181,7 @@ class Submission:
             package.spec, owner=owner_name(), allow_wandb=self._plan.keep_wandb_key
         )
         source = scan_package(package, self._observer.reading, is_anew=is_anew)
+        self._home = package.home
         return dataclasses.replace(package, spec=spec), source
 
     def _offered(self, package: TrainingPackage, source: FileSource) -> None:
@@ -264,6 +270,8 @@ class Submission:
         try:
             if is_anew:
                 await job.submit(source)
+            found = await job.find_on_mounts(source, self._home)
+            self._observer.found_on_mounts(job.link.worker_name, found)
             on_progress(await job.send_package(source, on_progress))
         except RtcError:
             # A job that was refused or cancelled meanwhile says it better.

@@ -76,6 +76,12 @@ class TrainingPackage:
     labels: str
     archive: Archive | None = None
 
+    @property
+    def home(self) -> Path:
+        """The folder of the person's own that holds the members, or their zip."""
+        source = self.source.absolute()
+        return source if source.is_dir() else source.parent
+
 
 def open_package(
     path: Path,
@@ -327,11 +333,12 @@ def _with_edits(
 # -- labels ----------------------------------------------------------------------------
 
 
-def check_labels(path: Path) -> None:
+def check_labels(path: Path, *, needs_images: bool = True) -> None:
     """Check that labels load and bring their images with them.
 
     Args:
         path: the `.slp` file.
+        needs_images: whether images have to be in it; the worker may have them.
 
     Raises:
         LabelsUnreadable: they do not load, or their images are elsewhere.
@@ -347,6 +354,8 @@ def check_labels(path: Path) -> None:
         raise LabelsUnreadable(path=path.name, reason=reason) from error
     if is_empty:
         raise LabelsUnreadable(path=path.name, reason="they hold no labeled frame")
+    if not needs_images:
+        return
     metadata = [video.backend_metadata or {} for video in videos]
     if not any(known.get("has_embedded_images") for known in metadata):
         raise LabelsUnreadable(

@@ -22,6 +22,7 @@ from sleap_rtc_plugin.protocol.errors import (
 from sleap_rtc_plugin.protocol.features import (
     JOB_IMAGES,
     JOB_LIST,
+    MOUNTS,
     SHARED_STORAGE,
 )
 from sleap_rtc_plugin.protocol.limits import (
@@ -58,6 +59,12 @@ from sleap_rtc_plugin.protocol.messages import (
     TrainLog,
     ZmqCtrl,
 )
+from sleap_rtc_plugin.protocol.mount_messages import (
+    MountList,
+    MountListing,
+    MountResolve,
+    MountResolved,
+)
 from sleap_rtc_plugin.transport.link import Link, LinkClosed
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.staging_area import StagingArea
@@ -79,8 +86,18 @@ Command = (
     | JobList
     | JobDescribe
     | SharedCommand
+    | MountList
+    | MountResolve
 )
-Reply = JobAccepted | Acknowledged | JobListed | JobDescribed | PathValidated
+Reply = (
+    JobAccepted
+    | Acknowledged
+    | JobListed
+    | JobDescribed
+    | PathValidated
+    | MountListing
+    | MountResolved
+)
 T = TypeVar("T")
 
 
@@ -227,6 +244,8 @@ class WorkerLink:
                 | JobListed()
                 | JobDescribed()
                 | PathValidated()
+                | MountListing()
+                | MountResolved()
             ):
                 self._settle(message.command_id, message)
             case JobRejected() | CommandFailed():
@@ -301,6 +320,8 @@ class WorkerLink:
             case SharedJobId():
                 # The first of these frames; the others follow its answer.
                 feature, activity = SHARED_STORAGE, "using shared storage"
+            case MountList() | MountResolve():
+                feature, activity = MOUNTS, "looking into its mounts"
             case _:
                 return
         if feature not in self.link.features:

@@ -2,7 +2,8 @@
 
 Where the system can, each folder on the way is opened from the one above, so nobody
 can put a link in between; elsewhere the resolved path has to lie below the root. The
-root itself may be a link. Blocking calls, made by `shared_storage`; paths were checked.
+root itself may be a link. Blocking calls, made by `shared_storage` and by the worker's
+mounts; paths were checked.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from typing import Final
 __all__ = [
     "check_folder_below",
     "check_inside",
+    "folder_below",
     "make_folders_below",
     "open_below",
     "remove_below",
@@ -109,6 +111,17 @@ def check_folder_below(root: Path, path: str) -> None:
     with _parent(root, f"{path}/."):
         if not (_CAN_WALK or (root / path).is_dir()):
             raise NotADirectoryError(errno.ENOTDIR, "it is not a folder")
+
+
+@contextlib.contextmanager
+def folder_below(root: Path, path: str) -> Iterator[int | str]:
+    """Yield what `os.scandir` takes for a folder; the empty path is the root.
+
+    Raises:
+        OSError: there is none, or a link is in the way.
+    """
+    with _parent(root, f"{path}/." if path else ".") as (name, folder):
+        yield name if folder is None else folder
 
 
 def rename_below(root: Path, path: str, target: str) -> None:

@@ -28,7 +28,6 @@ from sleap_rtc_plugin.protocol.limits import (
     PROBE_BYTES,
     SHARED_LEFT_OVER_AFTER_S,
 )
-from sleap_rtc_plugin.protocol.manifest import ChunkInfo, FileEntry
 from sleap_rtc_plugin.protocol.shared_storage import (
     JOBS_FOLDER,
     PROBES_FOLDER,
@@ -37,6 +36,7 @@ from sleap_rtc_plugin.protocol.shared_storage import (
     probe_path,
     prove,
 )
+from sleap_rtc_plugin.transport.chunk_reader import ChunkReader, ReadChunk
 from sleap_rtc_plugin.transport.contained_files import (
     check_folder_below,
     check_inside,
@@ -54,7 +54,6 @@ __all__ = [
     "CopyStopped",
     "Laid",
     "Probe",
-    "ReadChunk",
     "SharedFolder",
     "SharedStorage",
     "lay_in_thread",
@@ -72,7 +71,6 @@ _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _FULL: Final = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 Laid = Callable[[int], None]
-ReadChunk = Callable[[FileEntry, ChunkInfo], bytes | None]
 
 
 class CopyStopped(Exception):
@@ -269,7 +267,11 @@ class SharedStorage:
                 logger.warning("%s", self.unusable(_words(error)))
                 yield lambda entry, chunk: None
                 return
-            yield _Reader(self, caller, self._root, path).read
+
+            def open_file(name: str) -> int:
+                return open_below(self._root, f"{path}/{name}", os.O_RDONLY)
+
+            yield ChunkReader(caller, open_file, self.place).read
 
     def remove(self, path: str) -> None:
         """Remove what lies at a path, as far as it can be done."""
@@ -374,58 +376,6 @@ async def lay_in_thread(
         is_cancelled.set()
         await asyncio.gather(work, return_exceptions=True)
         raise
-
-
-class _Reader:
-    """Reads chunk after chunk; what cannot be read is None, and is not tried again."""
-
-    def __init__(
-        self, storage: SharedStorage, caller: MountCaller, root: Path, path: str
-    ) -> None:
-        self._storage = storage
-        self._caller = caller
-        self._root = root
-        self._path = path
-        self._name = ""
-        self._file: int | None = None
-        self._is_gone = False
-
-    def read(self, entry: FileEntry, chunk: ChunkInfo) -> bytes | None:
-        """Return the bytes that should be the chunk's."""
-        if self._is_gone:
-            return None
-        try:
-            if entry.path != self._name:
-                self._open(entry.path)
-            if self._file is None:
-                return None
-            return self._caller.call(
-                _read_at, self._file, chunk.size_bytes, chunk.offset
-            )
-        except OSError as error:
-            self._is_gone = True
-            logger.warning("%s", self._storage.unusable(_words(error)))
-            return None
-
-    def _open(self, name: str) -> None:
-        if self._file is not None:
-            file, self._file = self._file, None
-            self._caller.close(file)
-        self._name = name
-        try:
-            self._file = self._caller.open(
-                open_below, self._root, f"{self._path}/{name}", os.O_RDONLY
-            )
-        except TimeoutError:
-            raise
-        except OSError as error:
-            # One file that is missing, or is not ours to read, says nothing of others.
-            logger.info("%s on %s: %s", name, self._storage.place, error)
-
-
-def _read_at(file: int, size_bytes: int, offset: int) -> bytes:
-    os.lseek(file, offset, os.SEEK_SET)
-    return os.read(file, size_bytes)
 
 
 def _write_at(file: int, data: bytes, offset: int) -> None:

@@ -2,7 +2,7 @@
 
 A part is named by its file's digest and checked chunk by chunk when a transfer
 begins, so what survived a crash is reused and a torn write is not. What a chunk store,
-shared storage or an earlier version of the package has is copied then, and holes are
+another source or an earlier version of the package has is copied then, and holes are
 left out. Blocking calls, made in one thread at a time by the transfer pump.
 """
 
@@ -18,6 +18,7 @@ from typing import Final
 from sleap_rtc_plugin.protocol.errors import DiskFull
 from sleap_rtc_plugin.protocol.limits import FREE_SPACE_FACTOR, MIB
 from sleap_rtc_plugin.protocol.manifest import ChunkInfo, FileEntry, Manifest
+from sleap_rtc_plugin.transport.chunk_reader import ChunkSource, ReadChunk
 from sleap_rtc_plugin.transport.chunk_store import ChunkStore, Place
 from sleap_rtc_plugin.transport.earlier_parts import (
     EarlierParts,
@@ -26,7 +27,6 @@ from sleap_rtc_plugin.transport.earlier_parts import (
 )
 from sleap_rtc_plugin.transport.effects import storage_error
 from sleap_rtc_plugin.transport.file_source import digest_of
-from sleap_rtc_plugin.transport.shared_storage import ReadChunk, SharedFolder
 from sleap_rtc_plugin.transport.sparse_files import (
     clear,
     copy_data,
@@ -55,7 +55,7 @@ class StagingInterrupted(Exception):
 class StagingArea:
     """A private folder that one transfer fills; a later transfer may go on with it.
 
-    `shared_bytes` came from shared storage instead of over the link.
+    `taken_bytes` came from `sources` instead of over the link.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class StagingArea:
         root: Path,
         place: str | None = None,
         store: ChunkStore | None = None,
-        shared: SharedFolder | None = None,
+        sources: Sequence[ChunkSource] = (),
     ) -> None:
         """Use `root`, which no one else may write to; it is made when needed.
 
@@ -71,11 +71,11 @@ class StagingArea:
             root: the folder.
             place: what errors call it; a worker does not tell clients its paths.
             store: files of earlier packages, and where the arrived ones are kept.
-            shared: where the sender may have laid the files down.
+            sources: where else the files may be, the likeliest first.
         """
         self.root = root
-        self.shared = shared
-        self.shared_bytes = 0
+        self.sources = sources
+        self.taken_bytes = 0
         self._store = store
         self._place = place or str(root)
         self._parts = root / _PARTS
@@ -113,7 +113,7 @@ class StagingArea:
     def inventory(self, manifest: Manifest) -> tuple[frozenset[int], frozenset[int]]:
         """Find out what is here: verified chunks, and files already in place.
 
-        What the store or shared storage has is brought here first. Holes count as
+        What the store or another source has is brought here first. Holes count as
         here.
 
         Raises:
@@ -140,8 +140,8 @@ class StagingArea:
                 for index in missing:
                     if not self._reuse_whole(self._store, index, chunks):
                         self._reuse(self._store, index, chunks)
-            if self.shared is not None:
-                with self.shared.reading() as read:
+            for source in self.sources:
+                with source.reading() as read:
                     for index in missing:
                         self._take(read, index, chunks)
         except OSError as error:
@@ -378,7 +378,7 @@ class StagingArea:
                         present.add(chunk.number)
 
     def _take(self, read: ReadChunk, file: int, present: set[int]) -> None:
-        """Copy what shared storage has of a file into its part, each chunk checked."""
+        """Copy what a source has of a file into its part, each chunk checked."""
         manifest = self._known_manifest()
         for number in manifest.chunks_of(file):
             if number not in present:
@@ -388,7 +388,7 @@ class StagingArea:
                 if data is not None and digest_of(data) == chunk.digest:
                     self._write(chunk, data)
                     present.add(number)
-                    self.shared_bytes += len(data)
+                    self.taken_bytes += len(data)
 
     def _keep(self, store: ChunkStore, entries: Iterable[FileEntry]) -> None:
         now = time.time()

@@ -4,10 +4,12 @@ The real SLEAP window driven by object name, a real signaling server and worker,
 real sleap-nn training two models of the flies.
 """
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 from omegaconf import OmegaConf
 from support.programs import SUPPORT, Program, Programs
@@ -18,6 +20,7 @@ pytestmark = [
     pytest.mark.timeout(420),
 ]
 QUICK = "flies.topdown.quick.training_job.zip"
+VIDEO = "centered_pair_low_quality.mp4"
 HEADS = ("centroid", "centered_instance")
 SUGGESTED = [5, 126, 247, 368, 489, 610, 731, 852, 973, 1095]
 
@@ -25,7 +28,7 @@ SUGGESTED = [5, 126, 247, 368, 489, 610, 731, 852, 973, 1095]
 def flies(shared_data: Path, folder: Path, changes: dict[str, dict[str, Any]]) -> Path:
     """Lay out the flies, and beside them a short configuration for each model."""
     folder.mkdir()
-    for name in ("flies.slp", "centered_pair_low_quality.mp4"):
+    for name in ("flies.slp", VIDEO):
         shutil.copy(shared_data / name, folder)
     quick = folder.with_name("quick")
     shutil.unpack_archive(shared_data / QUICK, quick)
@@ -44,9 +47,9 @@ def saw(sleap: Program, what: str, timeout_s: float = 300) -> dict[str, Any]:
     return sleap.wait_event(saw=what, timeout_s=timeout_s)
 
 
-def train(programs: Programs, project: Path, **options: int) -> Program:
-    """Open the project in SLEAP and train it on a worker."""
-    worker = programs.worker("--name", "gpu-box").wait_ready()
+def train(programs: Programs, project: Path, *words: object, **options: int) -> Program:
+    """Open the project in SLEAP and train it on a worker, started with these words."""
+    worker = programs.worker("--name", "gpu-box", *words).wait_ready()
     return programs.start(
         SUPPORT / "sleap_scenarios.py",
         "train",
@@ -92,6 +95,31 @@ def test_a_training_and_an_inference_by_their_buttons(
         assert (project.parent / "models" / name / "best.ckpt").is_file()
         assert name.endswith(".n=24")
     assert_merged(sleap)
+
+
+@pytest.mark.slow
+def test_a_video_that_the_worker_has_adds_none_to_the_project(
+    programs: Programs, shared_data: Path, tmp_path: Path
+) -> None:
+    epochs = {
+        "centroid": {"trainer_config.max_epochs": 60},
+        "centered_instance": {"trainer_config.max_epochs": 2},
+    }
+    project = flies(shared_data, tmp_path / "flies", epochs)
+    lab = tmp_path / "data" / "lab" / "2026"
+    lab.mkdir(parents=True)
+    video = Path(shutil.copy(project.with_name(VIDEO), lab))
+    sleap = train(programs, project, "--mount", f"lab={lab.parent}")
+    assert set(saw(sleap, "models")["trained"]) == set(HEADS)
+    assert_merged(sleap)
+    packages = programs.folder / "worker-data" / "jobs"
+    sent = list(packages.glob("*/package/files/*.pkg.slp"))
+    assert len(sent) == 2
+    for labels in sent:
+        with h5py.File(labels) as file:
+            [row] = file["videos_json"][:]
+        assert json.loads(row)["backend"]["filename"] == str(video)
+        assert labels.stat().st_size < video.stat().st_size / 2
 
 
 @pytest.mark.slow

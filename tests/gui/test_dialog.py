@@ -125,6 +125,15 @@ def test_known_labs_can_be_forgotten(qtbot: QtBot) -> None:
     assert not world.is_seen("knownLabsCombo")
 
 
+def test_the_workers_own_videos_are_the_users_choice(world: World) -> None:
+    box = world.find(QAbstractButton, "workerVideosBox")
+    assert box.isChecked()
+    world.qtbot.mouseClick(box, Qt.MouseButton.LeftButton)
+    world.settle()
+    assert world.presenter.snapshot.uses_worker_videos is False
+    assert not box.isChecked()
+
+
 def test_remember_is_the_users_choice(world: World) -> None:
     world.qtbot.mouseClick(
         world.find(QAbstractButton, "rememberBox"), Qt.MouseButton.LeftButton

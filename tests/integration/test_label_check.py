@@ -211,3 +211,92 @@ async def test_labels_that_are_not_labels_are_refused(tmp_path: Path) -> None:
     path.write_bytes(b"noise")
     with pytest.raises(LabelsUnreadable):
         await check_configs({}, labels={"noise.slp": path})
+
+
+# -- videos on mounts --------------------------------------------------------------
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Path:
+    folder = tmp_path / "data" / "lab"
+    folder.mkdir(parents=True)
+    shutil.copy(SHARED_DATA / "small_robot.mp4", folder / "robot.mp4")
+    return folder
+
+
+def referring(labels: Path, folder: Path, *videos: dict[str, Any]) -> Path:
+    """Return labels whose first video lies in them, and the others elsewhere."""
+    path = copy(labels, folder)
+    set_videos(path, EMBEDDED, *videos)
+    return path
+
+
+async def verdict(path: Path, *mounts: Path) -> str:
+    """Return why labels are refused, or an empty text."""
+    try:
+        await check_configs({}, labels={"p": path}, mounts=mounts)
+    except LabelsUnreadable as error:
+        return error.reason
+    return ""
+
+
+@pytest.mark.needs_shared_data
+async def test_a_video_on_a_mount_passes(
+    labels: Path, lab: Path, tmp_path: Path
+) -> None:
+    (lab / "link.mp4").symlink_to(lab / "robot.mp4")
+    names = [str(lab / "robot.mp4"), str(lab / "link.mp4")]
+    path = referring(labels, tmp_path, *map(video_of, names))
+    assert await verdict(path, tmp_path / "nothing", lab) == ""
+    # Without the mount it is a video like any other.
+    assert "robot.mp4 lies outside the file" in await verdict(path)
+
+
+@pytest.mark.needs_shared_data
+async def test_what_is_not_a_video_on_the_mount_is_refused_by_name(
+    labels: Path, lab: Path, tmp_path: Path
+) -> None:
+    outside = lab.parent / "secret.mp4"
+    shutil.copy(lab / "robot.mp4", outside)
+    (lab / "out.mp4").symlink_to(outside)
+    (lab / "loop.mp4").symlink_to("loop.mp4")
+    (lab / "list.mp4").write_text(f"#EXTM3U\n{outside}\n")
+    (lab / "concat.mp4").write_text(f"ffconcat version 1.0\nfile {outside}\n")
+    (lab / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(100))
+    (lab / "data.h5").write_bytes((lab / "robot.mp4").read_bytes())
+    (lab / "folder.mp4").mkdir()
+    refused = {
+        str(outside): "secret.mp4 lies outside",
+        str(lab / "out.mp4"): "out.mp4 lies outside",
+        str(lab / "loop.mp4"): "loop.mp4",
+        f"{lab}/../secret.mp4": "secret.mp4 lies outside",
+        "robot.mp4": "robot.mp4 lies outside",
+        "../lab/robot.mp4": "robot.mp4 lies outside",
+        f"file://{lab}/robot.mp4": "robot.mp4 lies outside",
+        f"concat:{lab}/robot.mp4": "robot.mp4 lies outside",
+        "http://127.0.0.1:9/robot.mp4": "robot.mp4 lies outside",
+        str(lab / "gone.mp4"): "gone.mp4 is not on the worker's mount any more",
+        str(lab / "folder.mp4"): "folder.mp4 is not on the worker's mount any more",
+        str(lab): "lab is not on the worker's mount any more",
+        str(lab / "list.mp4"): "list.mp4 is of a kind that has to be sent",
+        str(lab / "concat.mp4"): "concat.mp4 is of a kind that has to be sent",
+        str(lab / "data.h5"): "data.h5 is of a kind that has to be sent",
+        str(lab / "broken.mp4"): "broken.mp4 cannot be opened on the worker",
+    }
+    reasons = {}
+    for number, name in enumerate(refused):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        reasons[name] = await verdict(referring(labels, folder, video_of(name)), lab)
+    for name, words in refused.items():
+        assert words in reasons[name], name
+
+
+@pytest.mark.needs_shared_data
+async def test_images_on_a_mount_are_refused(
+    labels: Path, lab: Path, tmp_path: Path
+) -> None:
+    shutil.copy(labels.with_name("image.png"), lab / "0.png")
+    image = str(lab / "0.png")
+    path = referring(labels, tmp_path, video_of(image, filenames=[image]))
+    assert "0.png lies outside the file" in await verdict(path, lab)

@@ -133,6 +133,7 @@ class ScriptedChoices:
     last_room_id: str = ""
     last_worker: str = ""
     remember: bool = True
+    use_worker_videos: bool = True
     saves: int = 0
 
     def save(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sleap_rtc_plugin.transport import shared_storage
+from sleap_rtc_plugin.transport import chunk_reader, shared_storage
 
 
 def two_mounts(folder: Path) -> tuple[Path, Path]:
@@ -41,8 +41,11 @@ class Hang:
     def begin_reading(self, after_calls: int = 0) -> None:
         """Let reading and writing of open files hang, after some calls."""
         left = iter(range(after_calls))
-        for name in ("_read_at", "_write_at"):
-            real = getattr(shared_storage, name)
+        for module, name in (
+            (chunk_reader, "_read_at"),
+            (shared_storage, "_write_at"),
+        ):
+            real = getattr(module, name)
 
             def slow(*args: Any, real: Any = real) -> Any:
                 if next(left, None) is None:
@@ -50,7 +53,7 @@ class Hang:
                     self._released.wait()
                 return real(*args)
 
-            self._monkeypatch.setattr(shared_storage, name, slow)
+            self._monkeypatch.setattr(module, name, slow)
 
     def _hanging(self, real: Any) -> Any:
         def call(root: Path, *args: Any) -> Any:

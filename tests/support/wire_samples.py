@@ -5,6 +5,7 @@ from typing import Final
 from msgspec import Raw
 
 from sleap_rtc_plugin.protocol import messages as m
+from sleap_rtc_plugin.protocol import mount_messages as mounts
 from sleap_rtc_plugin.protocol import signaling_messages as s
 from sleap_rtc_plugin.protocol.errors import (
     DiskFull,
@@ -68,6 +69,8 @@ FAILED: Final = m.JobSummary(
     last_seq=9,
     error=FULL.to_wire(),
 )
+
+PLACE: Final = mounts.MountPlace(mount="lab", path="2026/fly.mp4")
 
 CONTROL: Final[list[m.ControlMessage]] = [
     m.Hello(role="client", protocol_min=1, protocol_max=1, nonce="01" * 32),
@@ -164,6 +167,42 @@ CONTROL: Final[list[m.ControlMessage]] = [
             place="The shared storage of the worker gpu-1", reason="it does not answer"
         ).to_wire(),
     ),
+    mounts.MountList(command_id="c-16"),
+    mounts.MountList(command_id="c-17", place=PLACE, after="a.mp4"),
+    mounts.MountListing(
+        command_id="c-16",
+        entries=[
+            mounts.MountEntry(name="2026", kind="folder"),
+            mounts.MountEntry(name="12:30 fly.mp4", kind="file", size_bytes=7_000_000),
+        ],
+        more=True,
+        is_complete=False,
+    ),
+    mounts.MountResolve(
+        command_id="c-18",
+        files=[
+            mounts.WantedFile(
+                path="C:\\videos\\fly.mp4",
+                size_bytes=7_000_000,
+                sample=DIGEST,
+                hint=PLACE,
+            ),
+            mounts.WantedFile(
+                path="/home/ann/fly.pkg.slp",
+                size_bytes=2_000_000,
+                sample=DIGEST,
+                member="fly.pkg.slp",
+            ),
+        ],
+        job_id=JOB,
+    ),
+    mounts.MountResolved(
+        command_id="c-18",
+        found=[mounts.FoundFile(index=0, place=PLACE)],
+        roots={"lab": "/data/lab"},
+        is_complete=False,
+    ),
+    mounts.MountResolved(command_id="c-19"),
 ]
 
 METADATA: Final = s.PeerMetadata(

@@ -9,7 +9,7 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from sleap_rtc_worker.job_run import StepTools
 from sleap_rtc_worker.journal import Journal
 from sleap_rtc_worker.limits import GPU_MEMORY_POLL_S
 from sleap_rtc_worker.link_service import LinkService
+from sleap_rtc_worker.mounts import MountTable
 from sleap_rtc_worker.room_service import RoomService
 from sleap_rtc_worker.sleap_nn_command import trainer_command
 from sleap_rtc_worker.state_manager import StateManager, WorkerStatus
@@ -68,6 +69,7 @@ class RTCWorkerClient:
         chunk_size: int | None = None,
         gpu_id: int | None = None,
         shared_storage_root: Path | None = None,
+        mounts: Mapping[str, Path] | None = None,
         store_limit_bytes: int | None = None,
         capabilities: WorkerCapabilities | None = None,
         trainer: list[str] | None = None,
@@ -81,6 +83,7 @@ class RTCWorkerClient:
                 what it holds.
             gpu_id: the GPU to use, or None for all.
             shared_storage_root: a mount shared with clients.
+            mounts: what clients may look into, by name.
             store_limit_bytes: how much of earlier packages is kept; 0 for nothing.
             capabilities: what this machine has, where it is known already.
             trainer: the words that start sleap-nn, for tests.
@@ -104,6 +107,7 @@ class RTCWorkerClient:
         if shared_storage_root is not None:
             place = f"The shared storage of the worker {self.name}"
             self._shared_storage = SharedStorage(shared_storage_root, place=place)
+        self._mounts = MountTable(mounts or {})
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = RoomService(self._spawn)
         self._state = StateManager(
@@ -122,6 +126,7 @@ class RTCWorkerClient:
             ),
             state=self._state,
             can_train=trainer is not None or bool(self.capabilities.sleap_nn_version),
+            mounts=list(self._mounts.roots.values()),
             on_ended=self._room.job_ended,
         )
         self._signaling: SignalingClient | None = None
@@ -278,6 +283,7 @@ class RTCWorkerClient:
                 coordinator=self._coordinator,
                 journal=self._journal,
                 shared_storage=self._shared_storage,
+                mounts=self._mounts,
             )
             logger.info("Linked with %s (%s)", link.peer_id, link.software)
             try:

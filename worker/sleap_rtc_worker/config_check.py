@@ -23,6 +23,11 @@ from sleap_rtc_plugin.protocol.errors import (
     TrainerMissing,
 )
 from sleap_rtc_plugin.protocol.ids import clean_text
+from sleap_rtc_plugin.protocol.mounts import (
+    VIDEO_HEAD_BYTES,
+    VIDEO_SUFFIXES,
+    is_video_container,
+)
 from sleap_rtc_worker.limits import CONFIG_CHECK_TIMEOUT_S, MAX_CHECK_OUTPUT_BYTES
 from sleap_rtc_worker.trainer_environment import trainer_environment
 
@@ -40,6 +45,7 @@ async def check_configs(
     *,
     weights: Mapping[str, Path] | None = None,
     labels: Mapping[str, Path] | None = None,
+    mounts: Sequence[Path] = (),
     python: str = sys.executable,
     timeout_s: float = CONFIG_CHECK_TIMEOUT_S,
     worker: str = "",
@@ -51,6 +57,7 @@ async def check_configs(
             that the client knows them by.
         weights: checkpoints that sleap-nn would unpickle, the same.
         labels: label files that sleap-nn would read, the same.
+        mounts: folders in which the labels' videos may lie.
         python: the interpreter that has sleap-nn.
         timeout_s: for all of them together.
         worker: this worker's name, for the error's sentence.
@@ -67,6 +74,8 @@ async def check_configs(
         argv += ["--weights", str(path)]
     for path in (labels or {}).values():
         argv += ["--labels", str(path)]
+    for path in mounts:
+        argv += ["--mount", str(path)]
     argv += ["--", *(str(path) for path in configs.values())]
     environment = trainer_environment(
         os.environ, {}, allow_wandb=False, allow_downloads=False
@@ -160,12 +169,13 @@ def _verify_weights(path: Path) -> None:
     torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _verify_labels(path: Path) -> None:
-    """Refuse labels that would make sleap-nn read anything but themselves.
+def _verify_labels(path: Path, mounts: Sequence[Path] = ()) -> None:
+    """Refuse labels that would make sleap-nn read anything but themselves and mounts.
 
-    Every video must lie in the file, whether or not a frame names it, since inference
-    may ask for any of them. The videos that the images came from are opened too, though
-    not read: the client's files are not here, but an address would be called.
+    Every video must lie in the file or on a mount, whether or not a frame names it,
+    since inference may ask for any of them. The videos that the images came from are
+    opened too, though not read: the client's files are not here, but an address would
+    be called.
     """
     import h5py
     import sleap_io
@@ -176,12 +186,45 @@ def _verify_labels(path: Path) -> None:
         _refuse_foreign_data(file)
     for video in sleap_io.load_slp(str(path), open_videos=False).videos:
         if not (isinstance(video.filename, str) and Path(video.filename) == path):
-            raise ValueError("it has a video outside the file")
+            _verify_video(video.filename, mounts)
         source = video.source_video
         while source is not None:
             if any(_ADDRESS.match(name) for name in _names_of(source.filename)):
                 raise ValueError("one of its videos has a network address")
             source = source.source_video
+
+
+def _verify_video(name: str | list[str], mounts: Sequence[Path]) -> None:
+    """Refuse a video that is not one whole file on a mount, or does not open."""
+    import sleap_io
+
+    shown = clean_text(Path(_names_of(name)[0]).name) if _names_of(name) else "of none"
+    path = Path(name) if isinstance(name, str) and not _ADDRESS.match(name) else None
+    if path is None or not any(_is_inside(path, mount) for mount in mounts):
+        raise ValueError(
+            f"its video {shown} lies outside the file and outside the worker's mounts"
+        )
+    if not path.is_file():
+        raise ValueError(f"its video {shown} is not on the worker's mount any more")
+    with path.open("rb") as file:
+        is_container = is_video_container(file.read(VIDEO_HEAD_BYTES))
+    if path.suffix.lower() not in VIDEO_SUFFIXES or not is_container:
+        raise ValueError(f"its video {shown} is of a kind that has to be sent")
+    try:
+        sleap_io.Video.from_filename(str(path), keep_open=False)[0]
+    except Exception as error:
+        raise ValueError(
+            f"its video {shown} cannot be opened on the worker ({error})"
+        ) from error
+
+
+def _is_inside(path: Path, mount: Path) -> bool:
+    """Tell whether a path, all links followed, lies on a mount."""
+    try:
+        return path.is_absolute() and path.resolve().is_relative_to(mount.resolve())
+    except (OSError, RuntimeError, ValueError):
+        # A link to itself, before Python 3.13, or a name that no file has.
+        return False
 
 
 def _names_of(filename: str | list[str]) -> list[str]:
@@ -213,16 +256,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=_MODULE)
     parser.add_argument("--weights", type=Path, action="append", default=[])
     parser.add_argument("--labels", type=Path, action="append", default=[])
+    parser.add_argument("--mount", type=Path, action="append", default=[])
     parser.add_argument("configs", type=Path, nargs="*")
     words = parser.parse_args(argv)
     verdict: dict[str, Any] = {"ok": True, "error": None}
     # What sleap-nn prints must not be taken for the verdict.
     real_stdout, sys.stdout = sys.stdout, sys.stderr
     try:
+
+        def verify_labels(path: Path) -> None:
+            _verify_labels(path, words.mount)
+
         for check, paths in (
             (_verify_config, words.configs),
             (_verify_weights, words.weights),
-            (_verify_labels, words.labels),
+            (verify_labels, words.labels),
         ):
             for path in paths:
                 try:
@@ -234,7 +282,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     verdict = {
                         "ok": False,
                         "config": str(path),
-                        "labels": check is _verify_labels,
+                        "labels": check is verify_labels,
                         "error": reason[:_REASON_CHARS] or type(error).__name__,
                     }
                 if not verdict["ok"]:

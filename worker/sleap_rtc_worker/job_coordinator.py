@@ -7,7 +7,7 @@ and by the worker's root; the jobs themselves are `JobRun`.
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -39,8 +39,8 @@ from sleap_rtc_plugin.protocol.messages import (
     TrainStep,
 )
 from sleap_rtc_plugin.protocol.paths import check_component, check_path
+from sleap_rtc_plugin.transport.chunk_reader import ChunkSource
 from sleap_rtc_plugin.transport.effects import in_thread
-from sleap_rtc_plugin.transport.shared_storage import SharedFolder
 from sleap_rtc_plugin.transport.transfer_pump import TransferPump
 from sleap_rtc_worker.config_check import check_configs
 from sleap_rtc_worker.job_run import JobRun, StepTools
@@ -69,6 +69,7 @@ class JobCoordinator:
         state: StateManager,
         can_train: bool,
         slots: int = 1,
+        mounts: Sequence[Path] = (),
         on_ended: Callable[[JobRun], None] = lambda run: None,
     ) -> None:
         """Take up the journal's jobs; nothing runs before `resume`.
@@ -78,12 +79,14 @@ class JobCoordinator:
             state: told how much there is to do.
             can_train: whether sleap-nn is there at all.
             slots: how many jobs run at once.
+            mounts: folders in which videos of labels may lie.
             on_ended: told of every job that reaches an end.
         """
         self._tools = tools
         self._state = state
         self._can_train = can_train
         self._slots = slots
+        self._mounts = mounts
         self._on_ended = on_ended
         self._jobs: dict[str, JobRun] = {}
         self._staging: dict[str, asyncio.Task[None]] = {}
@@ -204,12 +207,12 @@ class JobCoordinator:
         return run
 
     async def stage(
-        self, meta: FileMeta, pump: TransferPump, shared: SharedFolder | None = None
+        self, meta: FileMeta, pump: TransferPump, sources: Sequence[ChunkSource] = ()
     ) -> None:
         """Receive a job's package over a link, check it, and queue the job.
 
         A newer link takes over from an older one: the client that was cut off came
-        back before we noticed that it was gone. What lies in `shared` need not be sent.
+        back before we noticed that it was gone. What `sources` have need not be sent.
 
         Raises:
             RtcError: the package did not arrive or is not acceptable.
@@ -231,7 +234,7 @@ class JobCoordinator:
             await asyncio.gather(older, return_exceptions=True)
         arrived = asyncio.Event()
         task = asyncio.get_running_loop().create_task(
-            self._stage(run, meta, pump, shared, arrived)
+            self._stage(run, meta, pump, sources, arrived)
         )
         self._staging[meta.job_id] = task
         try:
@@ -252,11 +255,11 @@ class JobCoordinator:
         run: JobRun,
         meta: FileMeta,
         pump: TransferPump,
-        shared: SharedFolder | None,
+        sources: Sequence[ChunkSource],
         arrived: asyncio.Event,
     ) -> None:
         area = self._tools.files.staging_area(run.job_id)
-        area.shared = shared
+        area.sources = sources
         await pump.receive(meta, area)
         arrived.set()
         if run.state is not JobState.STAGING:
@@ -306,6 +309,7 @@ class JobCoordinator:
             configs,
             weights={member: root / member for member in sorted(weights)},
             labels={member: root / member for member in sorted(labels)},
+            mounts=self._mounts,
             worker=self._state.name,
         )
 

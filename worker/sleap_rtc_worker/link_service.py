@@ -39,12 +39,15 @@ from sleap_rtc_plugin.protocol.messages import (
     SharedStorageJob,
     ZmqCtrl,
 )
+from sleap_rtc_plugin.protocol.mount_messages import MountList, MountResolve
 from sleap_rtc_plugin.transport.link import Link, LinkClosed
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.transfer_pump import TransferPump
 from sleap_rtc_worker.job_coordinator import JobCoordinator
 from sleap_rtc_worker.job_run import JobRun
 from sleap_rtc_worker.journal import Journal
+from sleap_rtc_worker.mounted_files import MountedFiles
+from sleap_rtc_worker.mounts import MountTable
 from sleap_rtc_worker.shared_files import SharedCommand, SharedFiles
 
 __all__ = ["LinkService"]
@@ -62,10 +65,16 @@ class LinkService:
         coordinator: JobCoordinator,
         journal: Journal,
         shared_storage: SharedStorage | None = None,
+        mounts: MountTable | None = None,
     ) -> None:
         """Listen on `link`; call `run` at once.
 
-        `shared_storage` is a folder that the client may mount as well.
+        Args:
+            link: to the client.
+            coordinator: the worker's jobs.
+            journal: their events.
+            shared_storage: a folder that the client may mount as well.
+            mounts: folders that the client may look into.
         """
         self._link = link
         self._coordinator = coordinator
@@ -75,6 +84,7 @@ class LinkService:
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._shared = SharedFiles(shared_storage)
         self._sharing = asyncio.Lock()
+        self._mounted = MountedFiles(mounts or MountTable({}))
         link.on_control = self._on_control
 
     async def run(self) -> None:
@@ -107,6 +117,8 @@ class LinkService:
                 | SharedStorageJob()
             ):
                 self._spawn(self._share(message))
+            case MountList() | MountResolve():
+                self._spawn(self._look(message))
             case FileMeta():
                 self._spawn(self._receive_package(message))
             case FileNeed() | FileDone():
@@ -208,8 +220,11 @@ class LinkService:
 
     async def _receive_package(self, meta: FileMeta) -> None:
         try:
-            shared = self._shared.package_of(meta.job_id)
-            await self._coordinator.stage(meta, self._pump, shared)
+            sources = [
+                *self._mounted.package_of(meta.job_id),
+                *self._shared.package_of(meta.job_id),
+            ]
+            await self._coordinator.stage(meta, self._pump, sources)
         except LinkClosed:
             logger.info("The package of %s did not arrive in full", meta.job_id)
         except RemoteProtocolError:
@@ -240,6 +255,18 @@ class LinkService:
         self._link.send(
             SharedJobComplete(command_id=command_id, job_id=job_id, path=message.path)
         )
+
+    async def _look(self, message: MountList | MountResolve) -> None:
+        """Answer a command about the mounts."""
+        try:
+            if isinstance(message, MountList):
+                self._link.send(await self._mounted.listing(message))
+            else:
+                job_id = message.job_id
+                run = self._coordinator.find(job_id) if job_id is not None else None
+                self._link.send(await self._mounted.resolve(message, run))
+        except RtcError as error:
+            self._refuse(message.command_id, error)
 
     async def _send_files(self, message: JobFetch) -> None:
         try:

@@ -75,11 +75,11 @@ class SharedFiles:
                 )
         return PathValidated(command_id=command.command_id, job_id=job_id)
 
-    def package_of(self, job_id: str) -> SharedFolder | None:
-        """Return where a job's package lies, or None where it only comes by link."""
+    def package_of(self, job_id: str) -> list[SharedFolder]:
+        """Return where a job's package lies; nowhere if it only comes by link."""
         if self._storage is None or job_id not in self._ready:
-            return None
-        return self._storage.folder(self._inputs[job_id])
+            return []
+        return [self._storage.folder(self._inputs[job_id])]
 
     async def lay_results(self, path: str, run: JobRun) -> None:
         """Copy a job's results to the path that `answer` validated.

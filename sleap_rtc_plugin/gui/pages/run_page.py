@@ -3,8 +3,11 @@
 A passive view; configuring happens in SLEAP's own dialog.
 """
 
-from qtpy.QtCore import Signal
+from typing import Final
+
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import (
+    QCheckBox,
     QGridLayout,
     QGroupBox,
     QHBoxLayout,
@@ -21,11 +24,19 @@ from sleap_rtc_plugin.gui.status_line import PROGRESS_STEPS, Progress, progress_
 __all__ = ["RunPage"]
 
 
+WORKER_VIDEOS: Final = "&Use videos that the worker has itself"
+WHY_WORKER_VIDEOS: Final = (
+    "Where the worker has mounted the same videos, their images are not sent. Each is "
+    "compared by its name, its size and samples of its contents."
+)
+
+
 class RunPage(QGroupBox):
     """What to run."""
 
     configureRequested = Signal()
     cancelRequested = Signal()
+    usesWorkerVideosChanged = Signal(bool)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         """Make the line and the progress below it."""
@@ -39,12 +50,18 @@ class RunPage(QGroupBox):
         row = QHBoxLayout()
         row.addWidget(self.plan_label, 1)
         row.addWidget(self.configure_button)
+        self.worker_videos_box = QCheckBox(WORKER_VIDEOS, self)
+        self.worker_videos_box.setObjectName("workerVideosBox")
+        self.worker_videos_box.setToolTip(WHY_WORKER_VIDEOS)
+        self.worker_videos_box.setAccessibleDescription(WHY_WORKER_VIDEOS)
         self.progress_row = self._make_progress_row()
         layout = QVBoxLayout(self)
         layout.addLayout(row)
+        layout.addWidget(self.worker_videos_box, 0, Qt.AlignmentFlag.AlignLeft)
         layout.addWidget(self.progress_row)
         self.configure_button.clicked.connect(self.configureRequested)
         self.cancel_button.clicked.connect(self.cancelRequested)
+        self.worker_videos_box.toggled.connect(self.usesWorkerVideosChanged)
 
     def _make_progress_row(self) -> QWidget:
         row = QWidget(self)
@@ -70,6 +87,8 @@ class RunPage(QGroupBox):
         run = snapshot.run
         self.plan_label.setText(plan_words(run) if run else "Nothing configured yet")
         self.configure_button.setEnabled(not (snapshot.dead or snapshot.is_sending))
+        with QSignalBlocker(self.worker_videos_box):
+            self.worker_videos_box.setChecked(snapshot.uses_worker_videos)
         progress = progress_of(snapshot.submission)
         self.progress_row.setVisible(progress is not None)
         self.cancel_button.setEnabled(snapshot.can_cancel)

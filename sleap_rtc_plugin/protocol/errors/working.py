@@ -209,6 +209,20 @@ class SharedStorageUnusable(TransferError):
     )
 
 
+@dataclass(eq=False)
+class MountUnusable(TransferError):
+    """A folder of the worker's own disks cannot be looked into."""
+
+    mount: str
+    reason: str
+    code = "mount_unusable"
+    exit_code = EXIT_REFUSED
+    sentence = (
+        "The worker's mount {mount} cannot be looked into ({reason}); look at the list "
+        "of its mounts, or ask who runs the worker."
+    )
+
+
 # -- jobs ----------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from support.scripted_host import SERVER, RoomRow, job_row, make_run, make_worke
 from sleap_rtc_plugin.companion.messages import (
     PackageProgress,
     TransferProgress,
+    VideosFound,
     WorkersChanged,
 )
 from sleap_rtc_plugin.gui.snapshot import (
@@ -76,6 +77,28 @@ def test_a_prediction_is_not_called_a_training() -> None:
         sent = submission(PREDICTING, was_queued=True, job=job_row("j", state))
         assert "train" not in words(submission=sent)
         assert "monitor" not in words(submission=sent)
+
+
+@pytest.mark.parametrize(
+    ("found", "total", "said"),
+    [
+        (2, 3, "2 of 3 videos are on gpu-1 already; images of 1 are sent. The package"),
+        (1, 2, "1 of 2 videos is on gpu-1 already; images of 1 are sent. The package"),
+        (1, 1, "1 of 1 video is on gpu-1 already. The package"),
+        (0, 2, "The package is on its way"),
+    ],
+)
+def test_videos_that_the_worker_has(found: int, total: int, said: str) -> None:
+    event = VideosFound(job_id="j", found=found, total=total)
+    sent = after_event(dataclasses.replace(INSIDE, submission=submission()), event)
+    assert words(sent).startswith(said)
+
+
+def test_a_search_for_videos_that_was_not_finished_is_told() -> None:
+    event = VideosFound(job_id="j", found=0, total=2, is_complete=False)
+    assert words(submission=submission(videos=event)).startswith(
+        "gpu-1 could not look everywhere for the videos in time. The package"
+    )
 
 
 def test_the_turns_of_sending() -> None:

@@ -1,6 +1,9 @@
 """What a package from a saved project holds: steps, frames, models."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sleap_io
@@ -14,6 +17,7 @@ from support.saved_projects import (
     as_typed,
     build,
     frames_in,
+    image,
     item,
     to_train,
     trained,
@@ -21,8 +25,21 @@ from support.saved_projects import (
     write_project,
 )
 
+from sleap_rtc_plugin.protocol.errors import LabelsUnreadable
 from sleap_rtc_plugin.protocol.messages import PredictStep, TrainStep
-from sleap_rtc_plugin.session.run_request import ModelToTrain, TrainedModel
+from sleap_rtc_plugin.session.package_builder import (
+    FindVideos,
+    build_package,
+    video_names,
+)
+from sleap_rtc_plugin.session.project_labels import VideoFile, open_project
+from sleap_rtc_plugin.session.run_request import (
+    ModelToTrain,
+    ProjectFacts,
+    RunRequest,
+    TrainedModel,
+)
+from sleap_rtc_plugin.session.training_package import check_labels, open_package
 
 
 @pytest.fixture
@@ -255,3 +272,141 @@ def test_a_wandb_key_goes_only_where_the_user_sends_it(
     }
     expected = {"centroid.yaml", "trained/1.a.centroid/training_config.yaml"}
     assert holders == (expected if is_sent else set())
+
+
+# -- videos that the worker has ------------------------------------------------------
+
+
+def film(project: Path) -> list[Path]:
+    """Put two films in place of the project's sequences of images."""
+    import h5py
+    import numpy as np
+
+    folder = project.parent
+    paths = [folder / "cam0.mp4", folder / "cam1.mkv"]
+    for index, path in enumerate(paths):
+        frames = np.stack([image(index, number) for number in range(FRAMES)])
+        sleap_io.save_video(frames[..., None], str(path))
+    with h5py.File(project, "r+") as file:
+        del file["videos_json"]
+        file["videos_json"] = [
+            json.dumps(
+                {
+                    "filename": str(path),
+                    "backend": {
+                        "type": "MediaVideo",
+                        "filename": str(path),
+                        "shape": [FRAMES, *image(0, 0).shape, 1],
+                        "grayscale": True,
+                    },
+                }
+            )
+            for path in paths
+        ]
+    return paths
+
+
+def has(*indices: int) -> tuple[FindVideos, list[tuple[list[int], int]]]:
+    """Return a worker that has these videos, and what it is asked."""
+    asked: list[tuple[list[int], int]] = []
+
+    def find(files: Sequence[VideoFile], used: int) -> dict[int, str]:
+        asked.append(([file.index for file in files], used))
+        return {index: f"/data/lab/{index}.mp4" for index in indices}
+
+    return find, asked
+
+
+def built(project: Path, folder: Path, find: FindVideos, *words: list[str]) -> Any:
+    run = RunRequest(
+        project=ProjectFacts(path=str(project)),
+        models=[to_train()],
+        predictions=list(words),
+    )
+    build_package(run, folder, now=NOW, on_progress=lambda *_: None, find_videos=find)
+    return sleap_io.load_slp(str(folder / "fly.pkg.slp"), open_videos=False)
+
+
+def test_videos_that_the_worker_has_are_named_and_not_embedded(
+    project: Path, folder: Path
+) -> None:
+    film(project)
+    find, asked = has(0)
+    labels = built(project, folder, find)
+    assert asked == [([0, 1], 2)]
+    first, second = labels.videos
+    assert first.filename == "/data/lab/0.mp4"
+    assert first.shape[0] == FRAMES
+    assert second.filename == str(folder / "fly.pkg.slp")
+    places = {(labels.videos.index(f.video), f.frame_idx) for f in labels}
+    assert places == USER
+
+
+def test_nothing_is_embedded_where_the_worker_has_all(
+    project: Path, folder: Path
+) -> None:
+    film(project)
+    find, _ = has(0, 1)
+    labels = built(project, folder, find, item("--only_suggested_frames"))
+    assert [video.filename for video in labels.videos] == [
+        "/data/lab/0.mp4",
+        "/data/lab/1.mp4",
+    ]
+    assert {s.frame_idx for s in labels.suggestions} == {4, 5}
+    with pytest.raises(LabelsUnreadable, match="not embedded"):
+        check_labels(folder / "fly.pkg.slp")
+    check_labels(folder / "fly.pkg.slp", needs_images=False)
+
+
+def test_only_videos_with_frames_go_along_with_those_of_the_worker(
+    project: Path, folder: Path
+) -> None:
+    film(project)
+    find, asked = has(0)
+    words = item("--video_index", "0", "--frames", "1")
+    run = RunRequest(
+        project=ProjectFacts(path=str(project)),
+        models=trained(project),
+        predictions=[words],
+    )
+    build_package(run, folder, now=NOW, on_progress=lambda *_: None, find_videos=find)
+    assert asked == [([0], 1)]
+    labels = sleap_io.load_slp(str(folder / "fly.pkg.slp"), open_videos=False)
+    assert [video.filename for video in labels.videos] == ["/data/lab/0.mp4"]
+
+
+def test_frames_that_a_video_does_not_have_are_refused_wherever_it_is(
+    project: Path, folder: Path
+) -> None:
+    paths = film(project)
+    sleap_io.save_video(image(0, 0)[None, ..., None], str(paths[0]))
+    find, _ = has(0)
+    with pytest.raises(LabelsUnreadable, match=r"cam0\.mp4"):
+        built(project, folder, find)
+
+
+def test_no_sequence_of_images_is_looked_for(project: Path, folder: Path) -> None:
+    find, asked = has()
+    built(project, folder, find)
+    assert asked == [([], 2)]
+
+
+def test_a_list_of_files_is_no_video_to_look_for(project: Path, folder: Path) -> None:
+    paths = film(project)
+    paths[1].write_text("#EXTM3U\n")
+    project_labels = open_project(project)
+    assert [file.index for file in project_labels.video_files(USER)] == [0]
+
+
+def test_what_the_worker_calls_its_videos_is_kept_and_not_sent(
+    project: Path, folder: Path
+) -> None:
+    paths = film(project)
+    find, _ = has(0)
+    built(project, folder, find)
+    assert video_names(folder) == {"/data/lab/0.mp4": paths[0].as_posix()}
+    package = open_package(folder, folder.parent / "opened")
+    assert set(package.members) == {
+        *("centroid.yaml", "fly.pkg.slp", "jobs.yaml", "train-script.sh")
+    }
+    assert video_names(folder.parent) == {}

@@ -81,7 +81,7 @@ def all_chunks(source: FileSource) -> set[int]:
 
 def taken(storage: SharedStorage, source: FileSource, folder: Path) -> set[int]:
     """Take stock over `storage` and return the chunks that need not be sent."""
-    area = StagingArea(folder, shared=storage.folder(INPUT))
+    area = StagingArea(folder, sources=[storage.folder(INPUT)])
     try:
         chunks, files = area.inventory(source.manifest)
         assert not files
