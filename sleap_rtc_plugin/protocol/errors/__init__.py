@@ -86,6 +86,7 @@ from sleap_rtc_plugin.protocol.errors.working import (
     TrainerMissing,
     TransferError,
     TransferStalled,
+    TransferTakenOver,
     UnsafeCheckpoint,
     UnsafeMember,
 )
@@ -148,6 +149,7 @@ __all__ = [
     "TrainerMissing",
     "TransferError",
     "TransferStalled",
+    "TransferTakenOver",
     "UnsafeCheckpoint",
     "UnsafeMember",
     "VersionMismatch",
