@@ -106,7 +106,7 @@ def test_a_worker_that_keeps_nothing_is_sent_everything(
     assert not (programs.folder / "worker-data" / "store").exists()
 
 
-# -- two at once -----------------------------------------------------------------------
+# -- two at once ---------------------------------------------------------------------
 
 
 def stored_files(programs: Programs) -> list[Path]:

@@ -1,6 +1,12 @@
 """`bench dedupe` on packages small enough for a test: every case, every engine."""
 
+import json
+
+import pytest
+from click.testing import CliRunner, Result
+
 from sleap_rtc_plugin.bench.dedupe import PackagePlan, bench_dedupe
+from sleap_rtc_plugin.cli.main import group
 
 CASES = (
     "frames added",
@@ -46,3 +52,34 @@ def test_a_small_project() -> None:
     assert 0 < cut["sent_after_mib"] < cut["package_mib"]
     assert result.ratios["sent twice after a cut"] < 1
     assert len(said) == 4 + len(CASES)
+
+
+# -- as a command ----------------------------------------------------------------------
+
+SMALL = ("dedupe", "--frames", "4", "--added", "1", "--side-px", "96", "--runs", "1")
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(group, ["bench", *arguments])
+
+
+def test_dedupe_prints_one_json_line() -> None:
+    result = run(*SMALL, "--json")
+    assert result.exit_code == 0
+    (line,) = result.stdout.splitlines()
+    told = json.loads(line)
+    assert set(told) == {"bench", "machine", "rows", "ratios"}
+    assert told["bench"] == "dedupe"
+    assert told["ratios"]["nothing changed, ours"] == 0
+    assert "Saving the first package." in result.stderr
+
+
+def test_dedupe_prints_tables_of_like_figures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    result = run(*SMALL)
+    assert result.exit_code == 0
+    heads = [line.split()[0] for line in result.stdout.splitlines() if line]
+    assert heads.index("Case") < heads.index("frames") < heads.index("Figure")
+    assert heads.index("Figure") < heads.index("mb_per_s") < heads.index("cores:")
