@@ -1,10 +1,11 @@
 """`bench dedupe`: how much of a package a worker lacks that has the one before.
 
 Packages are written by sleap-io as SLEAP writes them, with frames of noise, which
-nothing compresses away; then only manifests are compared, nothing is sent. Beside our
-chunks stand two plain ways of cutting: even blocks, and FastCDC alone.
+nothing compresses away; then only manifests are compared. Beside our chunks stand two
+plain ways of cutting: even blocks, and FastCDC alone. One package is sent, with a cut.
 """
 
+import asyncio
 import os
 import random
 import statistics
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from sleap_rtc_plugin.bench.cut import CutFigures, send_with_cut
 from sleap_rtc_plugin.bench.figures import BenchResult, describe_machine
 from sleap_rtc_plugin.protocol.limits import GIB, KIB, MIB
 from sleap_rtc_plugin.transport.file_source import FileSource
@@ -30,6 +32,7 @@ _LABELS: Final = "labels.pkg.slp"
 _INSTANCES: Final = 2
 _NODES: Final = 13
 _SEED: Final = 3
+_CUT_SHARE: Final = 0.5
 # The noise of a camera takes some 7 bits of a pixel's 8; one frame takes them all.
 _MEAN: Final = 128.0
 _SPREAD: Final = 30.0
@@ -71,6 +74,9 @@ def bench_dedupe(
         known = {engine: scan(package) for engine, scan in _ENGINES.items()}
         say("Planning it.")
         planned = _planning(package, folder / "plans", repeats)
+        say(f"Sending it, with a cut at {_CUT_SHARE:.0%}.")
+        cut = asyncio.run(send_with_cut(package, folder / "cut", _CUT_SHARE))
+        ratios["sent twice after a cut"] = cut.twice_bytes / cut.total_bytes
         for case, save in project.changes().items():
             say(f"Saving it again: {case}.")
             save()
@@ -89,8 +95,22 @@ def bench_dedupe(
                 )
                 ratios[f"{case}, {engine}"] = share
     return BenchResult(
-        bench="dedupe", machine=describe_machine(), rows=rows + planned, ratios=ratios
+        bench="dedupe",
+        machine=describe_machine(),
+        rows=[*rows, _cut_row(cut), *planned],
+        ratios=ratios,
     )
+
+
+def _cut_row(cut: CutFigures) -> dict[str, Any]:
+    return {
+        "case": f"after a cut at {_CUT_SHARE:.0%}",
+        "engine": "ours",
+        "package_mib": round(cut.total_bytes / MIB, 2),
+        "sent_before_mib": round(cut.before_bytes / MIB, 3),
+        "sent_after_mib": round(cut.after_bytes / MIB, 3),
+        "sent_twice_percent": round(100 * cut.twice_bytes / cut.total_bytes, 4),
+    }
 
 
 def needed_bytes(offer: FileSource, known: FileSource) -> int:

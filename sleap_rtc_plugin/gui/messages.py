@@ -152,6 +152,10 @@ _ERRORS: Final[Mapping[type[RtcError], str]] = {
         "Nothing arrived for {seconds} s while {activity}. Press Run remotely to go on "
         "where it stopped."
     ),
+    errors.TransferTakenOver: (
+        "Another SLEAP or command sends the package of {job_id} now, and goes on where "
+        "this one stopped."
+    ),
     errors.StepFailed: (
         "{step} failed: {reason}. The job's log in Remote Jobs says more."
     ),

@@ -4,77 +4,24 @@ import asyncio
 import errno
 import os
 import random
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.peers import linked
+from support.transfer_ends import CHUNK_BYTES, ends, make_files, same
 
 from sleap_rtc_plugin.protocol import limits
 from sleap_rtc_plugin.protocol.errors import DiskFull, RtcError, SourceChanged
 from sleap_rtc_plugin.protocol.fragments import FLAG_PACKED, HEADER_BYTES
-from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed
+from sleap_rtc_plugin.protocol.messages import FileNeed
 from sleap_rtc_plugin.transport.chunk_store import ChunkStore
 from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
-from sleap_rtc_plugin.transport.link import Link, LinkClosed
+from sleap_rtc_plugin.transport.link import LinkClosed
 from sleap_rtc_plugin.transport.staging_area import StagingArea
-from sleap_rtc_plugin.transport.transfer_pump import TransferPump, TransferTotals
+from sleap_rtc_plugin.transport.transfer_pump import TransferTotals
 
 pytestmark = pytest.mark.timeout(90)
-JOB = "job-" + "0" * 20
-CHUNK_BYTES = 200_000
-
-
-class End:
-    """One end of a link with its pump; offers wait to be received."""
-
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.pump = TransferPump(link)
-        self.offers: asyncio.Queue[FileMeta] = asyncio.Queue()
-        self.needs: list[FileNeed] = []
-        link.on_control = self._on_control
-
-    def _on_control(self, message: Any) -> None:
-        if isinstance(message, FileMeta):
-            self.offers.put_nowait(message)
-        elif isinstance(message, FileNeed | FileDone):
-            if isinstance(message, FileNeed):
-                self.needs.append(message)
-            self.pump.handle(message)
-
-    async def send(self, source: FileSource, **more: Any) -> TransferTotals:
-        return await self.pump.send(source, job_id=JOB, purpose="package", **more)
-
-    async def receive(self, area: StagingArea, **more: Any) -> TransferTotals:
-        return await self.pump.receive(await self.offers.get(), area, **more)
-
-
-@asynccontextmanager
-async def ends() -> AsyncIterator[tuple[End, End]]:
-    async with linked() as (one, other):
-        yield End(one), End(other)
-
-
-def make_files(root: Path, seed: int, sizes: dict[str, int]) -> FileSource:
-    made = random.Random(seed)  # noqa: S311 - contents of test files
-    for path, size in sizes.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_bytes(made.randbytes(size))
-    return FileSource.scan(root, list(sizes), chunk_bytes=CHUNK_BYTES)
-
-
-def same(source: FileSource, area: StagingArea) -> bool:
-    paths = [entry.path for entry in source.manifest.files]
-    arrived = [p.relative_to(area.files) for p in area.files.rglob("*") if p.is_file()]
-    return sorted(paths) == sorted(p.as_posix() for p in arrived) and all(
-        (source.root / path).read_bytes() == (area.files / path).read_bytes()
-        for path in paths
-    )
-
-
 SIZES = {"a/big": 3_000_000, "a/small": 10, "empty": 0, "edge": CHUNK_BYTES}
 
 

@@ -1,6 +1,7 @@
 """A transfer under every fault at once: never a wrong byte, always a way to the end."""
 
 import os
+import random
 import shutil
 import tempfile
 from contextlib import suppress
@@ -64,6 +65,7 @@ class Transfer(RuleBasedStateMachine):
         self.offered: dict[str, set[bytes]] = {}
         self.disk_was_damaged = False
         self.frames_were_damaged = False
+        self.versions = 0
 
     @initialize(
         files=st.dictionaries(st.sampled_from(PATHS), contents, min_size=1, max_size=5)
@@ -265,6 +267,38 @@ class Transfer(RuleBasedStateMachine):
     @rule()
     def kill_the_sender_and_repeat_its_command(self) -> None:
         """It plans what is there now, which may be another version."""
+        self._offer_anew()
+
+    @rule(
+        how=st.sampled_from(["in front", "behind", "both gone"]),
+        steps=st.integers(6, 30),
+        crash=st.booleans(),
+    )
+    def change_the_package_on_its_way(self, how: str, steps: int, crash: bool) -> None:
+        """Two new files; one changes, or both go, when something has arrived."""
+        self.versions += 1
+        made = random.Random(self.versions)  # noqa: S311 - contents of test files
+        paths = ["new/one", "new/two"]
+        for path in paths:
+            self._write(path, made.randbytes(3 * CHUNK_BYTES + 1))
+        self.another_job()
+        arrived = self.staging / "files" / paths[0]
+        while possible := self.world.possible():
+            possible[-1]()
+            steps -= 1
+            if arrived.exists() if how == "both gone" else steps < 0:
+                break
+        file, block = self.source / paths[0], made.randbytes(CHUNK_BYTES)
+        match how:
+            case "in front":
+                file.write_bytes(block + file.read_bytes())
+            case "behind":
+                file.write_bytes(file.read_bytes()[: 3 * CHUNK_BYTES] + block)
+            case "both gone":
+                shutil.rmtree(file.parent)
+                self._write(PATHS[0], block)
+        if crash:
+            self.world.restart_receiver()
         self._offer_anew()
 
     @rule()

@@ -20,6 +20,7 @@ from sleap_rtc_plugin.protocol.errors import (
     RemoteProtocolError,
     RtcError,
     TrainerMissing,
+    TransferTakenOver,
     WorkerBusy,
 )
 from sleap_rtc_plugin.protocol.inference_options import check_options
@@ -240,12 +241,15 @@ class JobCoordinator:
         try:
             await task
         except asyncio.CancelledError:
-            # The job's end, not the link's: the sender must hear of it, unless it
-            # heard that all arrived: a transfer ends once.
-            if not run.has_ended or run.error is None:
+            # Where the link did not end, its sender must hear of it, unless it heard
+            # that all arrived: a transfer ends once.
+            error = run.error if run.has_ended else None
+            if self._staging.get(meta.job_id) is not task:
+                error = error or TransferTakenOver(job_id=meta.job_id)
+            if error is None:
                 raise
             if not arrived.is_set():
-                raise run.error from None
+                raise error from None
         finally:
             if self._staging.get(meta.job_id) is task:
                 del self._staging[meta.job_id]

@@ -87,6 +87,7 @@ from sleap_rtc_plugin.protocol.errors.working import (
     TrainerMissing,
     TransferError,
     TransferStalled,
+    TransferTakenOver,
     UnsafeCheckpoint,
     UnsafeMember,
 )
@@ -150,6 +151,7 @@ __all__ = [
     "TrainerMissing",
     "TransferError",
     "TransferStalled",
+    "TransferTakenOver",
     "UnsafeCheckpoint",
     "UnsafeMember",
     "VersionMismatch",

@@ -197,6 +197,19 @@ class TransferStalled(TransferError):
 
 
 @dataclass(eq=False)
+class TransferTakenOver(TransferError):
+    """Another connection goes on with the transfer."""
+
+    job_id: str
+    code = "transfer_taken_over"
+    exit_code = EXIT_REFUSED
+    sentence = (
+        "Another command sends the package of {job_id} now; "
+        "wait for that one, it goes on where this one stopped."
+    )
+
+
+@dataclass(eq=False)
 class SharedStorageUnusable(TransferError):
     """A folder that both sides should see is not used."""
 

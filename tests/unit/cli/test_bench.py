@@ -1,7 +1,6 @@
 """`sleap-remote bench`: what it refuses, without running anything."""
 
 import importlib.util
-import json
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 
@@ -90,28 +89,3 @@ def test_gui_wants_a_package_that_takes_a_while(
 )
 def test_sizes_have_limits(wrong: tuple[str, ...]) -> None:
     assert run(*wrong).exit_code == USAGE
-
-
-SMALL = ("dedupe", "--frames", "4", "--added", "1", "--side-px", "96", "--runs", "1")
-
-
-def test_dedupe_prints_one_json_line() -> None:
-    result = run(*SMALL, "--json")
-    assert result.exit_code == 0
-    (line,) = result.stdout.splitlines()
-    told = json.loads(line)
-    assert set(told) == {"bench", "machine", "rows", "ratios"}
-    assert told["bench"] == "dedupe"
-    assert told["ratios"]["nothing changed, ours"] == 0
-    assert "Saving the first package." in result.stderr
-
-
-def test_dedupe_prints_tables_of_like_figures(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("COLUMNS", "120")
-    result = run(*SMALL)
-    assert result.exit_code == 0
-    heads = [line.split()[0] for line in result.stdout.splitlines() if line]
-    assert heads.index("Case") < heads.index("frames") < heads.index("Figure")
-    assert heads.index("Figure") < heads.index("mb_per_s") < heads.index("cores:")
