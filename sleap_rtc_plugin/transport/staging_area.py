@@ -83,8 +83,6 @@ class StagingArea:
         self._manifest: Manifest | None = None
         self._open: OrderedDict[int, int] = OrderedDict()
         self._uses: Counter[bytes] = Counter()
-        # Files whose parts were checked as a whole and not written to since.
-        self._verified: set[int] = set()
         self._interrupted = threading.Event()
 
     def begin(self) -> None:
@@ -124,7 +122,6 @@ class StagingArea:
             for folder in (self.root, self._parts, self.files):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._manifest = manifest
-            self._verified.clear()
             files = frozenset(
                 index
                 for index, entry in enumerate(manifest.files)
@@ -200,9 +197,7 @@ class StagingArea:
         os.ftruncate(descriptor, entry.size_bytes)
         os.fsync(descriptor)
         self._close_part(file)
-        if file not in self._verified and (
-            digest_of_file(part, self._go_on) != entry.digest
-        ):
+        if digest_of_file(part, self._go_on) != entry.digest:
             part.unlink()
             return False
         target = self.files / entry.path
@@ -246,7 +241,6 @@ class StagingArea:
         return descriptor
 
     def _write(self, chunk: ChunkInfo, data: bytes) -> None:
-        self._verified.discard(chunk.file)
         write_at(self._part_descriptor(chunk.file), data, chunk.offset)
 
     def _close_part(self, file: int) -> None:
@@ -342,8 +336,8 @@ class StagingArea:
     def _reuse_whole(self, store: ChunkStore, file: int, present: set[int]) -> bool:
         """Copy a file that the store has as a whole; False where that is not so.
 
-        The system copies and one pass checks, which takes half as long as chunk by
-        chunk. A part that has something in it already is left alone.
+        The system copies, at once where the disk can share blocks, and one pass
+        checks. A part that has something in it already is left alone.
         """
         entry = self._known_manifest().files[file]
         source, part = store.path_of(entry), self._part(entry)
@@ -355,7 +349,6 @@ class StagingArea:
             # Chunk by chunk, a file that was damaged still gives what is whole of it.
             os.ftruncate(self._part_descriptor(file), 0)
             return False
-        self._verified.add(file)
         present.update(self._known_manifest().chunks_of(file))
         return True
 
