@@ -61,7 +61,6 @@ __all__ = [
     "TakeInventory",
     "TimedOut",
     "TransferReceiver",
-    "requests_for",
 ]
 
 
@@ -114,7 +113,7 @@ class ManifestAccepted:
 class InventoryTaken:
     """These chunks are here already, verified; these files are in place already.
 
-    `requests` is what `requests_for` makes of it: taken over by the machine, and best
+    `requests` is what `TransferRequests.missing` makes of it: taken over by the machine, and best
     made in a thread.
     """
 
@@ -254,7 +253,6 @@ Instruction = (
     | Completed
     | Failed
 )
-DigestChecked = ChunkStored | ChunkCorrupt
 
 
 @dataclass(frozen=True)
@@ -265,14 +263,6 @@ class ReceiverProgress:
     reused_bytes: int
     received_bytes: int
     stored_bytes: int
-
-
-def requests_for(
-    manifest: Manifest, chunks: frozenset[int], files: frozenset[int]
-) -> TransferRequests:
-    """Return what is to be asked for where so much is here already."""
-    lacking = [file for file in range(len(manifest.files)) if file not in files]
-    return TransferRequests.of(manifest, lacking, chunks)
 
 
 class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
@@ -425,7 +415,9 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         manifest = self._known_manifest()
         self.state = ReceiverState.RECEIVING
         self._heard_at = now
-        requests = event.requests or requests_for(manifest, event.chunks, event.files)
+        requests = event.requests or TransferRequests.missing(
+            manifest, event.chunks, event.files
+        )
         self._requests = requests
         self._stored_bytes = manifest.total_bytes - requests.missing_bytes
         self._reused_bytes = manifest.total_bytes - requests.asked_bytes
