@@ -113,8 +113,7 @@ class ManifestAccepted:
 class InventoryTaken:
     """These chunks are here already, verified; these files are in place already.
 
-    `requests` is what `TransferRequests.missing` makes of it: taken over by the machine, and best
-    made in a thread.
+    `requests`: `TransferRequests.missing` of it, made in a thread; ours from here on.
     """
 
     chunks: frozenset[int]
@@ -147,8 +146,7 @@ class FileFinished:
 class FileCorrupt:
     """A file's whole digest did not match; its parts were discarded.
 
-    `requests` is what `TransferRequests.of` makes of this file alone: taken over by
-    the machine, and best made in a thread.
+    `requests`: `TransferRequests.of` it alone, made in a thread; ours from here on.
     """
 
     file: int
@@ -415,9 +413,8 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         manifest = self._known_manifest()
         self.state = ReceiverState.RECEIVING
         self._heard_at = now
-        requests = event.requests or TransferRequests.missing(
-            manifest, event.chunks, event.files
-        )
+        here = event.chunks, event.files
+        requests = event.requests or TransferRequests.missing(manifest, *here)
         self._requests = requests
         self._stored_bytes = manifest.total_bytes - requests.missing_bytes
         self._reused_bytes = manifest.total_bytes - requests.asked_bytes
