@@ -418,9 +418,7 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         self._requests = requests
         self._stored_bytes = manifest.total_bytes - requests.missing_bytes
         self._reused_bytes = manifest.total_bytes - requests.asked_bytes
-        self._open_files.update(
-            file for file in range(len(manifest.files)) if file not in event.files
-        )
+        self._open_files = set(range(len(manifest.files))) - event.files
         finish: list[Instruction] = [
             FinishFile(file)
             for file in sorted(self._open_files)
