@@ -61,7 +61,6 @@ __all__ = [
     "TakeInventory",
     "TimedOut",
     "TransferReceiver",
-    "requests_for",
 ]
 
 
@@ -114,8 +113,7 @@ class ManifestAccepted:
 class InventoryTaken:
     """These chunks are here already, verified; these files are in place already.
 
-    `requests` is what `requests_for` makes of it: taken over by the machine, and best
-    made in a thread.
+    `requests`: `TransferRequests.missing` of it, made in a thread; ours from here on.
     """
 
     chunks: frozenset[int]
@@ -148,8 +146,7 @@ class FileFinished:
 class FileCorrupt:
     """A file's whole digest did not match; its parts were discarded.
 
-    `requests` is what `TransferRequests.of` makes of this file alone: taken over by
-    the machine, and best made in a thread.
+    `requests`: `TransferRequests.of` it alone, made in a thread; ours from here on.
     """
 
     file: int
@@ -254,7 +251,6 @@ Instruction = (
     | Completed
     | Failed
 )
-DigestChecked = ChunkStored | ChunkCorrupt
 
 
 @dataclass(frozen=True)
@@ -265,14 +261,6 @@ class ReceiverProgress:
     reused_bytes: int
     received_bytes: int
     stored_bytes: int
-
-
-def requests_for(
-    manifest: Manifest, chunks: frozenset[int], files: frozenset[int]
-) -> TransferRequests:
-    """Return what is to be asked for where so much is here already."""
-    lacking = [file for file in range(len(manifest.files)) if file not in files]
-    return TransferRequests.of(manifest, lacking, chunks)
 
 
 class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
@@ -425,13 +413,12 @@ class TransferReceiver(Machine[ReceiverState, Event, Instruction]):
         manifest = self._known_manifest()
         self.state = ReceiverState.RECEIVING
         self._heard_at = now
-        requests = event.requests or requests_for(manifest, event.chunks, event.files)
+        here = event.chunks, event.files
+        requests = event.requests or TransferRequests.missing(manifest, *here)
         self._requests = requests
         self._stored_bytes = manifest.total_bytes - requests.missing_bytes
         self._reused_bytes = manifest.total_bytes - requests.asked_bytes
-        self._open_files.update(
-            file for file in range(len(manifest.files)) if file not in event.files
-        )
+        self._open_files = set(range(len(manifest.files))) - event.files
         finish: list[Instruction] = [
             FinishFile(file)
             for file in sorted(self._open_files)

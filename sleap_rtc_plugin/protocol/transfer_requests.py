@@ -52,6 +52,14 @@ class TransferRequests:
             made._want(file, present, seen)
         return made
 
+    @classmethod
+    def missing(
+        cls, manifest: Manifest, chunks: frozenset[int], files: frozenset[int]
+    ) -> "TransferRequests":
+        """Want all but the `chunks` that are here and the `files` in place."""
+        lacking = (file for file in range(len(manifest.files)) if file not in files)
+        return cls.of(manifest, lacking, chunks)
+
     def _want(
         self, file: int, present: Collection[int], seen: dict[bytes, int]
     ) -> None:

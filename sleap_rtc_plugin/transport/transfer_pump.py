@@ -391,7 +391,7 @@ class _Receiving:
     def _take_inventory(self, manifest: Manifest) -> receiving.Event:
         self._manifest = manifest
         chunks, files = self._area.inventory(manifest)
-        requests = receiving.requests_for(manifest, chunks, files)
+        requests = TransferRequests.missing(manifest, chunks, files)
         return receiving.InventoryTaken(chunks, files, requests)
 
     def _store(self, number: int, data: bytes, *copies: int) -> receiving.Event:
