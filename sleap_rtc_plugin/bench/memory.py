@@ -59,11 +59,6 @@ class PeakMemory:
             with contextlib.suppress(OSError):
                 self.peak_mib = max(self.peak_mib, self._kernel_peak_mib())
 
-    @property
-    def above_idle_mib(self) -> float:
-        """How much more than idle the peak was."""
-        return self.peak_mib - self.idle_mib
-
     def _cpu_now_s(self) -> float:
         times = self._process.cpu_times()
         return float(times.user + times.system)

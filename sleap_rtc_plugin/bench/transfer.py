@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, Protocol, get_args
 
 import msgspec
 
@@ -52,6 +52,14 @@ class _Case:
     folder: Path
     paths: list[str]
     size_bytes: int
+
+
+class _Measured(Protocol):
+    """What a process took."""
+
+    cpu_s: float
+    idle_mib: float
+    peak_mib: float
 
 
 async def bench_transfer(size_bytes: int, runs: int, say: Say) -> BenchResult:
@@ -95,6 +103,21 @@ def _result(rows: list[dict[str, Any]], ratios: dict[str, float]) -> BenchResult
     )
 
 
+def _figures_of(
+    size_bytes: int, seconds: float, client: _Measured, worker: _Measured
+) -> dict[str, float]:
+    gib = size_bytes / GIB
+    return {
+        "mib_per_s": size_bytes / MIB / seconds,
+        "client_cpu_s_per_gib": client.cpu_s / gib,
+        "worker_cpu_s_per_gib": worker.cpu_s / gib,
+        "client_idle_mib": client.idle_mib,
+        "client_peak_above_idle_mib": client.peak_mib - client.idle_mib,
+        "worker_idle_mib": worker.idle_mib,
+        "worker_peak_above_idle_mib": worker.peak_mib - worker.idle_mib,
+    }
+
+
 def _row(
     case: str, engine: str, runs: Sequence[dict[str, float]], stops_s: list[float]
 ) -> dict[str, Any]:
@@ -129,17 +152,8 @@ class _Links:
                 target.mkdir()
                 client, worker = await _send(case, engine, target)
                 self._stops_s.setdefault(key, []).extend(client.stops_s)
-                gib = case.size_bytes / GIB
                 self._runs.setdefault(key, []).append(
-                    {
-                        "mib_per_s": case.size_bytes / MIB / client.seconds,
-                        "client_cpu_s_per_gib": client.cpu_s / gib,
-                        "worker_cpu_s_per_gib": worker.cpu_s / gib,
-                        "client_idle_mib": client.idle_mib,
-                        "client_peak_above_idle_mib": client.peak_mib - client.idle_mib,
-                        "worker_idle_mib": worker.idle_mib,
-                        "worker_peak_above_idle_mib": worker.peak_mib - worker.idle_mib,
-                    }
+                    _figures_of(case.size_bytes, client.seconds, client, worker)
                 )
 
     def rows(self) -> list[dict[str, Any]]:
@@ -252,16 +266,7 @@ async def _measure(lab: LocalLab, package: Path, folder: Path) -> dict[str, floa
         raise NoReply(peer="the client process", command="bench transfer")
     client = msgspec.json.decode(output, type=ClientFigures)
     await _cancel(lab, client.job_id)
-    gib = client.bytes_sent / GIB
-    return {
-        "mib_per_s": client.bytes_sent / MIB / client.transfer_s,
-        "client_cpu_s_per_gib": client.cpu_s / gib,
-        "worker_cpu_s_per_gib": worker.cpu_s / gib,
-        "client_idle_mib": client.idle_mib,
-        "client_peak_above_idle_mib": client.peak_mib - client.idle_mib,
-        "worker_idle_mib": worker.idle_mib,
-        "worker_peak_above_idle_mib": worker.above_idle_mib,
-    }
+    return _figures_of(client.bytes_sent, client.transfer_s, client, worker)
 
 
 async def _cancel(lab: LocalLab, job_id: str) -> None:

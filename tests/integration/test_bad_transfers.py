@@ -27,6 +27,7 @@ from sleap_rtc_plugin.protocol.fragments import FLAG_MANIFEST
 from sleap_rtc_plugin.protocol.limits import MAX_PACKAGE_BYTES, MAX_TRANSFER_FRAME_BYTES
 from sleap_rtc_plugin.protocol.messages import FileNeed
 from sleap_rtc_plugin.protocol.transfer_requests import TransferRequests
+from sleap_rtc_plugin.transport import transfer_pump
 from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
 from sleap_rtc_plugin.transport.link import LinkClosed
 from sleap_rtc_plugin.transport.staging_area import StagingArea
@@ -368,6 +369,8 @@ async def test_a_disk_that_fails_at_the_sender(
     async with ends() as (client, worker):
         with monkeypatch.context() as patch:
             patch.setattr(Path, "open", fails)
+            # Every chunk is read by itself, so that the third open is in the middle.
+            patch.setattr(transfer_pump, "READ_BATCH_BYTES", 1)
             results = await attempt(client, worker, source, area)
     assert [type(result) for result in results] == [error, error]
     assert_nothing_half_written(source, area)

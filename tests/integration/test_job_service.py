@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from support.linked_workers import linked_worker
 from support.peers import linked
 from support.pictures import bomb, png
 
@@ -51,11 +52,6 @@ from sleap_rtc_plugin.transport.staging_area import StagingArea
 from sleap_rtc_plugin.transport.transfer_pump import TransferPump
 from sleap_rtc_worker.file_manager import FileManager
 from sleap_rtc_worker.job_coordinator import JobCoordinator
-from sleap_rtc_worker.job_executor import JobExecutor
-from sleap_rtc_worker.job_run import StepTools
-from sleap_rtc_worker.journal import Journal
-from sleap_rtc_worker.link_service import LinkService
-from sleap_rtc_worker.state_manager import StateManager, WorkerStatus
 
 pytestmark = pytest.mark.timeout(60)
 PATIENCE_S = 15
@@ -101,32 +97,14 @@ class Service:
 
 @contextlib.asynccontextmanager
 async def services(folder: Path) -> AsyncIterator[Service]:
-    journal = Journal(folder / "worker")
-    files = FileManager(folder / "worker")
-    state = StateManager(name="w", capabilities={}, tags=[], on_change=lambda _: None)
-    state.set_status(WorkerStatus.AVAILABLE)
-    coordinator = JobCoordinator(
-        tools=StepTools(
-            journal=journal,
-            files=files,
-            executor=JobExecutor(),
-            trainer=["sleap-nn"],
-            worker_name="w",
-        ),
-        state=state,
-        can_train=True,
-    )
-    try:
-        async with linked() as (client, worker):
-            service = LinkService(worker, coordinator=coordinator, journal=journal)
-            running = asyncio.ensure_future(service.run())
-            yield Service(
-                WorkerLink(client, "w"), worker, coordinator, files, folder / "client"
-            )
-        await running
-        await coordinator.close()
-    finally:
-        journal.close()
+    async with linked_worker(folder / "worker") as ends:
+        yield Service(
+            WorkerLink(ends.client, "w"),
+            ends.worker,
+            ends.coordinator,
+            ends.files,
+            folder / "client",
+        )
 
 
 @pytest.fixture
@@ -297,13 +275,13 @@ async def test_an_image_that_vanishes_on_its_way_is_no_fault(
     job = service.submit()
     for number in range(3):
         service.draw(f"train.{number:04d}.png", png(number))
-    read = FileSource.read_chunk
+    reading = FileSource.reading
 
-    def delete_first(self: FileSource, chunk: Any) -> bytes:
+    def delete_first(self: FileSource) -> Any:
         (self.root / "train.0000.png").unlink(missing_ok=True)
-        return read(self, chunk)
+        return reading(self)
 
-    monkeypatch.setattr(FileSource, "read_chunk", delete_first)
+    monkeypatch.setattr(FileSource, "reading", delete_first)
     await fetch_images(job, 0, service.folder)
     news = await fetch_images(job, 0, service.folder)
     there = [path.name for path in (service.folder / "viz").iterdir()]

@@ -1,7 +1,6 @@
 """A client looks into a worker's mounts and sends what is not there, by a real link."""
 
 import asyncio
-import contextlib
 import os
 import threading
 from collections.abc import AsyncIterator
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.peers import linked
+from support.linked_workers import leave_packages_alone, linked_worker
 from support.shared_mounts import names_below
 
 from sleap_rtc_plugin.protocol.errors import (
@@ -44,14 +43,7 @@ from sleap_rtc_plugin.session.worker_link import WorkerLink
 from sleap_rtc_plugin.transport.file_source import FileSource
 from sleap_rtc_plugin.transport.link import Link
 from sleap_rtc_worker import mounts
-from sleap_rtc_worker.file_manager import FileManager
-from sleap_rtc_worker.job_coordinator import JobCoordinator
-from sleap_rtc_worker.job_executor import JobExecutor
-from sleap_rtc_worker.job_run import StepTools
-from sleap_rtc_worker.journal import Journal
-from sleap_rtc_worker.link_service import LinkService
 from sleap_rtc_worker.mounts import MountTable
-from sleap_rtc_worker.state_manager import StateManager, WorkerStatus
 
 pytestmark = pytest.mark.timeout(60)
 JOB = "job-" + "0a" * 10
@@ -94,54 +86,18 @@ def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pair]:
+async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
     lab = tmp_path / "data" / "lab"
     lab.mkdir(parents=True)
-    journal = Journal(tmp_path / "worker")
-    state = StateManager(name="w", capabilities={}, tags=[], on_change=lambda _: None)
-    state.set_status(WorkerStatus.AVAILABLE)
-    coordinator = JobCoordinator(
-        tools=StepTools(
-            journal=journal,
-            files=FileManager(tmp_path / "worker"),
-            executor=JobExecutor(),
-            trainer=["sleap-nn"],
-            worker_name="w",
-        ),
-        state=state,
-        can_train=True,
-    )
-
-    async def wait(*_: object) -> None:
-        """Leave the package as it arrived; what is in it is no configuration."""
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(coordinator, "_check_package", wait)
-    fragments: list[int] = []
-    async with contextlib.AsyncExitStack() as stack:
-        stack.callback(journal.close)
-        client, worker = await stack.enter_async_context(linked())
-        stack.push_async_callback(coordinator.close)
-        send = client.send_fragment
-
-        async def counted(frame: bytes) -> None:
-            fragments.append(len(frame))
-            await send(frame)
-
-        client.send_fragment = counted  # type: ignore[method-assign]
-        table = MountTable({"lab": lab}, call_timeout_s=SOON_S)
-        service = LinkService(
-            worker, coordinator=coordinator, journal=journal, mounts=table
-        )
-        served = asyncio.ensure_future(service.run())
-        made = Pair(WorkerLink(client, "w"), worker, lab, tmp_path, fragments)
+    table = MountTable({"lab": lab}, call_timeout_s=SOON_S)
+    async with linked_worker(tmp_path / "worker", mounts=table) as ends:
+        leave_packages_alone(ends.coordinator)
+        link = WorkerLink(ends.client, "w")
+        made = Pair(link, ends.worker, lab, tmp_path, ends.fragments)
         made.home.mkdir(parents=True)
         (made.home / "l.slp").write_bytes(os.urandom(LABELS_BYTES))
         (made.home / "c.yaml").write_text("a: 1")
         yield made
-        client.close("done")
-        worker.close("done")
-        await served
 
 
 def lay(pair: Pair, place: str, data: bytes) -> None:

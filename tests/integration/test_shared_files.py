@@ -1,7 +1,6 @@
 """A client, a worker and storage that both mount, over a real link."""
 
 import asyncio
-import contextlib
 import os
 import random
 import threading
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.peers import linked
+from support.linked_workers import leave_packages_alone, linked_worker
 from support.shared_mounts import hanging, names_below, two_mounts
 
 from sleap_rtc_plugin.protocol.errors import (
@@ -40,16 +39,10 @@ from sleap_rtc_plugin.session.remote_job import RemoteJob
 from sleap_rtc_plugin.session.worker_link import WorkerLink
 from sleap_rtc_plugin.transport import shared_storage
 from sleap_rtc_plugin.transport.file_source import FileSource
-from sleap_rtc_plugin.transport.link import Link
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.transfer_pump import TransferTotals
-from sleap_rtc_worker.file_manager import FileManager
 from sleap_rtc_worker.job_coordinator import JobCoordinator
-from sleap_rtc_worker.job_executor import JobExecutor
-from sleap_rtc_worker.job_run import JobRun, StepTools
-from sleap_rtc_worker.journal import Journal
-from sleap_rtc_worker.link_service import LinkService
-from sleap_rtc_worker.state_manager import StateManager, WorkerStatus
+from sleap_rtc_worker.job_run import JobRun
 
 pytestmark = [
     pytest.mark.timeout(90),
@@ -94,60 +87,15 @@ class Pair:
         )
 
 
-def counted(link: Link, sizes: list[int]) -> None:
-    send = link.send_fragment
-
-    async def send_fragment(frame: bytes) -> None:
-        sizes.append(len(frame))
-        await send(frame)
-
-    link.send_fragment = send_fragment  # type: ignore[method-assign]
-
-
 @pytest.fixture
-async def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pair]:
+async def pair(tmp_path: Path) -> AsyncIterator[Pair]:
     laptop, gpu = two_mounts(tmp_path)
-    journal = Journal(tmp_path / "worker")
-    files = FileManager(tmp_path / "worker")
-    state = StateManager(name="w", capabilities={}, tags=[], on_change=lambda _: None)
-    state.set_status(WorkerStatus.AVAILABLE)
-    coordinator = JobCoordinator(
-        tools=StepTools(
-            journal=journal,
-            files=files,
-            executor=JobExecutor(),
-            trainer=["sleap-nn"],
-            worker_name="w",
-        ),
-        state=state,
-        can_train=True,
-    )
-
-    async def wait(*_: object) -> None:
-        """Leave the package as it arrived; what is in it is no configuration."""
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(coordinator, "_check_package", wait)
-    fragments: list[int] = []
-    async with contextlib.AsyncExitStack() as stack:
-        stack.callback(journal.close)
-        client, worker = await stack.enter_async_context(linked())
-        stack.push_async_callback(coordinator.close)
-        counted(client, fragments)
-        counted(worker, fragments)
-        service = LinkService(
-            worker,
-            coordinator=coordinator,
-            journal=journal,
-            shared_storage=SharedStorage(gpu, place="the w's", timeout_s=SOON_S),
-        )
-        served = asyncio.ensure_future(service.run())
-        storage = SharedStorage(laptop, timeout_s=SOON_S)
-        link = WorkerLink(client, "w", shared_storage=storage)
-        yield Pair(link, coordinator, laptop, gpu, tmp_path, fragments)
-        client.close("done")
-        worker.close("done")
-        await served
+    theirs = SharedStorage(gpu, place="the w's", timeout_s=SOON_S)
+    async with linked_worker(tmp_path / "worker", shared_storage=theirs) as ends:
+        leave_packages_alone(ends.coordinator)
+        ours = SharedStorage(laptop, timeout_s=SOON_S)
+        link = WorkerLink(ends.client, "w", shared_storage=ours)
+        yield Pair(link, ends.coordinator, laptop, gpu, tmp_path, ends.fragments)
 
 
 @pytest.fixture
