@@ -10,10 +10,11 @@ import asyncio
 import contextlib
 import itertools
 import os
+import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, get_args
@@ -32,7 +33,7 @@ from sleap_rtc_plugin.protocol.limits import GIB, MIB
 from sleap_rtc_plugin.protocol.messages import JobCancel
 from sleap_rtc_plugin.session.remote_session import RemoteSession
 
-__all__ = ["bench_links", "bench_transfer"]
+__all__ = ["CASES", "bench_transfer"]
 
 SMALL_FILES: Final = 2_000
 SMALL_FILE_BYTES: Final = 3_000
@@ -41,6 +42,8 @@ _END = "sleap_rtc_plugin.bench.transfer_end"
 _BLOCK_BYTES = 8 * MIB
 
 Engine = Literal["ours", "plain loop"]
+CaseKind = Literal["large", "small", "package"]
+CASES: Final[tuple[CaseKind, ...]] = get_args(CaseKind)
 Say = Callable[[str], None]
 
 
@@ -62,44 +65,31 @@ class _Measured(Protocol):
     peak_mib: float
 
 
-async def bench_transfer(size_bytes: int, runs: int, say: Say) -> BenchResult:
-    """Measure every case, `runs` times in turn.
+async def bench_transfer(
+    size_bytes: int, runs: int, say: Say, cases: Collection[CaseKind] = CASES
+) -> BenchResult:
+    """Measure some cases, `runs` times in turn.
 
     Args:
         size_bytes: of the large file, and of the ballast in the package.
         runs: how often; the figures are medians.
         say: told what is going on.
+        cases: which ones.
     """
-    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        say(f"Making a package of {size_bytes / MIB:.0f} MiB.")
-        package = await asyncio.to_thread(make_package, folder, size_bytes)
-        linked = _Links(folder, size_bytes)
+        linked = _Links(folder, size_bytes, cases)
+        programs = _Programs(folder, size_bytes)
         for number in range(1, runs + 1):
             await linked.run(number, runs, say)
-            say(f"The real programs, run {number} of {runs}.")
-            place = folder / f"run-{number}"
-            place.mkdir()
-            async with local_lab(place, worker_name="bench-worker") as lab:
-                rows.append(await _measure(lab, package, place))
-    case = f"{size_bytes / MIB:.0f} MiB package, real programs"
-    last = _row(case, "ours", rows, stops_s=[])
-    return _result([*linked.rows(), last], linked.ratios())
-
-
-async def bench_links(size_bytes: int, runs: int, say: Say) -> BenchResult:
-    """Measure the cases that need no worker; otherwise as `bench_transfer`."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        linked = _Links(Path(name), size_bytes)
-        for number in range(1, runs + 1):
-            await linked.run(number, runs, say)
-    return _result(linked.rows(), linked.ratios())
-
-
-def _result(rows: list[dict[str, Any]], ratios: dict[str, float]) -> BenchResult:
+            if "package" in cases:
+                await programs.run(number, runs, say)
+    rows = linked.rows() + (programs.rows() if "package" in cases else [])
     return BenchResult(
-        bench="transfer", machine=describe_machine(), rows=rows, ratios=ratios
+        bench="transfer",
+        machine=describe_machine(),
+        rows=rows,
+        ratios=linked.ratios(),
     )
 
 
@@ -135,9 +125,15 @@ def _row(
 class _Links:
     """The cases that go over a bare link, and what was measured of each."""
 
-    def __init__(self, folder: Path, size_bytes: int) -> None:
+    def __init__(
+        self, folder: Path, size_bytes: int, cases: Collection[CaseKind]
+    ) -> None:
         self._folder = folder
-        self._cases = [_large(folder, size_bytes), _small(folder)]
+        self._cases: list[_Case] = []
+        if "large" in cases:
+            self._cases.append(_large(folder, size_bytes))
+        if "small" in cases:
+            self._cases.append(_small(folder))
         self._runs: dict[tuple[str, str], list[dict[str, float]]] = {}
         self._stops_s: dict[tuple[str, str], list[float]] = {}
         self._numbers = itertools.count()
@@ -151,6 +147,7 @@ class _Links:
                 target = self._folder / f"arrived-{next(self._numbers)}"
                 target.mkdir()
                 client, worker = await _send(case, engine, target)
+                await asyncio.to_thread(shutil.rmtree, target)
                 self._stops_s.setdefault(key, []).extend(client.stops_s)
                 self._runs.setdefault(key, []).append(
                     _figures_of(case.size_bytes, client.seconds, client, worker)
@@ -249,6 +246,36 @@ async def _figures(process: asyncio.subprocess.Process) -> EndFigures:
 
 
 # -- the real programs -----------------------------------------------------------------
+
+
+class _Programs:
+    """The case of a package through the real programs, to a fresh worker each time."""
+
+    def __init__(self, folder: Path, size_bytes: int) -> None:
+        self._folder = folder
+        self._size_bytes = size_bytes
+        self._package: Path | None = None
+        self._runs: list[dict[str, float]] = []
+
+    async def run(self, number: int, runs: int, say: Say) -> None:
+        """Send the package once."""
+        size = f"{self._size_bytes / MIB:.0f} MiB"
+        if self._package is None:
+            say(f"Making a package of {size}.")
+            self._package = await asyncio.to_thread(
+                make_package, self._folder, self._size_bytes
+            )
+        say(f"{size} package, real programs, run {number} of {runs}.")
+        place = self._folder / f"run-{number}"
+        place.mkdir()
+        async with local_lab(place, worker_name="bench-worker") as lab:
+            self._runs.append(await _measure(lab, self._package, place))
+        await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the medians."""
+        case = f"{self._size_bytes / MIB:.0f} MiB package, real programs"
+        return [_row(case, "ours", self._runs, stops_s=[])]
 
 
 async def _measure(lab: LocalLab, package: Path, folder: Path) -> dict[str, float]:

@@ -70,18 +70,29 @@ def bench() -> None:
 @bench.command()
 @_size_option(256)
 @_often_option("--runs", 5, "How often each case has its turn")
+@click.option(
+    "--case",
+    "cases",
+    type=click.Choice(["large", "small", "package"]),
+    multiple=True,
+    help="Only this case: a large file, many small ones, or a package through the "
+    "real programs. May be repeated.",
+)
 @_json_option
 @verbose_option
-def transfer(size_mib: int, runs: int, as_json: bool, verbose: bool) -> None:
+def transfer(
+    size_mib: int, runs: int, cases: tuple[str, ...], as_json: bool, verbose: bool
+) -> None:
     """Send files, beside the plain loop: speed, CPU, memory, latency of a stop."""
     set_up_logging(verbose)
     if any(importlib.util.find_spec(name) is None for name in _NEEDED):
         _refuse(_MISSING)
-    from sleap_rtc_plugin.bench.transfer import bench_transfer
+    from sleap_rtc_plugin.bench.transfer import CASES, bench_transfer
     from sleap_rtc_plugin.protocol.limits import MIB
 
-    result = run_async(bench_transfer(size_mib * MIB, runs, _say), verbose=verbose)
-    _print(result, as_json=as_json)
+    chosen = [case for case in CASES if not cases or case in cases]
+    measuring = bench_transfer(size_mib * MIB, runs, _say, chosen)
+    _print(run_async(measuring, verbose=verbose), as_json=as_json)
 
 
 @bench.command()
