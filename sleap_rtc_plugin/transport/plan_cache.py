@@ -1,6 +1,6 @@
 """How files were cut and hashed before, so that an unchanged one is not read again.
 
-Trusts the file system's word that a file is the same; `FileSource.read_chunk` does
+Trusts the file system's word that a file is the same; `FileSource.reading` does
 not. A folder of small files, shared by any number of processes: a plan that is
 missing, torn or foreign is merely made again. Called by `FileSource.scan`.
 """

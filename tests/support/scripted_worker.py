@@ -6,8 +6,10 @@ the behaviour `none` there is no trainer at all. The variable E2E_FAULT breaks
 something on purpose.
 """
 
+import contextlib
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +45,19 @@ def _install_trainer(behaviour: str) -> None:
 
 def _corrupt_results() -> None:
     """Send other bytes than those that the manifest speaks of."""
-    real = file_source.FileSource.read_chunk
+    real = file_source.FileSource.reading
 
-    def read_chunk(self: file_source.FileSource, chunk: ChunkInfo) -> bytes:
-        data = real(self, chunk)
-        return bytes([data[0] ^ 1]) + data[1:]
+    @contextlib.contextmanager
+    def reading(self: file_source.FileSource) -> Iterator[Callable[[ChunkInfo], bytes]]:
+        with real(self) as read:
 
-    file_source.FileSource.read_chunk = read_chunk  # type: ignore[method-assign]
+            def corrupted(chunk: ChunkInfo) -> bytes:
+                data = read(chunk)
+                return bytes([data[0] ^ 1]) + data[1:]
+
+            yield corrupted
+
+    file_source.FileSource.reading = reading  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
