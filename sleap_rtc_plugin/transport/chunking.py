@@ -6,6 +6,7 @@ file once, holding one chunk. The receiver knows none of this: it takes any chun
 """
 
 import io
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -14,6 +15,7 @@ from pyfastcdc import FastCDC
 
 from sleap_rtc_plugin.protocol.limits import KIB, MAX_CHUNK_BYTES, MAX_HOLE_BYTES, MIB
 from sleap_rtc_plugin.transport.frame_rows import FrameRows
+from sleap_rtc_plugin.transport.sparse_files import next_data, next_hole
 
 __all__ = ["ChunkSizes", "Piece", "cut_by_content", "cut_evenly"]
 
@@ -27,6 +29,8 @@ _SPREAD: Final = 4
 _MAX_AVERAGE_CHUNKS: Final = 2**17
 _MAX_ROWS: Final = 2**18
 _ZEROS: Final = bytes(16 * KIB)
+# Shorter ones are read like anything else: where they begin says nothing of the data.
+MIN_SKIPPED_HOLE_BYTES: Final = 16 * MIB
 
 
 class Piece(NamedTuple):
@@ -135,12 +139,44 @@ class _Cutter:
             yield from self._cut_plain(None)
 
     def _cut_plain(self, size_bytes: int | None) -> Iterator[Piece]:
-        """Cut so many bytes, or all to the end of the file, with FastCDC."""
-        span = _Span(self._file, size_bytes)
-        for chunk in self._fastcdc.cut_stream(span):
-            is_hole = not _unpadded_bytes(chunk.data)
-            yield Piece(chunk.length, None if is_hole else chunk.data)
-        self._ended = bool(span.left_bytes)
+        """Cut so many bytes, or all to the end of the file, but for its long holes."""
+        for hole_bytes, data_bytes in self._stretches(size_bytes):
+            yield from _holes(hole_bytes)
+            span = _Span(self._file, data_bytes)
+            for chunk in self._fastcdc.cut_stream(span):
+                is_hole = not _unpadded_bytes(chunk.data)
+                yield Piece(chunk.length, None if is_hole else chunk.data)
+            if span.left_bytes:
+                self._ended = True
+                return
+
+    def _stretches(self, size_bytes: int | None) -> Iterator[tuple[int, int | None]]:
+        """Yield how long the hole is where the file stands, and the data behind it.
+
+        The file stands at the data then. Its last data may go on to wherever it ends.
+        """
+        try:
+            descriptor, at = self._file.fileno(), self._file.tell()
+        except io.UnsupportedOperation:
+            # What is no file of the system has no holes.
+            yield 0, size_bytes
+            return
+        end = os.fstat(descriptor).st_size
+        if size_bytes is not None:
+            end = min(end, at + size_bytes)
+        left_bytes, skipped_bytes = size_bytes, 0
+        while at < end:
+            hole_at, data_at = _long_hole(descriptor, at, end)
+            if hole_at == end:
+                break
+            self._file.seek(at)
+            yield skipped_bytes, hole_at - at
+            skipped_bytes = data_at - hole_at
+            if left_bytes is not None:
+                left_bytes -= data_at - at
+            at = data_at
+        self._file.seek(at)
+        yield skipped_bytes, left_bytes
 
     def _cut_row(self, row_bytes: int, buffer: memoryview) -> Iterator[Piece]:
         if row_bytes > len(buffer):
@@ -170,6 +206,15 @@ class _Cutter:
         if not self._ended:
             yield from _holes(row_bytes - image_bytes)
             self._file.seek(begin + row_bytes)
+
+
+def _long_hole(descriptor: int, at: int, end: int) -> tuple[int, int]:
+    """Return where the next hole that is worth skipping begins and ends, or `end`."""
+    while (hole_at := next_hole(descriptor, at, end)) < end:
+        at = next_data(descriptor, hole_at, end)
+        if at - hole_at >= MIN_SKIPPED_HOLE_BYTES:
+            return hole_at, at
+    return end, end
 
 
 class _Span:

@@ -20,6 +20,8 @@ __all__ = [
     "copy_data",
     "digest_of_file",
     "is_empty",
+    "next_data",
+    "next_hole",
     "sync_file",
     "sync_folder",
     "write_at",
@@ -46,7 +48,7 @@ def is_empty(descriptor: int, offset: int, size_bytes: int) -> bool:
     """Tell whether a stretch of a file is all zeros; past the file's end it is."""
     end = offset + size_bytes
     while offset < end:
-        offset = _next_data(descriptor, offset, end)
+        offset = next_data(descriptor, offset, end)
         if offset == end:
             return True
         os.lseek(descriptor, offset, os.SEEK_SET)
@@ -86,10 +88,9 @@ def copy_data(source: Path, target: int, go_on: Callable[[], None]) -> bool:
     try:
         offset, end = 0, os.fstat(descriptor).st_size
         os.ftruncate(target, end)
-        while (offset := _next_data(descriptor, offset, end)) < end:
+        while (offset := next_data(descriptor, offset, end)) < end:
             go_on()
-            data_end = os.lseek(descriptor, offset, os.SEEK_HOLE)
-            size = min(_COPY_BYTES, data_end - offset)
+            size = min(_COPY_BYTES, next_hole(descriptor, offset, end) - offset)
             copied = os.copy_file_range(descriptor, target, size, offset, offset)
             if not copied:
                 return False
@@ -118,7 +119,7 @@ def digest_of_file(path: Path, go_on: Callable[[], None]) -> bytes:
     try:
         offset, end = 0, os.fstat(descriptor).st_size
         while offset < end:
-            data_at = _next_data(descriptor, offset, end)
+            data_at = next_data(descriptor, offset, end)
             while offset < data_at:
                 go_on()
                 zeros = _ZEROS[: data_at - offset]
@@ -156,7 +157,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _next_data(descriptor: int, offset: int, end: int) -> int:
+def next_data(descriptor: int, offset: int, end: int) -> int:
     """Return where the next data may be, at most `end`; a hole is skipped unread."""
     if hasattr(os, "SEEK_DATA"):
         try:
@@ -166,3 +167,13 @@ def _next_data(descriptor: int, offset: int, end: int) -> int:
             if error.errno == errno.ENXIO:
                 return end
     return offset
+
+
+def next_hole(descriptor: int, offset: int, end: int) -> int:
+    """Return where the next hole is known to be, at most `end`."""
+    if hasattr(os, "SEEK_HOLE"):
+        try:
+            return min(end, os.lseek(descriptor, offset, os.SEEK_HOLE))
+        except OSError:
+            return end
+    return end

@@ -1,7 +1,9 @@
 """Files are cut where their contents say, and every byte stays what it was."""
 
 import io
+import os
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +19,12 @@ from sleap_rtc_plugin.protocol.limits import (
     MIB,
 )
 from sleap_rtc_plugin.transport import chunking
-from sleap_rtc_plugin.transport.chunking import ChunkSizes, cut_by_content, cut_evenly
+from sleap_rtc_plugin.transport.chunking import (
+    MIN_SKIPPED_HOLE_BYTES,
+    ChunkSizes,
+    cut_by_content,
+    cut_evenly,
+)
 from sleap_rtc_plugin.transport.frame_rows import FrameRows
 
 Chunk = bytes | int
@@ -190,3 +197,86 @@ def test_sizes_beyond_any_package_are_still_sizes() -> None:
     assert sizes[-1] * 4 <= 16 * MIB
     pieces = cut_by_content(io.BytesIO(b"x"), [], ChunkSizes.for_package(2**62))
     assert [size for size, _ in pieces] == [1]
+
+
+# -- holes that the file system knows of ----------------------------------------------
+
+
+def sparse_file(path: Path, *parts: bytes | int) -> Path:
+    """Write a file of data and of holes, which are only sizes."""
+    with path.open("wb") as file:
+        for part in parts:
+            if isinstance(part, bytes):
+                file.write(part)
+            else:
+                file.seek(part, io.SEEK_CUR)
+        file.truncate()
+    return path
+
+
+def cut_file(path: Path, *rows: FrameRows) -> list[Chunk]:
+    with path.open("rb", buffering=0) as file:
+        pieces = cut_by_content(file, rows, ChunkSizes())
+        return [size if part is None else bytes(part) for size, part in pieces]
+
+
+LONG = 2 * MIN_SKIPPED_HOLE_BYTES
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (LONG,),
+        (LONG, noise(100_000)),
+        (noise(100_000), LONG),
+        (noise(300_000), LONG, noise(1_000_000, 2), LONG, noise(10, 3)),
+        (noise(300_000), 100_000, noise(5, 4), LONG, noise(7, 5), 50_000),
+    ],
+)
+def test_a_sparse_file_is_cut_into_what_it_holds(
+    tmp_path: Path, parts: tuple[bytes | int, ...]
+) -> None:
+    path = sparse_file(tmp_path / "file", *parts)
+    chunks = cut_file(path)
+    assert joined(chunks) == path.read_bytes()
+    # A hole begins and ends where a block of the disk does.
+    blocks = 64 * KIB
+    holes = [size for size in chunks if isinstance(size, int)]
+    assert len([size for size in holes if size > LONG - blocks]) == parts.count(LONG)
+
+
+@pytest.mark.skipif(not hasattr(os, "SEEK_HOLE"), reason="no word of holes here")
+def test_long_holes_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sparse_file(tmp_path / "file", noise(100_000), LONG, noise(100_000, 2))
+    if path.stat().st_blocks * 512 > LONG:
+        pytest.skip("this disk has no sparse files")
+    read_bytes = 0
+    fill = chunking._fill
+
+    def counted(file: io.RawIOBase, view: memoryview) -> int:
+        nonlocal read_bytes
+        size = fill(file, view)
+        read_bytes += size
+        return size
+
+    monkeypatch.setattr(chunking, "_fill", counted)
+    cut_file(path)
+    assert 200_000 <= read_bytes < 1_000_000
+
+
+def test_images_are_found_behind_long_holes(tmp_path: Path) -> None:
+    images = [noise(20_000, seed) for seed in range(3)]
+    rows = padded(images, 30_000)
+    path = sparse_file(tmp_path / "file", noise(9), LONG, rows, LONG, noise(9, 9))
+    at = 9 + LONG
+    chunks = cut_file(path, FrameRows(offset=at, row_count=3, row_bytes=30_000))
+    assert joined(chunks) == path.read_bytes()
+    assert set(images) <= sent(chunks)
+
+
+def test_a_file_that_ends_in_a_hole_before_its_images(tmp_path: Path) -> None:
+    path = sparse_file(tmp_path / "file", noise(9), LONG)
+    rows = FrameRows(offset=2 * LONG, row_count=3, row_bytes=30_000)
+    assert joined(cut_file(path, rows)) == path.read_bytes()
