@@ -35,7 +35,7 @@ MIN_FILE_BYTES: Final = 4 * MIB
 # again within the tick would look the same.
 SETTLED_NS: Final = 2_000_000_000
 # Changed with every change of how files are cut.
-_VERSION: Final = 1
+_VERSION: Final = 2
 _SUFFIX: Final = ".plan"
 
 
