@@ -1,15 +1,22 @@
 """A lock between programs on an open file, which ends with the program at the latest.
 
-Used for the settings, and for runs of which two SLEAPs know.
+Used for the settings, for runs of which two SLEAPs know, and for results on their way.
 """
 
+import errno
 import sys
+from typing import Final
 
 __all__ = ["try_lock"]
 
+_TAKEN: Final = frozenset({errno.EACCES, errno.EAGAIN, errno.EDEADLK})
+
 
 def try_lock(descriptor: int) -> bool:
-    """Take the lock of an open file; False where another open file has it."""
+    """Take the lock of an open file; False where another open file has it.
+
+    On a disk that knows no locks nobody is kept out.
+    """
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -19,6 +26,6 @@ def try_lock(descriptor: int) -> bool:
             import fcntl
 
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno not in _TAKEN
     return True

@@ -26,8 +26,9 @@ from sleap_rtc_plugin.protocol.limits import (
     MAX_IMAGES_TOTAL_BYTES,
 )
 from sleap_rtc_plugin.protocol.messages import FileMeta, JobFetch
+from sleap_rtc_plugin.session.incoming_folder import INCOMING_FOLDER
 from sleap_rtc_plugin.session.package_archive import disk_errors
-from sleap_rtc_plugin.session.remote_job import INCOMING_FOLDER, RemoteJob
+from sleap_rtc_plugin.session.remote_job import RemoteJob
 from sleap_rtc_plugin.transport.effects import in_thread
 from sleap_rtc_plugin.transport.staging_area import StagingArea
 from sleap_rtc_plugin.transport.transfer_pump import TransferTotals

@@ -5,7 +5,6 @@ job by its id, and each side keeps what it has. Used by `session.submission`.
 """
 
 import asyncio
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
@@ -42,6 +41,7 @@ from sleap_rtc_plugin.protocol.messages import (
     StopScope,
     ZmqCtrl,
 )
+from sleap_rtc_plugin.session.incoming_folder import incoming_folder, remove_incoming
 from sleap_rtc_plugin.session.result_import import ImportedResults, import_results
 from sleap_rtc_plugin.session.result_store import result_store
 from sleap_rtc_plugin.session.shared_files import (
@@ -57,9 +57,7 @@ from sleap_rtc_plugin.transport.link import LinkClosed
 from sleap_rtc_plugin.transport.staging_area import StagingArea
 from sleap_rtc_plugin.transport.transfer_pump import Progress, TransferTotals
 
-__all__ = ["INCOMING_FOLDER", "RemoteJob", "describe_job", "list_jobs"]
-
-INCOMING_FOLDER = ".sleap-remote"
+__all__ = ["RemoteJob", "describe_job", "list_jobs"]
 
 OnEvent = Callable[[StepEvent, JobMirror], None]
 
@@ -248,9 +246,9 @@ class RemoteJob:
         Raises:
             RtcError: they did not arrive or are not acceptable.
         """
-        incoming = output / INCOMING_FOLDER / self.job_id
         command = JobFetch(command_id=new_command_id(), job_id=self.job_id)
         async with (
+            incoming_folder(output, self.job_id) as incoming,
             result_store(self._link.room_id) as store,
             shared_results(self._link, self.job_id) as shared,
         ):
@@ -273,9 +271,9 @@ class RemoteJob:
             except (UnsafeCheckpoint, UnsafeMember):
                 # What is refused is not left lying in hidden folders either.
                 await in_thread(None, area.disown)
-                await in_thread(None, _remove_incoming, incoming)
+                await in_thread(None, remove_incoming, incoming)
                 raise
-        await in_thread(None, _remove_incoming, incoming)
+            await in_thread(None, remove_incoming, incoming)
         return imported, moved_too(totals, area.taken_bytes)
 
     # -- events --------------------------------------------------------------------
@@ -317,13 +315,3 @@ def _cleaned(job: JobSummary) -> JobSummary:
         owner=clean_text(job.owner),
         state=clean_text(job.state),
     )
-
-
-def _remove_incoming(incoming: Path) -> None:
-    """Remove what the import left, and the folder above where it is empty."""
-    shutil.rmtree(incoming, ignore_errors=True)
-    try:
-        incoming.parent.rmdir()
-    except OSError:
-        # Another job's results are still arriving.
-        return

@@ -163,6 +163,13 @@ class Program:
         self._process.kill()
         self._process.wait(EXIT_DEADLINE_S)
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Hold it still meanwhile, as a suspended laptop would."""
+        self._process.send_signal(signal.SIGSTOP)
+        yield
+        self._process.send_signal(signal.SIGCONT)
+
     def interrupt(self) -> None:
         """Press Ctrl-C."""
         self._process.send_signal(signal.SIGINT)
