@@ -94,6 +94,13 @@ class SentMessage:
 class PathPair:
     """Two ends, a clock, and what both have delivered.
 
+    Attributes:
+        now: the clock.
+        delivered: the messages that either end has received.
+        others: the chunks that either end has handed back.
+        most_in_flight_bytes: the most that either end had in flight.
+        most_held_bytes: the most that either end held and could not deliver.
+
     Args:
         conditions: of both directions.
         seed: of the link's chance.
@@ -122,6 +129,8 @@ class PathPair:
         self.paths: list[DataPath] = []
         self.delivered: tuple[list[Message], list[Message]] = ([], [])
         self.others: tuple[list[ControlChunk], list[ControlChunk]] = ([], [])
+        self.most_in_flight_bytes = [0, 0]
+        self.most_held_bytes = [0, 0]
         self._count = itertools.count()
         self._arriving: list[tuple[float, int, int, bytes]] = []
         self._is_checked = is_checked
@@ -170,8 +179,15 @@ class PathPair:
             count += len(packets)
             if count > MOST_PACKETS_AT_ONCE:
                 raise PathStuck(f"end {end} sends for ever at {self.elapsed_s:.3f} s")
+        path = self.paths[end]
+        self.most_in_flight_bytes[end] = max(
+            self.most_in_flight_bytes[end], path.sender.in_flight_bytes
+        )
+        self.most_held_bytes[end] = max(
+            self.most_held_bytes[end], path.receiver.held_bytes
+        )
         if self._is_checked:
-            check_data_path(self.paths[end])
+            check_data_path(path)
 
     def put(self, from_end: int, packet: bytes) -> None:
         """Put a packet on the link."""

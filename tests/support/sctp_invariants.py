@@ -43,9 +43,7 @@ def check_sender(sender: Sender) -> None:
     assert len(sender._lost) <= sender_module.MAX_OUTSTANDING_CHUNKS
     acked = {serial for serial, chunk in outstanding.items() if chunk.is_acked}
     told = {
-        serial
-        for first, last in sender._gap_acked
-        for serial in range(first, last + 1)
+        serial for first, last in sender._gap_acked for serial in range(first, last + 1)
     }
     assert acked <= told <= set(outstanding)
     assert len(sender._resent) <= sender_module.MAX_RESENT_REMEMBERED
