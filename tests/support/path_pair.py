@@ -87,7 +87,7 @@ class SentMessage:
     @property
     def data(self) -> bytes:
         """Bytes that say which message they are of, and where in it."""
-        pattern = self.number.to_bytes(2, "big") + bytes(range(251))
+        pattern = bytes([self.number % 256, *range(250)])
         return (pattern * (self.size // len(pattern) + 1))[: self.size]
 
 
