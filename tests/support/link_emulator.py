@@ -237,13 +237,19 @@ class Direction:
         self._queued: deque[tuple[float, int]] = deque()
         self._queued_bytes = 0
 
-    def send(self, datagram: bytes, now: float) -> list[Delivery]:
-        """Say when a datagram arrives, and as what: none, one or several times."""
+    def send(
+        self, datagram: bytes, now: float, *, may_fragment: bool = False
+    ) -> list[Delivery]:
+        """Say when a datagram arrives, and as what: none, one or several times.
+
+        What may be fragmented passes any MTU; the fragments share one fate.
+        """
         conditions, tally = self.conditions, self.tally
         index = tally.sent
         tally.sent += 1
         tally.sent_bytes += len(datagram)
-        if conditions.mtu_bytes is not None and len(datagram) > conditions.mtu_bytes:
+        mtu_bytes = None if may_fragment else conditions.mtu_bytes
+        if mtu_bytes is not None and len(datagram) > mtu_bytes:
             tally.oversized += 1
             return []
         left_at = self._pass_queue(len(datagram), now)
@@ -350,10 +356,14 @@ class EmulatedLink:
         """Call `receiver` with what arrives at an end at one time, in order."""
         self._ways[1 - end].receiver = receiver
 
-    def send(self, from_end: int, datagram: bytes) -> None:
+    def send(
+        self, from_end: int, datagram: bytes, *, may_fragment: bool = False
+    ) -> None:
         """Send a datagram to the other end."""
         way = self._ways[from_end]
-        for delivery in way.direction.send(datagram, self._loop.time()):
+        for delivery in way.direction.send(
+            datagram, self._loop.time(), may_fragment=may_fragment
+        ):
             # Counted, so that those of one time arrive in the order they were sent.
             entry = (delivery.at, next(self._count), delivery.datagram)
             heapq.heappush(way.arriving, entry)

@@ -9,7 +9,7 @@ import itertools
 import random
 import zlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from struct import Struct
 from types import SimpleNamespace
@@ -21,17 +21,27 @@ from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
 from aiortc.rtcsctptransport import RTCSctpCapabilities, RTCSctpTransport
 from support.link_emulator import Conditions, EmulatedLink
 
+from sleap_rtc_plugin.transport.sctp.congestion import CongestionControl
+from sleap_rtc_plugin.transport.sctp.fast_transport import FastSctpTransport
+from sleap_rtc_plugin.transport.sctp.loss_based import LossBased
+
 __all__ = [
+    "FULL_PAYLOAD_BYTES",
     "RECORD_OVERHEAD_BYTES",
+    "EmulatedDatagrams",
     "Inbox",
     "SimulatedDtls",
     "SimulatedPair",
     "connected_pair",
+    "fast",
     "start_below_wrap",
+    "stock",
 ]
 
 LARGEST_MESSAGE = RTCSctpCapabilities(maxMessageSize=262144)
 PORT = 5000
+FULL_PAYLOAD_BYTES = 1160
+"""User data of a packet of the size that every path carries."""
 
 _RECORD = Struct("!BHQLH20x")
 """Type, version, number, checksum, length; as long as DTLS 1.2 with AES-GCM adds."""
@@ -64,13 +74,23 @@ class SimulatedDtls:
         self._seen: set[int] = set()
         self._data_receiver: Any = None
         self._received: asyncio.Queue[bytes] = asyncio.Queue()
+        self._on_batch: Callable[[list[bytes]], None] | None = None
         self._reader: asyncio.Task[None] | None = None
         link.on_arrival(end, self._arrived)
 
     async def _send_data(self, data: bytes) -> None:
         if self.state != "connected":
             raise ConnectionError("Cannot send encrypted data, not connected")
-        self._link.send(self._end, self.seal(data))
+        self.send_now([data])
+
+    def send_now(self, packets: Sequence[bytes], *, may_fragment: bool = False) -> None:
+        """Put packets on the link without a turn of the loop."""
+        for packet in packets:
+            self._link.send(self._end, self.seal(packet), may_fragment=may_fragment)
+
+    def deliver_batches(self, receive: Callable[[list[bytes]], None] | None) -> None:
+        """Hand over what arrives at one time at once; None for aiortc's own way."""
+        self._on_batch = receive
 
     def seal(self, data: bytes) -> bytes:
         """Make a record of a packet."""
@@ -108,6 +128,10 @@ class SimulatedDtls:
             self._data_receiver = None
 
     def _arrived(self, records: list[bytes]) -> None:
+        if self._on_batch is not None:
+            opened = [self.open_record(record) for record in records]
+            self._on_batch([data for data in opened if data])
+            return
         for record in records:
             self._received.put_nowait(record)
 
@@ -123,6 +147,34 @@ class SimulatedDtls:
         self.state = "closed"
         if self._reader is not None:
             self._reader.cancel()
+
+
+class EmulatedDatagrams:
+    """The way of the fast transport's packets: what `Datagrams` is over real sockets."""
+
+    can_probe = True
+    is_blocked = False
+
+    def __init__(self, dtls: SimulatedDtls, transport: FastSctpTransport) -> None:
+        self._dtls = dtls
+        self._transport = transport
+        self._may_fragment = False
+
+    def attach(self) -> None:
+        """Take the packets over."""
+        self._dtls.deliver_batches(self._transport.receive_packets)
+
+    def detach(self) -> None:
+        """Leave the packets to aiortc again."""
+        self._dtls.deliver_batches(None)
+
+    def send(self, packets: Sequence[bytes]) -> None:
+        """Send packets."""
+        self._dtls.send_now(packets, may_fragment=self._may_fragment)
+
+    def allow_fragments(self) -> None:
+        """The network may cut what is larger than its MTU."""
+        self._may_fragment = True
 
 
 def _checksum(number: int, data: bytes) -> int:
@@ -168,6 +220,19 @@ MakeTransport = Callable[[Any], RTCSctpTransport]
 def stock(dtls: Any) -> RTCSctpTransport:
     """Make aiortc's own transport."""
     return RTCSctpTransport(dtls, PORT)
+
+
+def fast(
+    congestion: Callable[[], CongestionControl] = lambda: LossBased(FULL_PAYLOAD_BYTES),
+) -> MakeTransport:
+    """Make transports with the fast data path, and this congestion control."""
+
+    def make(dtls: SimulatedDtls) -> RTCSctpTransport:
+        return FastSctpTransport.adopt(
+            stock(dtls), congestion, lambda sctp: EmulatedDatagrams(dtls, sctp)
+        )
+
+    return make
 
 
 class SimulatedPair:
