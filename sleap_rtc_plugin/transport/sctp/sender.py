@@ -499,15 +499,17 @@ class Sender:
         lost_bytes = 0
         lost_sent_at: float | None = None
         surely_lost = self._largest_acked - self._reordering_chunks
-        late_at = now - self.round_trip.loss_delay_s
+        delay_s = self.round_trip.loss_delay_s
         self._loss_at = None
         while order:
             number, chunk = order[0]
             if number == chunk.number and chunk.is_in_flight:
                 if number > self._largest_acked:
                     break
-                if number > surely_lost and chunk.sent_at > late_at:
-                    self._loss_at = chunk.sent_at + self.round_trip.loss_delay_s
+                # By the very sum that the timer is set to, or it would be set again.
+                late_at = chunk.sent_at + delay_s
+                if number > surely_lost and late_at > now:
+                    self._loss_at = late_at
                     break
                 lost_bytes += chunk.size
                 lost_sent_at = chunk.sent_at
