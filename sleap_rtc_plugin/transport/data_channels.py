@@ -13,6 +13,7 @@ from sleap_rtc_plugin.transport.sctp.congestion import CongestionControl
 from sleap_rtc_plugin.transport.sctp.fast_transport import FastSctpTransport
 from sleap_rtc_plugin.transport.sctp.loss_based import LossBased
 from sleap_rtc_plugin.transport.sctp.path_mtu import BASE_PAYLOAD_BYTES
+from sleap_rtc_plugin.transport.sctp.rate_based import RateBased
 from sleap_rtc_plugin.transport.sctp.self_check import fault_of_installation
 from sleap_rtc_plugin.transport.transport_options import TransportOptions
 
@@ -49,6 +50,8 @@ class _FastPeerConnection(RTCPeerConnection):
 
 def make_congestion(options: TransportOptions) -> CongestionControl:
     """Return a new congestion control of the chosen kind."""
+    if options.congestion == "rate":
+        return RateBased(BASE_PAYLOAD_BYTES, max_bytes_per_s=options.max_bytes_per_s)
     return LossBased(BASE_PAYLOAD_BYTES)
 
 
