@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.timeout(60), pytest.mark.asyncio(loop_scope="module")]
 logger = logging.getLogger(__name__)
 
 PATIENCE_S = 30
-# Around the payload of a packet, which is 1160 bytes of aiortc's and of libwebrtc's, and
+# Around what a packet carries, which is 1160 bytes with aiortc and with libwebrtc, and
 # around powers of two, up to the largest message that any of them takes.
 SIZES = (
     *(0, 1, 2, 1159, 1160, 1161, 1162, 1200, 16_383, 16_384, 16_385),

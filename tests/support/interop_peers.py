@@ -5,8 +5,8 @@ that a test sees from one side what crossed in both directions. The browser's fa
 `interop_chromium`; the near end, which drives the calls, is `interop_calls`.
 
 `echo`: every message goes back as it came. `sink`: binary messages are digested, and a
-text is answered with the SHA-256 of all of them so far, in hexadecimal. `repeat-N`: every
-message goes back N times.
+text is answered with the SHA-256 of all of them so far, in hexadecimal. `repeat-N`:
+every message goes back N times.
 """
 
 import asyncio
@@ -158,7 +158,7 @@ class AiortcPeer(AiortcEnd):
 
 @cache
 def libwebrtc() -> Any:
-    """Return the library, able to reach others on a machine with nothing but loopback."""
+    """Return the library, which may now use loopback where there is nothing else."""
     webrtc = pytest.importorskip("webrtc", reason="wrtc is not installed")
     webrtc.allow_loopback()
     return webrtc
