@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
+from support.bad_link import BadLink
 from support.interop_calls import NearEnd, seeded_messages
 from support.interop_chromium import ChromiumPeer, chromium
 from support.interop_peers import (
@@ -80,6 +81,13 @@ async def near(pair: tuple[str, str]) -> AsyncIterator[NearEnd]:
     await made.close()
 
 
+@pytest_asyncio.fixture(loop_scope="module")
+async def bad_link() -> AsyncIterator[BadLink]:
+    made = BadLink("a seed")
+    yield made
+    made.close()
+
+
 @pytest.mark.parametrize("caller", ["near", "far"])
 async def test_messages_of_every_size_cross_both_ways(
     near: NearEnd, far: FarPeer, caller: str
@@ -135,6 +143,28 @@ async def test_bulk_data_crosses_each_way(
     logger.info(
         "%s to %s: %.0f MB/s there, %.0f MB/s back",
         *(*pair, megabytes / (between - start), megabytes / (end - between)),
+    )
+
+
+async def test_messages_cross_a_bad_link(
+    near: NearEnd, far: FarPeer, pair: tuple[str, str], bad_link: BadLink
+) -> None:
+    """Datagrams are lost, repeated and overtaken, on their way there and back."""
+    ordered = near.open_channel("echo ordered", ordered=True)
+    unordered = near.open_channel("echo", ordered=False)
+    sent = list(seeded_messages("bad link", SIZES))
+    start = time.perf_counter()
+    async with asyncio.timeout(PATIENCE_S):
+        await near.call_through(bad_link, far)
+        in_order, in_any = await asyncio.gather(
+            ordered.echoed(sent), unordered.echoed(sent)
+        )
+    assert in_order == sent
+    assert Counter(in_any) == Counter(sent)
+    assert min(bad_link.faults) > 0
+    logger.info(
+        "%s to %s: %d and %d datagrams harmed, %.1f s",
+        *(*pair, *bad_link.faults, time.perf_counter() - start),
     )
 
 

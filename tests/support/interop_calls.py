@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from aiortc import RTCPeerConnection
+from support.bad_link import BadLink
 from support.interop_peers import (
     HIGH_WATER_BYTES,
     LOW_WATER_BYTES,
@@ -116,6 +117,10 @@ class NearEnd(AiortcEnd):
 
     async def call(self, far: FarPeer) -> None:
         await self.accept(await far.answer(await self.offer()))
+
+    async def call_through(self, link: BadLink, far: FarPeer) -> None:
+        answer = await far.answer(await link.carry_offer(await self.offer()))
+        await self.accept(link.carry_answer(answer))
 
     async def be_called(self, far: FarPeer) -> None:
         await far.accept(await self.answer(await far.offer()))
