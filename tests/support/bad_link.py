@@ -12,8 +12,8 @@ from typing import Any
 
 __all__ = ["BadLink"]
 
-APPLICATION_DATA = 23  # the content type of DTLS records, RFC 6347 section 4.3.1
-LOST, REPEATED, DELAYED = 0.02, 0.02, 0.02
+APPLICATION_DATA = b"\x17"  # the content type of DTLS records, RFC 6347 section 4.3.1
+REPEATED, DELAYED, LOST = 0.02, 0.02, 0.02
 LONGEST_DELAY_DATAGRAMS = 20
 
 Address = tuple[str, int]
@@ -31,17 +31,15 @@ class _Direction:
 
     def carry(self, datagram: bytes) -> None:
         self._count += 1
-        fate = self._chance.random()
-        harmed = fate < LOST + REPEATED + DELAYED and datagram[:1] == bytes(
-            [APPLICATION_DATA]
-        )
+        fate = self._chance.random() if datagram[:1] == APPLICATION_DATA else 1.0
+        harmed = fate < REPEATED + DELAYED + LOST
         self.faults += harmed
         if not harmed:
             self._send(datagram)
-        elif LOST <= fate < LOST + REPEATED:
+        elif fate < REPEATED:
             self._send(datagram)
             self._send(datagram)
-        elif fate >= LOST + REPEATED:
+        elif fate < REPEATED + DELAYED:
             due = self._count + self._chance.randint(1, LONGEST_DELAY_DATAGRAMS)
             self._held.append((due, datagram))
         for late in [held for held in self._held if held[0] <= self._count]:
@@ -103,11 +101,8 @@ class BadLink:
 def _is_usable(line: str) -> bool:
     """Tell whether a line is a candidate of UDP over IPv4 (RFC 8839 section 5.1)."""
     words = line.split()
-    return (
-        line.startswith("a=candidate:")
-        and words[2].lower() == "udp"
-        and "." in words[4]
-    )
+    is_candidate = line.startswith("a=candidate:")
+    return is_candidate and words[2].lower() == "udp" and "." in words[4]
 
 
 def _address(sdp: str) -> Address:
