@@ -7,7 +7,10 @@ and answer with a window and a pace. Asked by `transport.sctp.sender`.
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-__all__ = ["AckSample", "CongestionControl", "CongestionName"]
+__all__ = ["MAX_WINDOW_BYTES", "AckSample", "CongestionControl", "CongestionName"]
+
+MAX_WINDOW_BYTES = 32 * 1024 * 1024
+"""What may be in flight at most: 1 Gbit/s at 250 ms."""
 
 CongestionName = Literal["loss", "rate"]
 

@@ -9,23 +9,19 @@ short, so that control messages pass (`standing_queue`). Pure; asked by the send
 
 import math
 
-from sleap_rtc_plugin.transport.sctp.congestion import AckSample
+from sleap_rtc_plugin.transport.sctp.congestion import MAX_WINDOW_BYTES, AckSample
 from sleap_rtc_plugin.transport.sctp.cubic import Cubic
 from sleap_rtc_plugin.transport.sctp.rounds import RoundClock
 from sleap_rtc_plugin.transport.sctp.slow_start import SlowStart
 from sleap_rtc_plugin.transport.sctp.standing_queue import QueueStep, StandingQueue
 
-__all__ = [
-    "INITIAL_WINDOW_PACKETS",
-    "MAX_WINDOW_BYTES",
-    "MIN_WINDOW_PACKETS",
-    "LossBased",
-]
+__all__ = ["LossBased"]
 
 INITIAL_WINDOW_PACKETS = 10
 MIN_WINDOW_PACKETS = 2
 TIMEOUT_WINDOW_PACKETS = 1
-MAX_WINDOW_BYTES = 32 * 1024 * 1024
+
+MAX_IDLE_HALVINGS = 32
 
 
 class LossBased:
@@ -114,8 +110,8 @@ class LossBased:
         self._queue.call_off(-math.inf)
         if self._threshold < math.inf:
             self._threshold = max(self._threshold, self._window)
-        halvings = min(idle_s / rto_s, 64.0)
-        self._window = max(self._window * 0.5 ** int(halvings), least)
+        halvings = int(min(idle_s / rto_s, MAX_IDLE_HALVINGS))
+        self._window = max(self._window * 0.5**halvings, least)
 
     def on_packet_size(self, payload_bytes: int) -> None:
         """A full packet carries this much user data from now on."""
