@@ -38,8 +38,10 @@ UP_GROWTH = 1.15
 DOWN_GAIN = 0.75
 DOWN_ROUNDS = 4
 CYCLE_ROUNDS = 8
+STARTUP_CYCLES = 3
 """Each cycle begins with a round that sends more, to see whether the path has become
-faster, and ends at once where it has. The queue which that made is drained then."""
+faster, and ends at once where it has; after so many of these it starts up again. The
+queue which that made is drained then."""
 
 WINDOW_GAIN = 2.0
 HEADROOM_S = 0.006
@@ -90,9 +92,7 @@ _PACE_GAINS = {
 class RateBased:
     """A window and a pace from the delivery rate and the shortest round trip."""
 
-    def __init__(
-        self, packet_bytes: int, max_bytes_per_s: float | None = None
-    ) -> None:
+    def __init__(self, packet_bytes: int, max_bytes_per_s: float | None = None) -> None:
         """Know nothing of the path.
 
         Args:
@@ -112,8 +112,8 @@ class RateBased:
         self._rate = 0.0
         self._round_has_rate = False
         self._round_is_app_limited = False
-        self._startup_rate = 0.0
         self._flat_rounds = 0
+        self._grown_cycles = 0
         self._cycle_rate = 0.0
         self._cycle_rounds = 0
         # The round trip.
@@ -285,23 +285,26 @@ class RateBased:
             # What the faster pace brings is seen in the next round.
             self._phase = _Phase.DOWN
         elif self._rate >= self._cycle_rate * UP_GROWTH and not is_overloaded:
-            self._begin_cycle(_Phase.UP)
+            self._grown_cycles += 1
+            is_far = self._grown_cycles >= STARTUP_CYCLES
+            self._begin_cycle(_Phase.STARTUP if is_far else _Phase.UP)
         elif self._phase is _Phase.CRUISE:
             if self._cycle_rounds >= CYCLE_ROUNDS:
+                self._grown_cycles = 0
                 self._begin_cycle(_Phase.UP)
         elif self._cycle_rounds >= DOWN_ROUNDS:
             self._phase = _Phase.CRUISE
 
     def _advance_startup(self, is_overloaded: bool) -> None:
-        if self._rate >= self._startup_rate * STARTUP_GROWTH:
-            self._startup_rate = self._rate
-            self._flat_rounds = 0
+        if self._rate >= self._cycle_rate * STARTUP_GROWTH:
+            self._begin_cycle(_Phase.STARTUP)
         elif not self._round_is_app_limited:
             self._flat_rounds += 1
         if is_overloaded or self._flat_rounds >= STARTUP_FLAT_ROUNDS:
+            self._grown_cycles = 0
             self._begin_cycle(_Phase.DRAIN)
 
     def _begin_cycle(self, phase: _Phase) -> None:
         self._phase = phase
-        self._cycle_rounds = 0
+        self._cycle_rounds = self._flat_rounds = 0
         self._cycle_rate = self._rate
