@@ -25,6 +25,7 @@ def check_receiver(receiver: Receiver) -> None:
     assert len(held) <= receiver_module.MAX_HELD_CHUNKS
     # What waits for its turn lies beyond a gap: behind it nothing earlier can come.
     assert all(first > receiver.cumulative for first, _ in waiting.values())
+    assert receiver._waiting_at == {first: key for key, (first, _) in waiting.items()}
     assert len(receiver._duplicates) <= receiver_module.MAX_DUPLICATES_TOLD
 
 
@@ -45,7 +46,10 @@ def check_sender(sender: Sender) -> None:
     told = {
         serial for first, last in sender._gap_acked for serial in range(first, last + 1)
     }
-    assert acked <= told <= set(outstanding)
+    assert told <= set(outstanding)
+    # A peer may call arrived what follows the cumulative TSN: no gap, so no range.
+    untold = sorted(acked - told)
+    assert untold == list(range(sender.acked + 1, sender.acked + 1 + len(untold)))
     assert len(sender._resent) <= sender_module.MAX_RESENT_REMEMBERED
     if outstanding:
         assert sender._t3_at is not None
