@@ -229,7 +229,9 @@ def fast(
 
     def make(dtls: SimulatedDtls) -> RTCSctpTransport:
         return FastSctpTransport.adopt(
-            stock(dtls), congestion, lambda sctp: EmulatedDatagrams(dtls, sctp)
+            stock(dtls),
+            congestion,
+            make_datagrams=lambda sctp: EmulatedDatagrams(dtls, sctp),
         )
 
     return make
