@@ -141,9 +141,7 @@ class DatagramFuzz:
         if kind == 5:
             info = b"size" + _WORD.pack(rng.randrange(4))
             return self._chunk(5, _pair(1, 4 + len(info)) + info)
-        return self._chunk(
-            rng.choice(HARMLESS_KINDS), rng.randbytes(rng.randrange(60))
-        )
+        return self._chunk(rng.choice(HARMLESS_KINDS), rng.randbytes(rng.randrange(60)))
 
     def control(self) -> bytes:
         """A packet with one chunk that is aiortc's to take, with a body of chance."""

@@ -1,6 +1,7 @@
 """Hostile datagrams into established associations: no exception, no harm, no growth."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from support.datagram_fuzz import DatagramFuzz
@@ -23,8 +24,10 @@ HELD_BYTES = 256 * 1024
 class FuzzedPair:
     """Two ends that talk to each other while somebody interferes at both."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, may_give_up: bool = False) -> None:
         self.rng = random.Random(seed)
+        self.may_give_up = may_give_up
+        pace = self.rng.choice((None, 2e6))
         self.sent: list[SentMessage] = []
         first_tsns = tuple(
             self.rng.choice((1, 2**32 - 500, 2**32 - 1, self.rng.getrandbits(32)))
@@ -33,7 +36,7 @@ class FuzzedPair:
         self.pair = PathPair(
             Conditions(0.01, faults=[random_loss(0.02)]),
             seed=seed,
-            congestion=lambda: FixedWindow(WINDOW_BYTES),
+            congestion=lambda: FixedWindow(WINDOW_BYTES, pace),
             first_tsns=first_tsns,
             window_bytes=HELD_BYTES,
             is_checked=False,
@@ -52,6 +55,8 @@ class FuzzedPair:
                 end = self.rng.randrange(2)
                 number = len(self.sent)
                 message = SentMessage(end, stream, number, size, stream == 2)
+                if self.may_give_up and self.rng.random() < 0.3:
+                    message = replace(message, max_retransmits=self.rng.randrange(2))
                 self.sent.append(message)
                 self.pair.send(message)
         for _ in range(self.rng.randrange(4)):
@@ -89,7 +94,7 @@ def harass(datagrams: int, seed: int) -> tuple[int, int]:
     lives = refusals = done = 0
     while done < datagrams:
         lives += 1
-        fuzzed = FuzzedPair(seed + lives)
+        fuzzed = FuzzedPair(seed + lives, may_give_up=True)
         for count in range(min(LIFE, datagrams - done)):
             done += 1
             end = fuzzed.rng.randrange(2)
