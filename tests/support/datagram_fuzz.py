@@ -121,27 +121,31 @@ class DatagramFuzz:
             ) + bytes(rng.choice((0, 1, 1, 3, 100, 1160, LONGEST_BODY)))
             return self._chunk(DATA, body, flags=rng.randrange(8))
         if kind == SACK:
-            gaps = [
-                sorted((rng.randrange(80), rng.choice((1, 40, 65535))))
-                for _ in range(rng.choice((0, 0, 1, 3, 300)))
-            ]
-            duplicates = [self._tsn() for _ in range(rng.choice((0, 0, 2, 40)))]
+            gaps = self._pairs(80)
+            duplicates = [self._tsn() for _ in range(rng.choice((0, 0, 0, 2)))]
             window = rng.choice((0, 1, 5000, 1 << 20, 0xFFFFFFFF))
-            body = _SACK.pack(self._tsn(), window, len(gaps), len(duplicates))
-            body += b"".join(_pair(*gap) for gap in gaps)
-            body += b"".join(map(_WORD.pack, duplicates))
-            return self._chunk(SACK, body)
+            body = _SACK.pack(self._tsn(), window, len(gaps) // 4, len(duplicates))
+            return self._chunk(
+                SACK, body + gaps + b"".join(map(_WORD.pack, duplicates))
+            )
         if kind == FORWARD_TSN:
-            pairs = [
-                _pair(rng.choice((0, 1, 9, rng.randrange(65536))), rng.randrange(65536))
-                for _ in range(rng.choice((0, 1, 4, 200)))
-            ]
-            body = _WORD.pack(self._tsn()) + b"".join(pairs)
-            return self._chunk(FORWARD_TSN, body)
+            return self._chunk(FORWARD_TSN, _WORD.pack(self._tsn()) + self._pairs(10))
         if kind == 5:
             info = b"size" + _WORD.pack(rng.randrange(4))
             return self._chunk(5, _pair(1, 4 + len(info)) + info)
         return self._chunk(rng.choice(HARMLESS_KINDS), rng.randbytes(rng.randrange(60)))
+
+    def _pairs(self, below: int) -> bytes:
+        """Gap blocks or skipped streams: a few that are likely, or many of chance."""
+        rng = self._rng
+        count = rng.choice((0, 0, 1, 1, 3, 300))
+        if count > 3:
+            return rng.randbytes(4 * count)
+        pairs = (
+            _pair(*sorted((rng.randrange(below), rng.choice((1, below, 65535)))))
+            for _ in range(count)
+        )
+        return b"".join(pairs)
 
     def control(self) -> bytes:
         """A packet with one chunk that is aiortc's to take, with a body of chance."""

@@ -1,5 +1,7 @@
 """Hostile datagrams into established associations: no exception, no harm, no growth."""
 
+import asyncio
+import logging
 import random
 from dataclasses import replace
 
@@ -8,6 +10,8 @@ from support.datagram_fuzz import DatagramFuzz
 from support.link_emulator import Conditions, random_loss
 from support.path_pair import TAGS, FixedWindow, PathPair, SentMessage
 from support.sctp_invariants import check_data_path
+from support.simulated_loop import simulate
+from support.simulated_transports import connected_pair, fast
 
 from sleap_rtc_plugin.transport.sctp.data_path import DataPath
 from sleap_rtc_plugin.transport.sctp.receiver import MAX_HELD_CHUNKS, MessageTooLarge
@@ -16,6 +20,7 @@ from sleap_rtc_plugin.transport.sctp.sender import MAX_OUTSTANDING_CHUNKS
 STREAMS = (0, 1, 2, 9)
 LIFE = 2000
 """Datagrams that one association gets before the next one is set up."""
+TRANSPORT_LIFE = 800
 CHECK_EACH = 100
 WINDOW_BYTES = 64 * 1024
 HELD_BYTES = 256 * 1024
@@ -25,7 +30,7 @@ class FuzzedPair:
     """Two ends that talk to each other while somebody interferes at both."""
 
     def __init__(self, seed: int, *, may_give_up: bool = False) -> None:
-        self.rng = random.Random(seed)
+        self.rng = random.Random(seed)  # noqa: S311 - chance, not secrecy
         self.may_give_up = may_give_up
         pace = self.rng.choice((None, 2e6))
         self.sent: list[SentMessage] = []
@@ -148,3 +153,49 @@ def test_harmless_datagrams_change_nothing_for_those_who_talk() -> None:
                 got.sort()
                 sent.sort()
             assert got == sent
+
+
+ENDING_KINDS = (6, 7, 8, 14)
+"""ABORT and the three of SHUTDOWN: a peer may end its association."""
+
+
+def harass_transports(seed: int, *, may_end: bool) -> None:
+    """Put anything at all into real transports whose channels are in use."""
+
+    async def main() -> None:
+        async with connected_pair(make=(fast(), fast()), seed=seed) as pair:
+            rng = random.Random(seed)  # noqa: S311 - chance, not secrecy
+            channel, there = await pair.open_channel(label="data")
+            there.channel.on("message", there.channel.send)
+            fuzz = []
+            for sctp in pair.sctp:
+                fuzz.append(DatagramFuzz(rng, sctp._local_verification_tag))
+                path = sctp._path
+                fuzz[-1].aim(lambda path=path: where(path))
+            for count in range(TRANSPORT_LIFE):
+                end = rng.randrange(2)
+                datagram = fuzz[end].control()
+                if rng.random() < 0.3:
+                    datagram = fuzz[end].hostile()
+                if datagram[12:13] in map(bytes, zip(ENDING_KINDS)) and not may_end:
+                    continue
+                pair.sctp[end].receive_packets([datagram])
+                if channel.readyState == "open" and count % 8 == 0:
+                    channel.send(bytes(rng.choice((1, 3000))))
+                await asyncio.sleep(rng.choice((0, 0, 0.001, 0.02)))
+                for sctp in pair.sctp:
+                    assert sctp.is_fast or sctp.state == "closed"
+                    if sctp.is_fast:
+                        check_data_path(sctp._path)
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("may_end", [False, True])
+def test_transports_go_on_or_close_whatever_comes(
+    may_end: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    for seed in range(4):
+        harass_transports(seed, may_end=may_end)
+    # Nothing of it counts as a fault of ours.
+    assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
