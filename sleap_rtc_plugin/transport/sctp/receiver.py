@@ -94,6 +94,7 @@ class Receiver:
         # Whole messages that wait for earlier ones of their stream, by stream and
         # sequence number, each with its first TSN.
         self._waiting: dict[tuple[int, int], tuple[int, Message]] = {}
+        self._waiting_at: dict[int, tuple[int, int]] = {}
         self._duplicates: list[int] = []
 
     @property
@@ -150,6 +151,8 @@ class Receiver:
             if chunk is not None:
                 self._held_bytes -= len(chunk.data)
                 self._feed(chunk)
+            elif self._waiting_at:
+                self._stop_waiting(serial)
 
     def _feed(self, chunk: DataChunk) -> None:
         """Take a chunk in the order of TSNs: fragments follow one another (6.9)."""
@@ -188,9 +191,12 @@ class Receiver:
         self.messages.append(message)
         if first.flags & UNORDERED:
             return
+        self._go_on_after(stream_id, seq)
+
+    def _go_on_after(self, stream_id: int, seq: int) -> None:
+        """Everything was reached in order: nothing earlier of a stream can come."""
         expected = self.next_seq.get(stream_id, 0)
         if (seq - expected) % _SSN_MODULO < _SSN_MODULO // 2:
-            # Nothing earlier of this stream can still come.
             self.next_seq[stream_id] = (seq + 1) % _SSN_MODULO
             if self._waiting:
                 self._deliver_waiting(stream_id)
@@ -243,6 +249,7 @@ class Receiver:
             self._held_bytes -= len(data)
         else:
             self._waiting[key] = (first, message)
+            self._waiting_at[first] = key
 
     def _deliver_waiting(self, stream_id: int) -> None:
         """Deliver the messages whose turn has come."""
@@ -252,9 +259,24 @@ class Receiver:
             seq = (seq + 1) % _SSN_MODULO
         self.next_seq[stream_id] = seq
 
+    def _stop_waiting(self, serial: int) -> None:
+        """Deliver a message that waits though no gap is left before it.
+
+        Its stream left out a number, which only a peer does that is out of step.
+        """
+        key = self._waiting_at.get(serial)
+        if key is not None:
+            self._release(self._waiting.pop(key))
+            self._go_on_after(*key)
+
     def _release(self, waiting: tuple[int, Message]) -> None:
-        self._held_bytes -= len(waiting[1].data)
-        self.messages.append(waiting[1])
+        self.messages.append(self._forget_waiting(waiting))
+
+    def _forget_waiting(self, waiting: tuple[int, Message]) -> Message:
+        first, message = waiting
+        del self._waiting_at[first]
+        self._held_bytes -= len(message.data)
+        return message
 
     # -- FORWARD-TSN (RFC 3758 section 3.6) --------------------------------------------
 
@@ -277,6 +299,8 @@ class Receiver:
             if chunk is not None:
                 self._held_bytes -= len(chunk.data)
                 self._feed(chunk)
+            else:
+                self._stop_waiting(serial)
             previous = serial
         if previous != target:
             self._drop_partial()
@@ -308,7 +332,7 @@ class Receiver:
         """Count from zero again (RFC 6525 section 5.2.2)."""
         self.next_seq.pop(stream_id, None)
         for key in [key for key in self._waiting if key[0] == stream_id]:
-            self._held_bytes -= len(self._waiting.pop(key)[1].data)
+            self._forget_waiting(self._waiting.pop(key))
 
     # -- acknowledging (sections 6.2 and 3.3.4) ----------------------------------------
 
