@@ -15,7 +15,12 @@ from sleap_rtc_plugin.transport.sctp.rounds import RoundClock
 from sleap_rtc_plugin.transport.sctp.slow_start import SlowStart
 from sleap_rtc_plugin.transport.sctp.standing_queue import QueueStep, StandingQueue
 
-__all__ = ["INITIAL_WINDOW_PACKETS", "MAX_WINDOW_BYTES", "MIN_WINDOW_PACKETS", "LossBased"]
+__all__ = [
+    "INITIAL_WINDOW_PACKETS",
+    "MAX_WINDOW_BYTES",
+    "MIN_WINDOW_PACKETS",
+    "LossBased",
+]
 
 INITIAL_WINDOW_PACKETS = 10
 MIN_WINDOW_PACKETS = 2
@@ -162,7 +167,8 @@ class LossBased:
             self._tried_at = now
             self._window = max(min(self._window, queue.try_bytes), least)
         elif step is QueueStep.ALONE:
-            self._window = self._threshold = max(queue.restart_bytes, least)
+            self._threshold = max(queue.restart_bytes, least)
+            self._window = min(self._window, self._threshold)
             self._cubic.aim(max(queue.full_bytes, least))
         else:
             self._threshold = self._untried_window
