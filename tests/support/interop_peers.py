@@ -19,13 +19,9 @@ from typing import Any, Protocol
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-from sleap_rtc_plugin.transport.data_channels import (
-    DataChannelEngine,
-    TransportOptions,
-    engine_of,
-    make_peer_connection,
-)
+from sleap_rtc_plugin.transport.data_channels import engine_of, make_peer_connection
 from sleap_rtc_plugin.transport.host_candidates import offer_loopback_when_alone
+from sleap_rtc_plugin.transport.transport_options import TransportOptions
 
 __all__ = [
     "HIGH_WATER_BYTES",
@@ -102,7 +98,7 @@ class ServedChannel:
             self._send(self._to_send.pop(0))
 
 
-def connection(engine: DataChannelEngine) -> RTCPeerConnection:
+def connection(engine: Any) -> RTCPeerConnection:
     """Return aiortc's connection, stock or fast, which asks no server for anything."""
     offer_loopback_when_alone()
     return make_peer_connection(
