@@ -608,9 +608,24 @@ class Sender:
                 serial += step
         self._abandon(chunk)
         if self._message is message:
-            self._message = None
+            self._abandon_rest(message)
         self._check_forward()
         return True
+
+    def _abandon_rest(self, message: OutboundMessage) -> None:
+        """Leave out what has no TSN yet of a message that is given up.
+
+        What has one may all arrive, and then there is nothing for the peer to skip: it
+        would wait for the rest, or take the next message for it. So the rest gets a TSN
+        of its own, which is skipped.
+        """
+        end = SentChunk(self.next_serial, LAST_FRAGMENT, message, self._stream_seq, b"")
+        if message.is_unordered:
+            end.flags |= UNORDERED
+        end.is_abandoned = True
+        self._outstanding[end.serial] = end
+        self.next_serial += 1
+        self._message = None
 
     def _abandon(self, chunk: SentChunk) -> None:
         if chunk.is_in_flight:
