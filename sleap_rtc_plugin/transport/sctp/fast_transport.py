@@ -9,7 +9,6 @@ any fault of ours, aiortc goes on by itself and nothing is lost. Made by
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final
 
@@ -24,15 +23,17 @@ from aiortc.rtcsctptransport import (
     Chunk,
     RTCSctpTransport,
 )
+from aiortc.rtcsctptransport import DataChunk as StockDataChunk
 
 from sleap_rtc_plugin.transport.sctp.congestion import CongestionControl
 from sleap_rtc_plugin.transport.sctp.data_path import ControlChunk, DataPath
-from sleap_rtc_plugin.transport.sctp.datagrams import Datagrams, UnknownPath
+from sleap_rtc_plugin.transport.sctp.datagrams import Datagrams
 from sleap_rtc_plugin.transport.sctp.handover import (
     CannotTakeOver,
     give_back,
     take_over,
 )
+from sleap_rtc_plugin.transport.sctp.leg import UnknownPath
 from sleap_rtc_plugin.transport.sctp.packet import TSN_MODULO
 from sleap_rtc_plugin.transport.sctp.path_mtu import (
     BASE_PACKET_BYTES,
@@ -41,6 +42,7 @@ from sleap_rtc_plugin.transport.sctp.path_mtu import (
 )
 from sleap_rtc_plugin.transport.sctp.receiver import (
     RECEIVE_WINDOW_BYTES,
+    DataChunk,
     Message,
     MessageTooLarge,
 )
@@ -143,18 +145,21 @@ class FastSctpTransport(RTCSctpTransport):
             self._release()
 
     def _try_to_take_over(self) -> None:
+        datagrams: Datagrams | None = None
         try:
             datagrams = self._make_datagrams(self)
             mtu = PathMtu() if datagrams.can_probe else PathMtu(BASE_PACKET_BYTES)
             path = take_over(self, self._make_congestion(), mtu)
             path.sender.max_bytes_per_s = self._max_bytes_per_s
-        except (UnknownPath, CannotTakeOver) as reason:
-            logger.info("Data channels go the slow way: %s.", reason)
+            datagrams.attach()
+        except Exception as error:
+            if datagrams is not None:
+                datagrams.detach()
+            if isinstance(error, UnknownPath | CannotTakeOver):
+                logger.info("Data channels go the slow way: %s.", error)
+            else:
+                logger.warning("Data channels go the slow way.", exc_info=True)
             return
-        except Exception:
-            logger.warning("Data channels go the slow way.", exc_info=True)
-            return
-        datagrams.attach()
         self._path, self._datagrams = path, datagrams
         for channel in self._urgent:
             if channel.id is not None:
@@ -178,6 +183,9 @@ class FastSctpTransport(RTCSctpTransport):
             return
         try:
             work(*args)
+        except UnknownPath as reason:
+            logger.info("Data channels go the slow way from now on: %s.", reason)
+            self._give_back(path)
         except Exception:
             logger.warning(
                 "The fast way of data channels failed here; this connection goes on "
@@ -235,6 +243,27 @@ class FastSctpTransport(RTCSctpTransport):
         if self._reconfig_deferred is not None and self._path is path:
             self._drive(self._reset_deferred_streams())
         self._pump()
+
+    async def _receive_data_chunk(self, chunk: StockDataChunk) -> None:
+        path = self._path
+        if path is None:
+            await super()._receive_data_chunk(chunk)
+            return
+        # It came behind COOKIE ECHO or COOKIE ACK (RFC 9260 section 5.1), which made
+        # the path: aiortc is still reading that packet.
+        content = DataChunk(
+            chunk.flags,
+            chunk.stream_id,
+            chunk.stream_seq,
+            chunk.protocol,
+            chunk.user_data,
+        )
+        self._run(self._receive_early, path, chunk.tsn, content)
+
+    def _receive_early(self, path: DataPath, tsn: int, chunk: DataChunk) -> None:
+        path.receiver.on_data(tsn, chunk)
+        while path.messages and self._path is path:
+            self._deliver(path.messages.popleft())
 
     def _take_control(self, chunk: ControlChunk) -> None:
         """Let aiortc take a chunk that is not for the data path."""
@@ -318,10 +347,11 @@ class FastSctpTransport(RTCSctpTransport):
     # -- out ---------------------------------------------------------------------------
 
     async def _send_chunk(self, chunk: Chunk) -> None:
-        if self._path is None or self._datagrams is None:
+        if self._path is not None and self._datagrams is not None:
+            packet = self._path.control_packet(bytes(chunk))
+            self._run(self._datagrams.send, [packet])
+        if self._path is None:
             await super()._send_chunk(chunk)
-        else:
-            self._datagrams.send([self._path.control_packet(bytes(chunk))])
 
     async def _data_channel_flush(self) -> None:
         if self._path is None:
@@ -384,8 +414,7 @@ class FastSctpTransport(RTCSctpTransport):
         now = self._event_loop.time()
         packets = path.packets(now)
         if packets:
-            if path.may_fragment:
-                datagrams.allow_fragments()
+            datagrams.set_fragments(path.may_fragment)
             datagrams.send(packets)
             self._settle(path)
             # There may be more; whatever else waits has its turn first.
@@ -457,8 +486,8 @@ class FastSctpTransport(RTCSctpTransport):
         if path is None:
             return
         path.handle_timeout(self._event_loop.time())
+        # It sets the timer anew, unless it has to wait for room.
         self._pump()
-        self._set_timer(path)
 
     # -- what the datagrams report -----------------------------------------------------
 
@@ -484,5 +513,4 @@ def _over_ice(transport: FastSctpTransport) -> Datagrams:
         on_room=transport.path_has_room,
         on_new_path=transport.path_has_changed,
         on_too_large=transport.packet_was_too_large,
-        wall_clock=time.time,
     )
