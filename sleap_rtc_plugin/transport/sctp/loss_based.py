@@ -1,0 +1,168 @@
+"""The congestion control for every path: a loss means that too much was sent.
+
+RFC 9260 section 7.2 with the growth of today's TCP: the window starts with ten packets
+(RFC 6928), doubles until the round trips become longer (HyStart++, RFC 9406), and grows
+as CUBIC (RFC 9438) from then on, because halving and one packet more in a round trip
+needs minutes to get back to 400 Mbit/s at 80 ms. Where the queue is its own, it is kept
+short, so that control messages pass (`standing_queue`). Pure; asked by the sender.
+"""
+
+import math
+
+from sleap_rtc_plugin.transport.sctp.congestion import AckSample
+from sleap_rtc_plugin.transport.sctp.cubic import Cubic
+from sleap_rtc_plugin.transport.sctp.rounds import RoundClock
+from sleap_rtc_plugin.transport.sctp.slow_start import SlowStart
+from sleap_rtc_plugin.transport.sctp.standing_queue import QueueStep, StandingQueue
+
+__all__ = ["INITIAL_WINDOW_PACKETS", "MAX_WINDOW_BYTES", "MIN_WINDOW_PACKETS", "LossBased"]
+
+INITIAL_WINDOW_PACKETS = 10
+MIN_WINDOW_PACKETS = 2
+TIMEOUT_WINDOW_PACKETS = 1
+MAX_WINDOW_BYTES = 32 * 1024 * 1024
+
+
+class LossBased:
+    """A window without a pace: acknowledgements are what sets the pace.
+
+    It grows by the bytes that are acknowledged, for one SACK covers up to a whole batch
+    of packets, and only when it was what held the sender back.
+    """
+
+    pace_bytes_per_s: float | None = None
+
+    def __init__(self, packet_bytes: int) -> None:
+        """Know nothing of the path; a full packet carries `packet_bytes` of data."""
+        self._packet_bytes = packet_bytes
+        self._begin()
+
+    def _begin(self) -> None:
+        self._window = float(INITIAL_WINDOW_PACKETS * self._packet_bytes)
+        self._threshold = math.inf
+        self._slow_start = SlowStart()
+        self._cubic = Cubic(self._packet_bytes)
+        self._queue = StandingQueue()
+        self._rounds = RoundClock()
+        self._untried_window = 0.0
+        self._tried_at = 0.0
+        self._reduced_at = -math.inf
+        self._recovered_bytes = 0
+        self._acked_at: float | None = None
+        self._rtt_s = 0.0
+
+    @property
+    def window_bytes(self) -> int:
+        """How much may be in flight."""
+        return int(self._window)
+
+    def on_ack(self, sample: AckSample) -> None:
+        """Take what a SACK told."""
+        lost_sent_at = sample.lost_sent_at
+        if lost_sent_at is not None and lost_sent_at >= self._reduced_at:
+            self._reduce(sample, lost_sent_at)
+        if not sample.acked_bytes:
+            return
+        is_new_round = self._rounds.has_passed(sample)
+        now, rtt_s = sample.now, sample.rtt_s
+        if rtt_s is not None:
+            self._rtt_s += (rtt_s - self._rtt_s) / 8 if self._rtt_s else rtt_s
+        waited_s = 0.0 if self._acked_at is None else now - self._acked_at
+        self._acked_at = now
+        if self._threshold == math.inf:
+            self._slow_start.on_ack(rtt_s, is_new_round=is_new_round)
+            if self._slow_start.is_over:
+                self._threshold = self._window
+        is_recovering = sample.delivered_at_send_bytes < self._recovered_bytes
+        if is_recovering and not self._queue.is_trying:
+            return
+        step = self._queue.on_ack(sample)
+        if step is not None:
+            self._take(step, now)
+        elif self._queue.is_trying or is_recovering:
+            return
+        elif not sample.is_window_limited:
+            self._cubic.pause(waited_s)
+        else:
+            self._grow(now, sample.acked_bytes)
+
+    def on_timeout(self, now: float) -> None:
+        """Send one packet, and double from there to where CUBIC goes on."""
+        packet = self._packet_bytes
+        if self._window > TIMEOUT_WINDOW_PACKETS * packet:
+            left = self._cubic.reduce(self._leave_try())
+            self._threshold = max(left, MIN_WINDOW_PACKETS * packet)
+        self._queue.call_off(now)
+        self._window = float(TIMEOUT_WINDOW_PACKETS * packet)
+        self._reduced_at = now
+        self._recovered_bytes = 0
+
+    def on_idle(self, idle_s: float, rto_s: float) -> None:
+        """Halve for each timeout's time without traffic (RFC 9260 section 7.2.1).
+
+        The path may be another by now. Slow start leads back to where it was.
+        """
+        least = float(INITIAL_WINDOW_PACKETS * self._packet_bytes)
+        if idle_s < rto_s or self._window <= least:
+            return
+        self._window = self._leave_try()
+        self._queue.call_off(-math.inf)
+        if self._threshold < math.inf:
+            self._threshold = max(self._threshold, self._window)
+        halvings = min(idle_s / rto_s, 64.0)
+        self._window = max(self._window * 0.5 ** int(halvings), least)
+
+    def on_packet_size(self, payload_bytes: int) -> None:
+        """A full packet carries this much user data from now on."""
+        self._packet_bytes = self._cubic.packet_bytes = payload_bytes
+        self._window = max(self._window, float(payload_bytes))
+
+    def on_new_path(self, now: float) -> None:
+        """Begin anew; what is lost of what was sent on the old path tells nothing."""
+        self._begin()
+        self._reduced_at = now
+
+    def _grow(self, now: float, acked_bytes: int) -> None:
+        if self._window < self._threshold:
+            growth = 1.0
+            if self._threshold == math.inf:
+                growth = self._slow_start.growth
+            window = min(self._window + growth * acked_bytes, self._threshold)
+        else:
+            window = self._cubic.grow(now, self._window, acked_bytes, self._rtt_s)
+        self._window = min(window, float(MAX_WINDOW_BYTES))
+
+    def _reduce(self, sample: AckSample, lost_sent_at: float) -> None:
+        """Shrink once for all that is lost of one round trip."""
+        window = self._leave_try()
+        if not sample.is_window_limited:
+            # What was not used is no reason to send as much.
+            window = min(window, max(sample.in_flight_bytes, window * 0.5))
+        least = float(MIN_WINDOW_PACKETS * self._packet_bytes)
+        self._untried_window = max(self._cubic.reduce(window), least)
+        self._threshold = self._untried_window
+        self._reduced_at = sample.now
+        self._recovered_bytes = sample.delivered_bytes
+        if not self._queue.is_trying:
+            self._window = self._untried_window
+            self._queue.call_off(sample.now)
+        elif lost_sent_at >= self._tried_at:
+            self._queue.call_off(sample.now)
+        else:
+            self._window = min(self._window, self._untried_window)
+
+    def _leave_try(self) -> float:
+        return self._untried_window if self._queue.is_trying else self._window
+
+    def _take(self, step: QueueStep, now: float) -> None:
+        queue = self._queue
+        least = float(MIN_WINDOW_PACKETS * self._packet_bytes)
+        if step is QueueStep.TRY:
+            self._untried_window = self._window
+            self._tried_at = now
+            self._window = max(min(self._window, queue.try_bytes), least)
+        elif step is QueueStep.ALONE:
+            self._window = self._threshold = max(queue.restart_bytes, least)
+            self._cubic.aim(max(queue.full_bytes, least))
+        else:
+            self._threshold = self._untried_window

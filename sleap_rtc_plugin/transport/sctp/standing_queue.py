@@ -1,0 +1,217 @@
+"""Whether the queue of the bottleneck is this flow's own, and how much of it is enough.
+
+A flow that grows until something is lost fills the queue of a router, 200 ms of it at
+times, and every control message waits there. A flow that gives way to every queue
+starves beside one that does not. So this one tries: it sends less for a round trip, and
+if that makes the round trips shorter as it would for a flow that is alone, it keeps the
+queue short from then on. If not, the queue is another's, and it competes.
+
+Pure, time is an argument; asked by `loss_based`.
+"""
+
+import math
+from enum import Enum, auto
+
+from sleap_rtc_plugin.transport.sctp.congestion import AckSample
+
+__all__ = ["QueueStep", "StandingQueue"]
+
+QUEUE_MIN_S = 0.010
+QUEUE_MAX_S = 0.110
+"""How long the queue may be when alone: a round trip and a bit, within these bounds."""
+
+LOOK_S = 0.030
+LOOK_SAMPLES = 8
+"""The shortest round trip of so long counts: a busy program is late now and then."""
+
+DRAIN = 0.7
+"""What of the window a try leaves."""
+
+ALONE_SHARE = 0.7
+"""The part of the expected change from which on the queue counts as this flow's."""
+
+RETRY_S = 5.0
+"""After how long a shared queue is looked at again."""
+
+ROUNDS_ALONE = 2
+UNCHANGED = 0.93
+"""Where the queue is our own and was emptied this few rounds ago, and now the round
+trips are long again, and sending less leaves them as they are: that is the path, which
+has become longer."""
+
+
+class QueueStep(Enum):
+    """What is to be done about the queue."""
+
+    TRY = auto()
+    """Send as if the window were `try_bytes`, until one of the others comes."""
+
+    ALONE = auto()
+    """The queue is our own: go on from `restart_bytes`, to `full_bytes` at most."""
+
+    SHARED = auto()
+    """It is not, or we cannot tell: go on as before."""
+
+
+class StandingQueue:
+    """Watches the queue, and says when to send less.
+
+    Attributes:
+        try_bytes: the window while it is tried what the queue does.
+        restart_bytes: the window that leaves half of the queue that may stand.
+        full_bytes: the window that leaves all of it.
+    """
+
+    __slots__ = (
+        "_baseline_s",
+        "_is_shared",
+        "_is_window_limited",
+        "_least_s",
+        "_look_at",
+        "_look_least_s",
+        "_rate",
+        "_retry_at",
+        "_round_at",
+        "_round_bytes",
+        "_rounds_alone",
+        "_samples",
+        "_try_least_s",
+        "_try_ends_bytes",
+        "_try_sent_bytes",
+        "full_bytes",
+        "restart_bytes",
+        "try_bytes",
+    )
+
+    def __init__(self) -> None:
+        """Know nothing of the path."""
+        self.try_bytes = 0.0
+        self.restart_bytes = 0.0
+        self.full_bytes = 0.0
+        self._least_s = math.inf
+        self._baseline_s = 0.0
+        self._rate = 0.0
+        self._is_shared = False
+        self._rounds_alone = math.inf
+        self._try_least_s = math.inf
+        self._retry_at = -math.inf
+        self._try_sent_bytes: int | None = None
+        self._try_ends_bytes: int | None = None
+        self._begin_round(None)
+
+    @property
+    def is_trying(self) -> bool:
+        """Whether less is sent, to see what the queue does."""
+        return self._try_sent_bytes is not None
+
+    @property
+    def limit_s(self) -> float:
+        """How long the queue may be."""
+        return min(QUEUE_MIN_S + self._least_s, QUEUE_MAX_S)
+
+    def on_ack(self, sample: AckSample) -> QueueStep | None:
+        """Take an acknowledgement, and say what is to be done."""
+        if not sample.acked_bytes:
+            return None
+        if self._try_sent_bytes is not None:
+            return self._compare(sample, self._try_sent_bytes)
+        if sample.rtt_s is not None:
+            self._least_s = min(self._least_s, sample.rtt_s)
+        if self._round_at is None:
+            self._begin_round(sample)
+            return None
+        if sample.rtt_s is not None:
+            self._look_least_s = min(self._look_least_s, sample.rtt_s)
+            self._samples += 1
+        self._is_window_limited |= sample.is_window_limited
+        step = None
+        if self._samples >= LOOK_SAMPLES and sample.now - self._look_at >= LOOK_S:
+            step = self._look(sample, sample.now - self._round_at)
+        if step is None and sample.delivered_at_send_bytes >= self._round_bytes:
+            self._end_round(sample, sample.now - self._round_at)
+        return step
+
+    def call_off(self, now: float) -> None:
+        """Something was lost, or nothing came back: begin to look anew."""
+        if self.is_trying:
+            self._try_sent_bytes = None
+            self._is_shared = True
+            self._retry_at = now + RETRY_S
+        self._rate = 0.0
+        self._begin_round(None)
+
+    def _begin_round(self, sample: AckSample | None) -> None:
+        self._round_at = None if sample is None else sample.now
+        self._round_bytes = 0 if sample is None else sample.delivered_bytes
+        self._is_window_limited = False
+        self._begin_look(sample)
+
+    def _begin_look(self, sample: AckSample | None) -> None:
+        self._look_at = 0.0 if sample is None else sample.now
+        self._look_least_s = math.inf
+        self._samples = 0
+
+    def _end_round(self, sample: AckSample, took_s: float) -> None:
+        if took_s > 0:
+            self._rate = (sample.delivered_bytes - self._round_bytes) / took_s
+        self._begin_round(sample)
+        self._rounds_alone += 1
+
+    def _look(self, sample: AckSample, took_s: float) -> QueueStep | None:
+        """See how long the queue was in the last moment."""
+        round_trip_s = self._look_least_s
+        self._begin_look(sample)
+        if round_trip_s - self._least_s <= self.limit_s:
+            if sample.now >= self._retry_at:
+                self._is_shared = False
+            return None
+        if not self._is_window_limited:
+            return None
+        if self._is_shared and sample.now < self._retry_at:
+            return None
+        # A part of a round may be the pause after a loss, in which little comes.
+        rate = (sample.delivered_bytes - self._round_bytes) / took_s
+        rate = max(rate, self._rate)
+        self._baseline_s = round_trip_s
+        self.try_bytes = DRAIN * rate * round_trip_s
+        self.restart_bytes = rate * (self._least_s + self.limit_s / 2)
+        self.full_bytes = rate * (self._least_s + self.limit_s)
+        self._try_sent_bytes = sample.delivered_bytes
+        self._try_ends_bytes = None
+        self._try_least_s = math.inf
+        return QueueStep.TRY
+
+    def _compare(self, sample: AckSample, sent_bytes: int) -> QueueStep | None:
+        """See what the queue does now that less is sent."""
+        if sample.delivered_at_send_bytes < sent_bytes:
+            return None
+        if self._try_ends_bytes is None:
+            self._try_ends_bytes = sample.delivered_bytes
+        if sample.rtt_s is not None:
+            self._least_s = min(self._least_s, sample.rtt_s)
+            self._try_least_s = min(self._try_least_s, sample.rtt_s)
+            expected_s = max(self._least_s, DRAIN * self._baseline_s)
+            change_s = self._baseline_s - sample.rtt_s
+            if change_s >= ALONE_SHARE * (self._baseline_s - expected_s):
+                return self._end(sample, is_shared=False)
+        if sample.delivered_at_send_bytes >= self._try_ends_bytes:
+            return self._end(sample, is_shared=True)
+        return None
+
+    def _end(self, sample: AckSample, *, is_shared: bool) -> QueueStep:
+        self._try_sent_bytes = None
+        self._begin_round(sample)
+        if not is_shared:
+            self._is_shared = False
+            self._rounds_alone = 0
+            return QueueStep.ALONE
+        if (
+            self._rounds_alone <= ROUNDS_ALONE
+            and self._try_least_s >= UNCHANGED * self._baseline_s
+        ):
+            self._least_s = self._try_least_s
+        else:
+            self._is_shared = True
+            self._retry_at = sample.now + RETRY_S
+        self._rounds_alone = math.inf
+        return QueueStep.SHARED
