@@ -72,11 +72,13 @@ class Authenticated:
         version: the protocol version both sides speak.
         features: the optional features that both sides named.
         software: what the peer says it runs.
+        engine: what the peer says moves its data channels.
     """
 
     version: int
     features: frozenset[str]
     software: str
+    engine: str = ""
 
 
 Instruction = SendFrame | Authenticated
@@ -100,6 +102,7 @@ class Handshake:
         remote_fingerprint: str,
         software: str = "",
         features: frozenset[str] = frozenset(),
+        engine: str = "",
     ) -> None:
         """Prepare a handshake.
 
@@ -111,6 +114,7 @@ class Handshake:
             remote_fingerprint: SHA-256 of the certificate DTLS verified.
             software: our name and version, for logs.
             features: the optional features that we offer.
+            engine: what moves our data channels, for logs.
 
         Raises:
             LocalProtocolError: a secret or nonce of the wrong length.
@@ -131,6 +135,7 @@ class Handshake:
             protocol_max=PROTOCOL_VERSION_MAX,
             nonce=nonce.hex(),
             software=software,
+            engine=engine,
             features=sorted(features),
         )
         self._hello_frames: dict[str, str] = {role: encode_control(self._hello)}
@@ -205,6 +210,7 @@ class Handshake:
                 version=self._version,
                 features=self._features & frozenset(hello.features),
                 software=hello.software,
+                engine=hello.engine,
             )
         ]
 

@@ -7,7 +7,14 @@ whoever sends such a frame.
 
 from typing import Final
 
-__all__ = ["FEATURES", "JOB_IMAGES", "JOB_LIST", "MOUNTS", "SHARED_STORAGE"]
+__all__ = [
+    "FEATURES",
+    "JOB_IMAGES",
+    "JOB_LIST",
+    "LARGE_PACKETS",
+    "MOUNTS",
+    "SHARED_STORAGE",
+]
 
 # JOB_LIST and JOB_DESCRIBE are understood.
 JOB_LIST: Final = "job-list"
@@ -17,5 +24,8 @@ JOB_IMAGES: Final = "job-images"
 SHARED_STORAGE: Final = "shared-storage"
 # The frames about a worker's mounts are understood, whether or not it has any.
 MOUNTS: Final = "mounts"
+# DTLS records of more than 1500 bytes are read; named on links that do.
+LARGE_PACKETS: Final = "large-packets"
 
+# What every link can do.
 FEATURES: Final = frozenset({JOB_LIST, JOB_IMAGES, SHARED_STORAGE, MOUNTS})

@@ -97,7 +97,10 @@ FilePurpose = Literal["package", "results", "images"]
 
 
 class Hello(Frame, frozen=True):
-    """The first frame each way: who speaks, which versions, which features."""
+    """The first frame each way: who speaks, which versions, which features.
+
+    `engine` says what moves the sender's data channels, for a log: `fast` or `aiortc`.
+    """
 
     NAME: ClassVar[str] = "HELLO"
     role: Literal["client", "worker"]
@@ -105,6 +108,7 @@ class Hello(Frame, frozen=True):
     protocol_max: Annotated[int, Meta(ge=1, le=1000)]
     nonce: Hex32
     software: Name = ""
+    engine: Name = ""
     features: Annotated[list[Name], Meta(max_length=MAX_FEATURES)] = field(
         default_factory=list
     )

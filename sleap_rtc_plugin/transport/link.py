@@ -7,7 +7,7 @@ the worker's job coordinator. It says when the peer went silent and who closed.
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Protocol
 
 from aiortc.exceptions import InvalidStateError
 
@@ -27,8 +27,6 @@ from sleap_rtc_plugin.transport.send_budget import SendBudget
 __all__ = ["Channel", "Link", "LinkClosed"]
 
 logger = logging.getLogger(__name__)
-
-ENGINE: Final = "aiortc"
 
 
 class LinkClosed(Exception):
@@ -68,15 +66,20 @@ class Link:
         transfer: Channel,
         authenticated: Authenticated,
         kind: str,
+        engine: str,
         close: Callable[[], None],
     ) -> None:
-        """Wrap two open channels; `close` begins to close the connection."""
+        """Wrap two open channels; `close` begins to close the connection.
+
+        `engine` is what moves our data channels: `fast` or `aiortc`.
+        """
         self.peer_id = peer_id
         self.version = authenticated.version
         self.features = authenticated.features
         self.software = authenticated.software
         self.kind = kind
-        self.engine = ENGINE
+        self.engine = engine
+        self.peer_engine = authenticated.engine
         self.closed = asyncio.Event()
         self.close_reason = ""
         self.on_control: Callable[[ControlMessage], None] | None = None

@@ -17,7 +17,6 @@ from aiortc import (
     RTCConfiguration,
     RTCDataChannel,
     RTCIceServer,
-    RTCPeerConnection,
     RTCSessionDescription,
 )
 
@@ -36,7 +35,7 @@ from sleap_rtc_plugin.protocol.errors import (
     RemoteProtocolError,
     RtcError,
 )
-from sleap_rtc_plugin.protocol.features import FEATURES
+from sleap_rtc_plugin.protocol.features import FEATURES, LARGE_PACKETS
 from sleap_rtc_plugin.protocol.ids import clean_text, new_command_id
 from sleap_rtc_plugin.protocol.limits import (
     CLOSE_DRAIN_TIMEOUT_S,
@@ -53,6 +52,13 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     Offer,
     RelayedAnswer,
     RelayedOffer,
+)
+from sleap_rtc_plugin.transport.data_channels import (
+    TransportOptions,
+    allow_large_packets,
+    engine_of,
+    make_peer_connection,
+    put_first,
 )
 from sleap_rtc_plugin.transport.effects import monotonic
 from sleap_rtc_plugin.transport.host_candidates import offer_loopback_when_alone
@@ -83,16 +89,18 @@ class PeerConnection:
         peer_id: str,
         secret: bytes,
         ice_servers: Sequence[IceServer] = (),
+        options: TransportOptions | None = None,
     ) -> None:
         """Prepare to reach `peer_id`; no packet is sent yet.
 
         `ice_servers` is used as it is: with none, no server is asked for anything.
+        `options` say how data channels go; the environment's by default.
         """
         offer_loopback_when_alone()
         self._role = role
         self._peer_id = peer_id
         self._secret = secret
-        self._pc = RTCPeerConnection(
+        self._pc = make_peer_connection(
             RTCConfiguration(
                 iceServers=[
                     RTCIceServer(
@@ -102,7 +110,8 @@ class PeerConnection:
                     )
                     for server in ice_servers
                 ]
-            )
+            ),
+            options or TransportOptions.from_environment(),
         )
         loop = asyncio.get_running_loop()
         self._authenticated: asyncio.Future[Authenticated] = loop.create_future()
@@ -183,6 +192,7 @@ class PeerConnection:
             transfer=self._transfer,
             authenticated=authenticated,
             kind=self._kind(),
+            engine=engine_of(self._pc),
             close=self._close_soon,
         )
         self._control.on("bufferedamountlow", self._link.control_drained)
@@ -216,6 +226,7 @@ class PeerConnection:
         channel.on("close", lambda: self._on_closed("the peer closed the connection"))
         if label == CONTROL_CHANNEL:
             self._control = channel
+            put_first(self._pc, channel)
             channel.bufferedAmountLowThreshold = CONTROL_BUFFER_HIGH_BYTES // 2
             channel.on("message", self._on_control_frame)
             on_open = self._begin_handshake
@@ -229,6 +240,8 @@ class PeerConnection:
             channel.on("open", on_open)
 
     def _begin_handshake(self) -> None:
+        # It is what HELLO says, and the association has gone its way by now.
+        engine = engine_of(self._pc)
         try:
             self._handshake = Handshake(
                 role=self._role,
@@ -239,7 +252,8 @@ class PeerConnection:
                 # remote description, and there is exactly one of SHA-256.
                 remote_fingerprint=sdp_fingerprint(self._pc.remoteDescription.sdp),
                 software=SOFTWARE,
-                features=FEATURES,
+                features=FEATURES | ({LARGE_PACKETS} if engine == "fast" else set()),
+                engine=engine,
             )
             now = monotonic()
             self._perform(self._handshake.start(now))
@@ -284,7 +298,9 @@ class PeerConnection:
                 case SendFrame(frame):
                     if self._control is not None:
                         self._control.send(frame)
-                case Authenticated():
+                case Authenticated(features=features):
+                    if LARGE_PACKETS in features:
+                        allow_large_packets(self._pc)
                     if not self._authenticated.done():
                         self._authenticated.set_result(instruction)
 

@@ -80,6 +80,7 @@ CONTROL: Final[list[m.ControlMessage]] = [
         protocol_max=3,
         nonce="02" * 32,
         software="sleap-rtc-plugin 1.0",
+        engine="fast",
         features=["resume"],
     ),
     m.Auth(mac=DIGEST),

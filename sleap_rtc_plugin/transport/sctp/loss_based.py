@@ -15,7 +15,12 @@ from sleap_rtc_plugin.transport.sctp.rounds import RoundClock
 from sleap_rtc_plugin.transport.sctp.slow_start import SlowStart
 from sleap_rtc_plugin.transport.sctp.standing_queue import QueueStep, StandingQueue
 
-__all__ = ["INITIAL_WINDOW_PACKETS", "MAX_WINDOW_BYTES", "MIN_WINDOW_PACKETS", "LossBased"]
+__all__ = [
+    "INITIAL_WINDOW_PACKETS",
+    "MAX_WINDOW_BYTES",
+    "MIN_WINDOW_PACKETS",
+    "LossBased",
+]
 
 INITIAL_WINDOW_PACKETS = 10
 MIN_WINDOW_PACKETS = 2

@@ -6,10 +6,17 @@ Pure (RFC 8899). Sizes are those of whole SCTP packets, before DTLS and UDP. Ask
 
 from typing import Final
 
-__all__ = ["BASE_PACKET_BYTES", "FAST_PEER_PACKET_BYTES", "PathMtu"]
+__all__ = [
+    "BASE_PACKET_BYTES",
+    "BASE_PAYLOAD_BYTES",
+    "FAST_PEER_PACKET_BYTES",
+    "PathMtu",
+]
 
 # What aiortc sends, and what every path carries: it fits the least IPv6 MTU.
 BASE_PACKET_BYTES: Final = 1188
+# Of that, 12 bytes are the packet's header and 16 that of a DATA chunk.
+BASE_PAYLOAD_BYTES: Final = BASE_PACKET_BYTES - 28
 # Ethernet with 1500 bytes: 48 for IPv6 and UDP, 4 for TURN, and 37 for DTLS fit.
 ETHERNET_PACKET_BYTES: Final = 1400
 # Jumbo frames of 9000 bytes.

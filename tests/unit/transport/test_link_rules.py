@@ -50,6 +50,7 @@ class Ends:
             transfer=self.transfer,
             authenticated=Authenticated(1, frozenset(), "test"),
             kind="direct",
+            engine="aiortc",
             close=self._close,
         )
         self.link.on_control = self.link.on_fragment = self.heard.append

@@ -40,6 +40,7 @@ def link_over(control: FakeChannel) -> link_service.Link:
         transfer=FakeChannel(),
         authenticated=Authenticated(1, frozenset(), "vectors 1"),
         kind="direct",
+        engine="aiortc",
         close=lambda: None,
     )
 
