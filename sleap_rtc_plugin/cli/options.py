@@ -5,17 +5,28 @@ nothing heavy.
 """
 
 import asyncio
+import functools
 import logging
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast, get_args
 
 import click
 
 from sleap_rtc_plugin.protocol.errors import RtcError
 from sleap_rtc_plugin.protocol.session_string import Session
+from sleap_rtc_plugin.transport.sctp.congestion import CongestionName
+from sleap_rtc_plugin.transport.transport_options import (
+    CONGESTION_VARIABLE,
+    ENGINE_VARIABLE,
+    MAX_MBIT,
+    RATE_VARIABLE,
+    DataChannelEngine,
+    TransportOptions,
+    bytes_per_s,
+)
 
 __all__ = [
     "fail",
@@ -23,6 +34,7 @@ __all__ = [
     "run_async",
     "session_option",
     "set_up_logging",
+    "transport_options",
     "verbose_option",
 ]
 
@@ -45,6 +57,47 @@ def verbose_option(function: F) -> F:
     return click.option(
         "--verbose", "-v", is_flag=True, help="Log more, and show tracebacks."
     )(function)
+
+
+def transport_options(function: F) -> F:
+    """Add what says how data channels go; the command is given it as `transport`."""
+
+    @click.option(
+        "--data-channels",
+        type=click.Choice(get_args(DataChannelEngine)),
+        envvar=ENGINE_VARIABLE,
+        default="fast",
+        help="Which way data goes: `fast` where that is possible, or `stock`, that of "
+        f"aiortc alone.  [default: fast; env: {ENGINE_VARIABLE}]",
+    )
+    @click.option(
+        "--congestion",
+        type=click.Choice(get_args(CongestionName)),
+        envvar=CONGESTION_VARIABLE,
+        default="loss",
+        help="What sets the pace of sending: `loss` shares the path with others as TCP "
+        "does, `rate` keeps its pace where packets are lost at random.  [default: "
+        f"loss; env: {CONGESTION_VARIABLE}]",
+    )
+    @click.option(
+        "--max-mbit",
+        type=click.FloatRange(0, MAX_MBIT, min_open=True),
+        envvar=RATE_VARIABLE,
+        help=f"Send at most that many Mbit/s.  [env: {RATE_VARIABLE}]",
+    )
+    @functools.wraps(function)
+    def command(
+        *args: Any,
+        data_channels: DataChannelEngine,
+        congestion: CongestionName,
+        max_mbit: float | None,
+        **others: Any,
+    ) -> Any:
+        rate = None if max_mbit is None else bytes_per_s(max_mbit)
+        transport = TransportOptions(data_channels, congestion, rate)
+        return function(*args, transport=transport, **others)
+
+    return cast(F, command)
 
 
 def parse_session(text: str | None) -> Session:

@@ -16,6 +16,7 @@ from sleap_rtc_plugin.cli.options import (
     parse_session,
     session_option,
     set_up_logging,
+    transport_options,
     verbose_option,
 )
 from sleap_rtc_plugin.protocol.errors import (
@@ -28,6 +29,7 @@ from sleap_rtc_plugin.protocol.errors import (
 if TYPE_CHECKING:
     from sleap_rtc_plugin.session.report import Report
     from sleap_rtc_plugin.session.submission import SubmissionPlan
+    from sleap_rtc_plugin.transport.transport_options import TransportOptions
 
 __all__ = ["run_submission", "train"]
 
@@ -56,6 +58,7 @@ __all__ = ["run_submission", "train"]
     help="Where this machine mounts a folder that the worker mounts too; files go "
     "through it where they can.  [env: SHARED_STORAGE_ROOT]",
 )
+@transport_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines on stdout.")
 @verbose_option
 def train(
@@ -66,6 +69,7 @@ def train(
     detach: bool,
     send_wandb_key: bool,
     shared_storage_root: Path | None,
+    transport: "TransportOptions",
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -92,6 +96,7 @@ def train(
         detach=detach,
         keep_wandb_key=send_wandb_key,
         shared_storage_root=shared_storage_root,
+        transport=transport,
     )
     _, code = asyncio.run(run_submission(plan, as_json=as_json, verbose=verbose))
     sys.exit(code)

@@ -18,6 +18,7 @@ from sleap_rtc_plugin.cli.options import (
     on_interrupt,
     run_async,
     set_up_logging,
+    transport_options,
     verbose_option,
 )
 from sleap_rtc_plugin.cli.sizes import parse_size
@@ -27,6 +28,7 @@ from sleap_rtc_plugin.protocol.mounts import is_mount_name, place_fault
 from sleap_rtc_plugin.protocol.session_string import Session, is_signaling_url
 
 if TYPE_CHECKING:
+    from sleap_rtc_plugin.transport.transport_options import TransportOptions
     from sleap_rtc_worker.client import RTCWorkerClient
 
 __all__ = ["worker"]
@@ -137,6 +139,7 @@ def _parse_mounts(
     "20GB, 500MB, or 0 for nothing.  [default: 50 GiB or a fifth of the disk, "
     "whichever is less]",
 )
+@transport_options
 @verbose_option
 def worker(
     session: str | None,
@@ -150,6 +153,7 @@ def worker(
     shared_storage_root: Path | None,
     mounts: dict[str, Path],
     store_limit: int | None,
+    transport: "TransportOptions",
     verbose: bool,
 ) -> None:
     """Run a worker on this machine.
@@ -179,6 +183,7 @@ def worker(
             shared_storage_root=shared_storage_root,
             mounts=mounts,
             store_limit_bytes=store_limit,
+            transport=transport,
         )
         try:
             async with _session(client, session, signaling, server) as found:

@@ -82,6 +82,7 @@ from sleap_rtc_plugin.session.lab import Lab, WorkerSeen
 from sleap_rtc_plugin.session.new_room import open_room
 from sleap_rtc_plugin.session.remote_job import describe_job, list_jobs
 from sleap_rtc_plugin.session.run_records import RunRecord, RunRecords
+from sleap_rtc_plugin.session.settings import chosen_transport
 from sleap_rtc_plugin.session.shared_files import chosen_storage
 from sleap_rtc_plugin.session.submission import owner_name
 from sleap_rtc_plugin.session.worker_link import WorkerLink
@@ -238,6 +239,7 @@ class CompanionService:
                 session,
                 owner=owner_name(),
                 shared_storage=await in_thread(None, chosen_storage),
+                transport=await in_thread(None, chosen_transport),
                 on_workers=self._workers_seen,
                 on_offline=lambda error: self._went_offline(room, error),
                 on_online=lambda: self._emit(RoomChanged(state="online", room=room)),

@@ -23,6 +23,7 @@ from sleap_rtc_plugin.session.worker_info import WorkerInfo
 from sleap_rtc_plugin.session.worker_link import WorkerLink
 from sleap_rtc_plugin.transport.effects import monotonic
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage
+from sleap_rtc_plugin.transport.transport_options import TransportOptions
 
 __all__ = ["Lab", "Probe", "WorkerSeen"]
 
@@ -66,6 +67,7 @@ class Lab:
         session: the room and its secret.
         owner: shown to the room.
         shared_storage: a folder that workers may mount as well.
+        transport: how data channels go; the environment's choice by default.
         on_workers: told who is in the room, every few seconds.
         on_offline: told why the room cannot be reached, once each time, and again if
             it is for good: then the error is not retryable.
@@ -78,6 +80,7 @@ class Lab:
         *,
         owner: str,
         shared_storage: SharedStorage | None = None,
+        transport: TransportOptions | None = None,
         on_workers: Callable[[Sequence[WorkerSeen]], None],
         on_offline: Callable[[RtcError], None],
         on_online: Callable[[], None],
@@ -85,6 +88,7 @@ class Lab:
         self.session = session
         self._owner = owner
         self._shared_storage = shared_storage
+        self._transport = transport
         self._on_workers = on_workers
         self._on_offline = on_offline
         self._on_online = on_online
@@ -208,7 +212,10 @@ class Lab:
 
     async def _enter_room(self) -> RemoteSession:
         room = RemoteSession(
-            self.session, owner=self._owner, shared_storage=self._shared_storage
+            self.session,
+            owner=self._owner,
+            shared_storage=self._shared_storage,
+            transport=self._transport,
         )
         await room.__aenter__()
         return room

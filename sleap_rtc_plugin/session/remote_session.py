@@ -42,6 +42,7 @@ from sleap_rtc_plugin.transport.effects import monotonic
 from sleap_rtc_plugin.transport.peer import PeerConnection, connect_to_worker
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
+from sleap_rtc_plugin.transport.transport_options import TransportOptions
 
 __all__ = ["RemoteSession"]
 
@@ -57,6 +58,7 @@ class RemoteSession:
         *,
         owner: str = "",
         shared_storage: SharedStorage | None = None,
+        transport: TransportOptions | None = None,
     ) -> None:
         """Prepare to enter a room.
 
@@ -64,7 +66,9 @@ class RemoteSession:
             session: the room and its secret.
             owner: shown to the room.
             shared_storage: a folder that workers may mount as well.
+            transport: how data channels go; the environment's choice by default.
         """
+        self._transport = transport
         self.session = session
         self._shared_storage = shared_storage
         self._answers: asyncio.Queue[RelayedAnswer] = asyncio.Queue()
@@ -196,6 +200,7 @@ class RemoteSession:
             secret=self.session.secret,
             answers=self._answers,
             ice_servers=self._ice_servers,
+            options=self._transport,
         )
         self._connections.append(connection)
         return WorkerLink(link, worker.name, self.session.room_id, self._shared_storage)

@@ -23,12 +23,18 @@ from sleap_rtc_plugin.protocol.ids import is_id
 from sleap_rtc_plugin.protocol.limits import MAX_ID_LENGTH, MAX_URL_CHARS, MIB
 from sleap_rtc_plugin.protocol.session_string import is_signaling_url
 from sleap_rtc_plugin.session.file_lock import try_lock
+from sleap_rtc_plugin.transport.transport_options import (
+    MAX_MBIT,
+    TransportOptions,
+    bytes_per_s,
+)
 
 __all__ = [
     "CONFIG_DIR_VARIABLE",
     "RememberedRoom",
     "Settings",
     "change_rooms",
+    "chosen_transport",
     "config_folder",
     "replace_file",
 ]
@@ -72,6 +78,10 @@ class Settings(Struct, kw_only=True, dict=True):
         remember: whether the next room is to be remembered.
         shared_storage_root: where this machine mounts a folder that workers mount as
             well; files may go through it. Set in the file, or by the environment.
+        data_channels: which way they go: the fast one, or that of aiortc alone.
+        congestion: what sets the pace of sending: `loss` shares a path as TCP does,
+            `rate` keeps its pace on a path that loses packets at random.
+        max_mbit_per_s: the most to send; 0 for what the path carries.
         use_worker_videos: whether a worker uses its own copies of a project's videos,
             where it has mounted them, instead of being sent their images.
         rooms: those remembered, changed by `change_rooms` only.
@@ -83,6 +93,9 @@ class Settings(Struct, kw_only=True, dict=True):
     last_worker: Id = ""
     remember: bool = True
     shared_storage_root: FolderPath = ""
+    data_channels: Literal["fast", "stock"] = "fast"
+    congestion: Literal["loss", "rate"] = "loss"
+    max_mbit_per_s: Annotated[float, Meta(ge=0, le=MAX_MBIT)] = 0.0
     use_worker_videos: bool = True
     rooms: list[RememberedRoom] = []
 
@@ -108,6 +121,18 @@ class Settings(Struct, kw_only=True, dict=True):
         }
         if changes and _change(self._path, lambda stored: stored | changes):
             self._saved |= changes
+
+
+def chosen_transport() -> TransportOptions:
+    """Return how data channels go by the environment, or by the user's settings."""
+    settings = Settings.load()
+    return TransportOptions.from_environment(
+        default=TransportOptions(
+            engine=settings.data_channels,
+            congestion=settings.congestion,
+            max_bytes_per_s=bytes_per_s(settings.max_mbit_per_s),
+        )
+    )
 
 
 def config_folder() -> Path:

@@ -54,6 +54,7 @@ from sleap_rtc_plugin.transport.effects import in_thread
 from sleap_rtc_plugin.transport.file_source import FileSource
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.transfer_pump import TransferTotals
+from sleap_rtc_plugin.transport.transport_options import TransportOptions
 
 __all__ = [
     "Detached",
@@ -82,6 +83,7 @@ class SubmissionPlan:
         detach: leave once the job is queued.
         keep_wandb_key: send the Weights & Biases key that the package holds.
         shared_storage_root: where a folder is mounted that workers may mount too.
+        transport: how data channels go; the environment's choice by default.
     """
 
     session: Session
@@ -91,6 +93,7 @@ class SubmissionPlan:
     detach: bool = False
     keep_wandb_key: bool = False
     shared_storage_root: Path | None = None
+    transport: TransportOptions | None = None
 
 
 class Observer(Protocol):
@@ -160,6 +163,7 @@ class Submission:
                 self._plan.session,
                 owner=package.spec.owner,
                 shared_storage=SharedStorage(root) if root is not None else None,
+                transport=self._plan.transport,
             ) as session:
                 await self._submit(session, package, source)
         finally:

@@ -1,70 +1,31 @@
 """Which way data channels go: ours, which is fast, or aiortc's, and how they share.
 
 Makes aiortc's peer connection with the one or the other. The fast way is taken where
-the installed aiortc is one that was verified; the choice is the caller's, or that of
-the environment. Used by `transport.peer`.
+the installed aiortc is one that was verified. Used by `transport.peer`.
 """
 
 import logging
-import os
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection
 
-from sleap_rtc_plugin.transport.sctp.congestion import CongestionControl, CongestionName
+from sleap_rtc_plugin.transport.sctp.congestion import CongestionControl
 from sleap_rtc_plugin.transport.sctp.fast_transport import FastSctpTransport
 from sleap_rtc_plugin.transport.sctp.loss_based import LossBased
 from sleap_rtc_plugin.transport.sctp.path_mtu import BASE_PAYLOAD_BYTES
+from sleap_rtc_plugin.transport.sctp.rate_based import RateBased
 from sleap_rtc_plugin.transport.sctp.self_check import fault_of_installation
+from sleap_rtc_plugin.transport.transport_options import TransportOptions
 
 __all__ = [
-    "CONGESTION_VARIABLE",
-    "ENGINE_VARIABLE",
-    "DataChannelEngine",
-    "TransportOptions",
     "allow_large_packets",
     "engine_of",
+    "make_congestion",
     "make_peer_connection",
     "put_first",
 ]
 
 logger = logging.getLogger(__name__)
-
-DataChannelEngine = Literal["fast", "stock"]
-ENGINE_VARIABLE: Final = "SLEAP_REMOTE_DATA_CHANNELS"
-CONGESTION_VARIABLE: Final = "SLEAP_REMOTE_CONGESTION"
-
-
-@dataclass(frozen=True)
-class TransportOptions:
-    """How data channels go.
-
-    Attributes:
-        engine: `fast` where that is possible, or `stock`: aiortc alone.
-        congestion: what sets the pace of sending: `loss`, which shares a path with
-            others as TCP does, or `rate`, which keeps its pace on a path that loses
-            packets at random.
-        max_bytes_per_s: the most to send by `rate`; None for what the path carries.
-    """
-
-    engine: DataChannelEngine = "fast"
-    congestion: CongestionName = "loss"
-    max_bytes_per_s: int | None = None
-
-    @classmethod
-    def from_environment(cls) -> "TransportOptions":
-        """Return the defaults, with what the environment says instead."""
-        engine = os.environ.get(ENGINE_VARIABLE, "fast")
-        congestion = os.environ.get(CONGESTION_VARIABLE, "loss")
-        return cls(
-            engine="stock" if engine == "stock" else "fast",
-            congestion="rate" if congestion == "rate" else "loss",
-        )
-
-    def make_congestion(self) -> CongestionControl:
-        """Return a new congestion control."""
-        return LossBased(BASE_PAYLOAD_BYTES)
 
 
 class _FastPeerConnection(RTCPeerConnection):
@@ -80,7 +41,18 @@ class _FastPeerConnection(RTCPeerConnection):
         # aiortc names its transport's class in one place only, this private method.
         super()._RTCPeerConnection__createSctpTransport()  # type: ignore[misc]
         if self.sctp is not None:
-            FastSctpTransport.adopt(self.sctp, self._options.make_congestion)
+            FastSctpTransport.adopt(
+                self.sctp,
+                make_congestion=lambda: make_congestion(self._options),
+                max_bytes_per_s=self._options.max_bytes_per_s,
+            )
+
+
+def make_congestion(options: TransportOptions) -> CongestionControl:
+    """Return a new congestion control of the chosen kind."""
+    if options.congestion == "rate":
+        return RateBased(BASE_PAYLOAD_BYTES, max_bytes_per_s=options.max_bytes_per_s)
+    return LossBased(BASE_PAYLOAD_BYTES)
 
 
 def make_peer_connection(

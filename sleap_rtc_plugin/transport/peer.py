@@ -54,7 +54,6 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     RelayedOffer,
 )
 from sleap_rtc_plugin.transport.data_channels import (
-    TransportOptions,
     allow_large_packets,
     engine_of,
     make_peer_connection,
@@ -64,6 +63,7 @@ from sleap_rtc_plugin.transport.effects import monotonic
 from sleap_rtc_plugin.transport.host_candidates import offer_loopback_when_alone
 from sleap_rtc_plugin.transport.link import Link
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
+from sleap_rtc_plugin.transport.transport_options import TransportOptions
 
 __all__ = [
     "SOFTWARE",
@@ -385,6 +385,7 @@ async def connect_to_worker(
     secret: bytes,
     answers: "asyncio.Queue[RelayedAnswer]",
     ice_servers: Sequence[IceServer] = (),
+    options: TransportOptions | None = None,
 ) -> tuple[PeerConnection, Link]:
     """Reach a worker of the room and prove each other's membership.
 
@@ -395,7 +396,11 @@ async def connect_to_worker(
         PeerNotAuthenticated: the worker is not the session's.
     """
     connection = PeerConnection(
-        role="client", peer_id=worker_id, secret=secret, ice_servers=ice_servers
+        role="client",
+        peer_id=worker_id,
+        secret=secret,
+        ice_servers=ice_servers,
+        options=options,
     )
     try:
         offer_id = new_command_id()
@@ -424,6 +429,7 @@ async def accept_offer(
     *,
     secret: bytes,
     ice_servers: Sequence[IceServer] = (),
+    options: TransportOptions | None = None,
 ) -> tuple[PeerConnection, Link]:
     """Answer a client's offer and prove each other's membership.
 
@@ -433,7 +439,11 @@ async def accept_offer(
         RemoteProtocolError: the offer or a frame breaks the protocol.
     """
     connection = PeerConnection(
-        role="worker", peer_id=offer.from_, secret=secret, ice_servers=ice_servers
+        role="worker",
+        peer_id=offer.from_,
+        secret=secret,
+        ice_servers=ice_servers,
+        options=options,
     )
     try:
         sdp = await connection.make_answer(offer.sdp)

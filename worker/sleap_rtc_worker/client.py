@@ -28,6 +28,7 @@ from sleap_rtc_plugin.transport.effects import in_thread
 from sleap_rtc_plugin.transport.peer import accept_offer
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
+from sleap_rtc_plugin.transport.transport_options import TransportOptions
 from sleap_rtc_worker.capabilities import (
     WorkerCapabilities,
     detect,
@@ -71,6 +72,7 @@ class RTCWorkerClient:
         shared_storage_root: Path | None = None,
         mounts: Mapping[str, Path] | None = None,
         store_limit_bytes: int | None = None,
+        transport: TransportOptions | None = None,
         capabilities: WorkerCapabilities | None = None,
         trainer: list[str] | None = None,
     ) -> None:
@@ -85,6 +87,7 @@ class RTCWorkerClient:
             shared_storage_root: a mount shared with clients.
             mounts: what clients may look into, by name.
             store_limit_bytes: how much of earlier packages is kept; 0 for nothing.
+            transport: how data channels go; the environment's choice by default.
             capabilities: what this machine has, where it is known already.
             trainer: the words that start sleap-nn, for tests.
 
@@ -133,6 +136,7 @@ class RTCWorkerClient:
         self._session: Session | None = None
         self._ice_servers: list[IceServer] = []
         self._gpu_id = gpu_id
+        self._transport = transport
         self._links = 0
         self._stopping = asyncio.Event()
 
@@ -277,6 +281,7 @@ class RTCWorkerClient:
                 offer,
                 secret=self._session.secret,
                 ice_servers=self._ice_servers,
+                options=self._transport,
             )
             service = LinkService(
                 link,

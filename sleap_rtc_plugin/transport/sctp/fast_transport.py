@@ -65,6 +65,7 @@ class FastSctpTransport(RTCSctpTransport):
     """
 
     _make_congestion: MakeCongestion
+    _max_bytes_per_s: int | None
     _make_datagrams: MakeDatagrams
     _path: DataPath | None
     _datagrams: Datagrams | None
@@ -80,12 +81,22 @@ class FastSctpTransport(RTCSctpTransport):
         cls,
         transport: RTCSctpTransport,
         make_congestion: MakeCongestion,
+        *,
+        max_bytes_per_s: int | None = None,
         make_datagrams: MakeDatagrams | None = None,
     ) -> "FastSctpTransport":
-        """Turn a transport that has not been started into one of this class."""
+        """Turn a transport that has not been started into one of this class.
+
+        Args:
+            transport: made by aiortc.
+            make_congestion: called when the association is established.
+            max_bytes_per_s: the most to send; None for what the path carries.
+            make_datagrams: how packets travel.
+        """
         transport.__class__ = cls
         assert isinstance(transport, cls)  # noqa: S101 - for the type checker
         transport._make_congestion = make_congestion
+        transport._max_bytes_per_s = max_bytes_per_s
         transport._make_datagrams = make_datagrams or _over_ice
         transport._path = None
         transport._datagrams = None
@@ -136,6 +147,7 @@ class FastSctpTransport(RTCSctpTransport):
             datagrams = self._make_datagrams(self)
             mtu = PathMtu() if datagrams.can_probe else PathMtu(BASE_PACKET_BYTES)
             path = take_over(self, self._make_congestion(), mtu)
+            path.sender.max_bytes_per_s = self._max_bytes_per_s
         except (UnknownPath, CannotTakeOver) as reason:
             logger.info("Data channels go the slow way: %s.", reason)
             return

@@ -167,7 +167,8 @@ class LossBased:
             self._tried_at = now
             self._window = max(min(self._window, queue.try_bytes), least)
         elif step is QueueStep.ALONE:
-            self._window = self._threshold = max(queue.restart_bytes, least)
+            self._threshold = max(queue.restart_bytes, least)
+            self._window = min(self._window, self._threshold)
             self._cubic.aim(max(queue.full_bytes, least))
         else:
             self._threshold = self._untried_window

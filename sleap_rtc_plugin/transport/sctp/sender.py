@@ -113,6 +113,7 @@ class Sender:
         in_flight_bytes: user data in flight.
         taken: what was taken from the streams; the caller empties it.
         is_forward_due: a FORWARD-TSN is to be sent.
+        max_bytes_per_s: the most to send, whatever the congestion control says.
         large_losses: lost chunks larger than the base payload that were sent after the
             last one of them that arrived.
     """
@@ -143,6 +144,7 @@ class Sender:
         self.in_flight_bytes = 0
         self.taken: list[OutboundMessage] = []
         self.is_forward_due = False
+        self.max_bytes_per_s: int | None = None
         self.large_losses = 0
         self.stream_seqs = {} if stream_seqs is None else stream_seqs
         self._base_payload_bytes = payload_bytes
@@ -312,9 +314,16 @@ class Sender:
         chunk.is_app_limited = self._app_limited_until > self._delivered_bytes
         self._sent_order.append((self._number, chunk))
 
+    def _pace(self) -> float | None:
+        """Return how fast to send at most, in bytes per second."""
+        pace, limit = self.congestion.pace_bytes_per_s, self.max_bytes_per_s
+        if pace is None or limit is None:
+            return pace if limit is None else limit
+        return min(pace, limit)
+
     def _credit(self, now: float) -> int:
         """Return how much may be sent now without exceeding the pace."""
-        rate = self.congestion.pace_bytes_per_s
+        rate = self._pace()
         if rate is None:
             self._pace_at = None
             return 1 << 62
@@ -326,7 +335,7 @@ class Sender:
 
     def _spend(self, chunks: Sequence[SentChunk], now: float) -> None:
         """Set the timers after a round of sending."""
-        rate = self.congestion.pace_bytes_per_s
+        rate = self._pace()
         if rate is not None:
             self._credit_bytes -= sum(chunk.size for chunk in chunks)
             self._pace_at = None
@@ -490,15 +499,17 @@ class Sender:
         lost_bytes = 0
         lost_sent_at: float | None = None
         surely_lost = self._largest_acked - self._reordering_chunks
-        late_at = now - self.round_trip.loss_delay_s
+        delay_s = self.round_trip.loss_delay_s
         self._loss_at = None
         while order:
             number, chunk = order[0]
             if number == chunk.number and chunk.is_in_flight:
                 if number > self._largest_acked:
                     break
-                if number > surely_lost and chunk.sent_at > late_at:
-                    self._loss_at = chunk.sent_at + self.round_trip.loss_delay_s
+                # By the very sum that the timer is set to, or it would be set again.
+                late_at = chunk.sent_at + delay_s
+                if number > surely_lost and late_at > now:
+                    self._loss_at = late_at
                     break
                 lost_bytes += chunk.size
                 lost_sent_at = chunk.sent_at

@@ -70,13 +70,14 @@ class StandingQueue:
         "_look_at",
         "_look_least_s",
         "_rate",
+        "_rate_alone",
         "_retry_at",
         "_round_at",
         "_round_bytes",
         "_rounds_alone",
         "_samples",
-        "_try_least_s",
         "_try_ends_bytes",
+        "_try_least_s",
         "_try_sent_bytes",
         "full_bytes",
         "restart_bytes",
@@ -91,6 +92,7 @@ class StandingQueue:
         self._least_s = math.inf
         self._baseline_s = 0.0
         self._rate = 0.0
+        self._rate_alone = 0.0
         self._is_shared = False
         self._rounds_alone = math.inf
         self._try_least_s = math.inf
@@ -172,10 +174,10 @@ class StandingQueue:
         # A part of a round may be the pause after a loss, in which little comes.
         rate = (sample.delivered_bytes - self._round_bytes) / took_s
         rate = max(rate, self._rate)
+        if self._rounds_alone > ROUNDS_ALONE:
+            self._rate_alone = rate
         self._baseline_s = round_trip_s
         self.try_bytes = DRAIN * rate * round_trip_s
-        self.restart_bytes = rate * (self._least_s + self.limit_s / 2)
-        self.full_bytes = rate * (self._least_s + self.limit_s)
         self._try_sent_bytes = sample.delivered_bytes
         self._try_ends_bytes = None
         self._try_least_s = math.inf
@@ -201,17 +203,22 @@ class StandingQueue:
     def _end(self, sample: AckSample, *, is_shared: bool) -> QueueStep:
         self._try_sent_bytes = None
         self._begin_round(sample)
-        if not is_shared:
-            self._is_shared = False
-            self._rounds_alone = 0
-            return QueueStep.ALONE
-        if (
-            self._rounds_alone <= ROUNDS_ALONE
-            and self._try_least_s >= UNCHANGED * self._baseline_s
-        ):
+        if is_shared and self._is_path_longer:
             self._least_s = self._try_least_s
-        else:
+        elif is_shared:
+            self._rounds_alone = math.inf
             self._is_shared = True
             self._retry_at = sample.now + RETRY_S
-        self._rounds_alone = math.inf
-        return QueueStep.SHARED
+            return QueueStep.SHARED
+        self._rounds_alone = 0
+        self._is_shared = False
+        self.restart_bytes = self._rate_alone * (self._least_s + self.limit_s / 2)
+        self.full_bytes = self._rate_alone * (self._least_s + self.limit_s)
+        return QueueStep.ALONE
+
+    @property
+    def _is_path_longer(self) -> bool:
+        return (
+            self._rounds_alone <= ROUNDS_ALONE
+            and self._try_least_s >= UNCHANGED * self._baseline_s
+        )

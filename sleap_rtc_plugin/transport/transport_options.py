@@ -1,0 +1,73 @@
+"""How data channels go, as the user chose it: which way, at whose pace, how fast.
+
+Pure but for reading the environment; imports nothing heavy, so that commands can offer
+the choices. Used by `transport.data_channels`, and by whoever makes connections.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal, Self
+
+from sleap_rtc_plugin.transport.sctp.congestion import CongestionName
+
+__all__ = [
+    "CONGESTION_VARIABLE",
+    "ENGINE_VARIABLE",
+    "MAX_MBIT",
+    "RATE_VARIABLE",
+    "DataChannelEngine",
+    "TransportOptions",
+    "bytes_per_s",
+]
+
+DataChannelEngine = Literal["fast", "stock"]
+ENGINE_VARIABLE: Final = "SLEAP_REMOTE_DATA_CHANNELS"
+CONGESTION_VARIABLE: Final = "SLEAP_REMOTE_CONGESTION"
+RATE_VARIABLE: Final = "SLEAP_REMOTE_MAX_MBIT"
+MAX_MBIT: Final = 100_000.0
+
+
+@dataclass(frozen=True)
+class TransportOptions:
+    """How data channels go.
+
+    Attributes:
+        engine: `fast` where that is possible, or `stock`: aiortc alone.
+        congestion: what sets the pace of sending: `loss`, which shares a path with
+            others as TCP does, or `rate`, which keeps its pace on a path that loses
+            packets at random.
+        max_bytes_per_s: the most to send; None for what the path carries.
+    """
+
+    engine: DataChannelEngine = "fast"
+    congestion: CongestionName = "loss"
+    max_bytes_per_s: int | None = None
+
+    @classmethod
+    def from_environment(
+        cls, environment: Mapping[str, str] = os.environ, default: Self | None = None
+    ) -> Self:
+        """Return what the environment says, and `default` where it says nothing.
+
+        A word that is none of the choices says nothing.
+        """
+        chosen = default or cls()
+        engine, congestion = chosen.engine, chosen.congestion
+        match environment.get(ENGINE_VARIABLE):
+            case "fast" | "stock" as word:
+                engine = word
+        match environment.get(CONGESTION_VARIABLE):
+            case "loss" | "rate" as pace:
+                congestion = pace
+        rate = bytes_per_s(environment.get(RATE_VARIABLE, ""))
+        return cls(engine, congestion, rate or chosen.max_bytes_per_s)
+
+
+def bytes_per_s(mbit: str | float) -> int | None:
+    """Return Mbit/s in bytes per second; None for nothing that limits."""
+    try:
+        number = float(mbit)
+    except ValueError:
+        return None
+    return int(number * 1e6 / 8) if 0 < number <= MAX_MBIT else None

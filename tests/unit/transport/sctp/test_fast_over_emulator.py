@@ -1,0 +1,98 @@
+"""The fast transport and aiortc's own, in every pairing, over an emulated link."""
+
+import pytest
+from support.link_emulator import (
+    Conditions,
+    Fault,
+    bursts,
+    corruption,
+    duplication,
+    each,
+    random_loss,
+    reordering,
+)
+from support.sctp_invariants import check_data_path
+from support.simulated_loop import simulate
+from support.simulated_transports import (
+    Inbox,
+    SimulatedPair,
+    connected_pair,
+    fast,
+    start_below_wrap,
+    stock,
+)
+
+SIZES = [0, 1, 1159, 1160, 1161, 1372, 1373, 70_000, 262_144, 5]
+MESSAGES = [(bytes([n]) * size) for n, size in enumerate(SIZES)] + ["", "äöü"]
+PAIRINGS = [(fast(), fast()), (fast(), stock), (stock, fast())]
+NAMES = ["fast-fast", "fast-stock", "stock-fast"]
+
+
+async def exchange(pair: SimulatedPair, *faults: Fault) -> None:
+    """Every message both ways, over an ordered and an unordered channel."""
+    inboxes = []
+    for ordered in (True, False):
+        channel, there = await pair.open_channel(label=str(ordered), ordered=ordered)
+        there.channel.on("message", there.channel.send)
+        inboxes.append((channel, there, Inbox(channel)))
+    pair.link.change(faults=faults)
+    for channel, _, _ in inboxes:
+        for message in MESSAGES:
+            channel.send(message)
+    for channel, there, here in inboxes:
+        for inbox in (there, here):
+            messages = await inbox.until(len(MESSAGES))
+            if channel.ordered:
+                assert messages == MESSAGES
+            else:
+                assert sorted(messages, key=repr) == sorted(MESSAGES, key=repr)
+        assert channel.bufferedAmount == 0
+
+
+def run(pairing: tuple, *faults: Fault, **options: object) -> None:
+    async def main() -> None:
+        async with connected_pair(make=pairing, **options) as pair:
+            await exchange(pair, *faults)
+            for make, sctp in zip(pairing, pair.sctp, strict=True):
+                if make is not stock:
+                    assert sctp.is_fast
+                    check_data_path(sctp._path)
+
+    simulate(main)
+
+
+@pytest.mark.parametrize("pairing", PAIRINGS, ids=NAMES)
+def test_a_clean_link(pairing: tuple) -> None:
+    run(pairing, conditions=Conditions(latency_s=0.04))
+
+
+@pytest.mark.parametrize("pairing", PAIRINGS, ids=NAMES)
+@pytest.mark.parametrize("is_protected", [True, False])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        random_loss(0.1),
+        bursts(0.1, mean_datagrams=4),
+        each(7),
+        reordering(0.2, 0.03),
+        duplication(0.3, copies=3),
+        corruption(0.05),
+    ],
+    ids=["random", "bursts", "periodic", "reordering", "duplication", "corruption"],
+)
+def test_a_bad_link(pairing: tuple, fault: Fault, is_protected: bool) -> None:
+    run(pairing, fault, is_protected=is_protected)
+
+
+@pytest.mark.parametrize("pairing", PAIRINGS, ids=NAMES)
+def test_numbers_wrap(pairing: tuple) -> None:
+    def before_start(pair: SimulatedPair) -> None:
+        for at, sctp in enumerate(pair.sctp):
+            start_below_wrap(
+                sctp,
+                tsn=2**32 - 3 - at,
+                stream_seq={0: 65534},
+                peer_stream_seq={0: 65534},
+            )
+
+    run(pairing, random_loss(0.05), before_start=before_start)
