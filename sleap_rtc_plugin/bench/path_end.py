@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import os
 import random
+import signal
 import sys
+import threading
 import time
 from typing import Final, Literal
 
@@ -24,7 +26,15 @@ from sleap_rtc_plugin.protocol.limits import KIB, LINK_CONNECT_TIMEOUT_S
 from sleap_rtc_plugin.transport.effects import monotonic
 from sleap_rtc_plugin.transport.link import LinkClosed
 
-__all__ = ["GO", "READY", "PathEndFigures", "PathEndTask"]
+__all__ = [
+    "GO",
+    "READY",
+    "PathEndFigures",
+    "PathEndTask",
+    "Receiver",
+    "Sender",
+    "TurnFailed",
+]
 
 READY: Final = "ready"
 GO: Final = "go"
@@ -89,8 +99,8 @@ class PathEndFigures(Struct):
     loaded_s: list[float] = msgspec.field(default_factory=list)
 
 
-class _TurnFailed(Exception):
-    """The turn has no figures; the text says why."""
+class TurnFailed(Exception):
+    """A turn has no figures; the text says why."""
 
 
 def _message(number: int, size_bytes: int) -> bytes:
@@ -101,7 +111,7 @@ async def _wait(event: asyncio.Event, pipe: Pipe, seconds: float) -> None:
     """Wait for what the other end is to do.
 
     Raises:
-        _TurnFailed: it does not, or the connection ended before.
+        TurnFailed: it does not, or the connection ended before.
     """
     waits = [asyncio.ensure_future(each.wait()) for each in (event, pipe.closed)]
     try:
@@ -111,13 +121,13 @@ async def _wait(event: asyncio.Event, pipe: Pipe, seconds: float) -> None:
             wait.cancel()
     if not event.is_set():
         late = f"the other end said nothing for {seconds:.0f} s"
-        raise _TurnFailed("the connection ended" if pipe.closed.is_set() else late)
+        raise TurnFailed("the connection ended" if pipe.closed.is_set() else late)
 
 
 # -- sending ---------------------------------------------------------------------------
 
 
-class _Sender:
+class Sender:
     """The client's end: sends all the time, and asks every 100 ms for an answer."""
 
     def __init__(self, pipe: Pipe, task: PathEndTask) -> None:
@@ -167,7 +177,7 @@ class _Sender:
                 each.cancel()
             await asyncio.gather(*work, return_exceptions=True)
         if self._asked:
-            with contextlib.suppress(_TurnFailed):
+            with contextlib.suppress(TurnFailed):
                 await _wait(self._all_answered, self._pipe, LAST_PONGS_S)
         now = monotonic()
         return cpu_s, self._answered + [now - asked for asked in self._asked.values()]
@@ -189,7 +199,7 @@ class _Sender:
 # -- receiving -------------------------------------------------------------------------
 
 
-class _Receiver:
+class Receiver:
     """The worker's end: checks and counts what comes, and answers words."""
 
     def __init__(self, pipe: Pipe, task: PathEndTask) -> None:
@@ -237,11 +247,11 @@ class _Receiver:
         """Receive until there is enough.
 
         Raises:
-            _TurnFailed: there never is, or not what was sent.
+            TurnFailed: there never is, or not what was sent.
         """
         await _wait(self.done, self._pipe, self._task.seconds + GRACE_S)
         if not self._is_intact:
-            raise _TurnFailed(f"message {self._number} is not the one that was sent")
+            raise TurnFailed(f"message {self._number} is not the one that was sent")
         # The sender hangs up, once it has the last answer.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE_S):
@@ -263,8 +273,19 @@ class _Parent:
         """Read a line."""
         line = await asyncio.to_thread(sys.stdin.readline)
         if not line:
-            raise _TurnFailed("whoever started this process is gone")
+            raise TurnFailed("whoever started this process is gone")
         return msgspec.json.decode(line, type=str)
+
+    def watch(self) -> None:
+        """End this process as soon as its parent does, once all lines were heard."""
+
+        def wait() -> None:
+            # Past Python's buffers: their lock must be free when the process ends.
+            while os.read(sys.stdin.fileno(), 1):
+                pass
+            os._exit(1)
+
+        threading.Thread(target=wait, daemon=True).start()
 
 
 async def _run(task: PathEndTask, parent: _Parent) -> PathEndFigures:
@@ -281,14 +302,14 @@ async def _work(pipe: Pipe, task: PathEndTask, parent: _Parent) -> PathEndFigure
     figures = PathEndFigures(engine=pipe.engine)
     with PeakMemory(os.getpid()) as memory:
         if task.role == "client":
-            sender = _Sender(pipe, task)
+            sender = Sender(pipe, task)
             figures.unloaded_s = await sender.ask_unloaded()
             await _ready(parent)
             begun = monotonic()
             figures.cpu_s, figures.loaded_s = await sender.send()
             figures.seconds = monotonic() - begun
         else:
-            receiver = _Receiver(pipe, task)
+            receiver = Receiver(pipe, task)
             await _ready(parent)
             await receiver.receive()
             figures.cpu_s = receiver.cpu_s
@@ -316,17 +337,20 @@ async def _idle(pipe: Pipe, task: PathEndTask, parent: _Parent) -> PathEndFigure
 async def _ready(parent: _Parent) -> None:
     parent.tell(READY)
     await parent.hear()
+    parent.watch()
 
 
 def main() -> None:
     """Carry out the task on stdin."""
+    # Ctrl-C reaches this process too, but whoever started it decides what follows.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     task = msgspec.json.decode(sys.stdin.readline(), type=PathEndTask)
     parent = _Parent()
     try:
         if task.namespace is not None:
             enter(task.namespace)
         figures = asyncio.run(_run(task, parent))
-    except (RtcError, LinkClosed, OSError, TimeoutError, _TurnFailed) as error:
+    except (RtcError, LinkClosed, OSError, TimeoutError, TurnFailed) as error:
         figures = PathEndFigures(failure=str(error) or type(error).__name__)
     with contextlib.suppress(OSError):
         parent.tell(figures)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sleap_rtc_plugin.bench.figures import BenchResult, describe_machine
+from sleap_rtc_plugin.bench.path_end import TurnFailed
 from sleap_rtc_plugin.bench.path_figures import (
     IDLE_CASE,
     fairness_ratio,
@@ -26,7 +27,6 @@ from sleap_rtc_plugin.bench.path_spec import LOOPBACK, PathSpec, parse_path
 from sleap_rtc_plugin.bench.pipes import ENGINES, TCP_TLS, Engine
 from sleap_rtc_plugin.bench.turns import (
     Turn,
-    TurnFailed,
     Work,
     refusal,
     take_turn,

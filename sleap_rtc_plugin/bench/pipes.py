@@ -25,9 +25,9 @@ from msgspec import Struct
 
 from sleap_rtc_plugin.protocol.limits import KIB, LINK_CONNECT_TIMEOUT_S, MIB
 from sleap_rtc_plugin.protocol.messages import Acknowledged, ControlMessage
-from sleap_rtc_plugin.transport.data_channels import TransportOptions
 from sleap_rtc_plugin.transport.link import Link
 from sleap_rtc_plugin.transport.peer import PeerConnection
+from sleap_rtc_plugin.transport.transport_options import TransportOptions
 
 __all__ = ["ENGINES", "TCP_TLS", "Courier", "Engine", "Pipe", "Role", "open_pipe"]
 
@@ -284,7 +284,7 @@ async def _accept(address: str, courier: Courier) -> _TcpPipe:
         arrived.put_nowait(stream)
 
     listener = socket.create_server((address, 0))
-    _use_cubic(listener)
+    _prepare(listener)
     server = await asyncio.start_server(
         greet, sock=listener, ssl=context, limit=_TCP_READ_BYTES
     )
@@ -313,7 +313,7 @@ async def _connect(courier: Courier) -> _TcpPipe:
 async def _dial(where: _Listening, context: ssl.SSLContext, kind: bytes) -> _Stream:
     dialed = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        _use_cubic(dialed)
+        _prepare(dialed)
         dialed.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(dialed, (where.address, where.port))
@@ -329,8 +329,12 @@ async def _dial(where: _Listening, context: ssl.SSLContext, kind: bytes) -> _Str
     return stream
 
 
-def _use_cubic(sock: socket.socket) -> None:
-    """Take the congestion control that is everywhere, where there is a choice."""
+def _prepare(sock: socket.socket) -> None:
+    """Let words go at once, under the congestion control that is everywhere.
+
+    What a listening socket is told holds for the connections that it accepts.
+    """
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     option = getattr(socket, "TCP_CONGESTION", None)
     if option is not None:
         with contextlib.suppress(OSError):

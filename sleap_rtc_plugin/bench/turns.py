@@ -14,21 +14,22 @@ from typing import Final, Literal
 
 from sleap_rtc_plugin.bench.child import Child, child
 from sleap_rtc_plugin.bench.namespaces import Namespace, NotPermitted
-from sleap_rtc_plugin.bench.path_end import GO, PathEndFigures, PathEndTask
+from sleap_rtc_plugin.bench.path_end import (
+    GO,
+    PathEndFigures,
+    PathEndTask,
+    TurnFailed,
+)
 from sleap_rtc_plugin.bench.path_spec import PathSpec
 from sleap_rtc_plugin.bench.pipes import TCP_TLS, Engine, Role
 from sleap_rtc_plugin.bench.wan import WanFigures, WanReady, WanTask
 from sleap_rtc_plugin.protocol.errors import NoReply
 
-__all__ = ["Turn", "TurnFailed", "refusal", "take_turn", "take_turn_beside_tcp"]
+__all__ = ["Turn", "Work", "refusal", "take_turn", "take_turn_beside_tcp"]
 
 _END: Final = "sleap_rtc_plugin.bench.path_end"
 _WAN: Final = "sleap_rtc_plugin.bench.wan"
 _LOCAL: Final = "127.0.0.1"
-
-
-class TurnFailed(Exception):
-    """A turn has no figures; the text says why."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ gone. It then tells what it did. Started by `bench.wan_process`.
 import contextlib
 import os
 import select
+import signal
 import sys
 import time
 from typing import Final
@@ -80,6 +81,8 @@ def _forward(tuns: tuple[Tun, Tun], paths: tuple[WanPath, WanPath]) -> None:
 
 def main() -> None:
     """Carry out the task on stdin."""
+    # Ctrl-C reaches this process too, but whoever started it decides what follows.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     task = msgspec.json.decode(sys.stdin.buffer.readline(), type=WanTask)
     try:
         (here, near), (there, far) = new_networks()
