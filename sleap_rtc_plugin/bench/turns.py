@@ -78,6 +78,8 @@ async def refusal() -> str | None:
             return None
     except NotPermitted as error:
         return str(error)
+    except NoReply:
+        return "the emulator of a path does not start"
 
 
 async def take_turn(spec: PathSpec, work: Work, seed: int) -> Turn:
