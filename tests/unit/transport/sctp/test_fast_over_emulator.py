@@ -1,5 +1,7 @@
 """The fast transport and aiortc's own, in every pairing, over an emulated link."""
 
+import asyncio
+
 import pytest
 from support.link_emulator import (
     Conditions,
@@ -118,11 +120,13 @@ def test_a_channel_that_gives_up_holds_no_other_one_up(
                 reliable.send(message)
             assert await all_there.until(len(messages)) == messages
             pair.link.change(faults=[])
-            # The channel itself goes on as well.
+            # The channel itself goes on as well. Not at once: aiortc throws a whole
+            # message away that comes next to a part of one that it is told to skip.
+            await asyncio.sleep(1)
             channel.send(b"last")
             while b"last" not in there.messages:
                 await there.until(len(there.messages) + 1)
-            arrived = there.messages[:-1]
+            arrived = there.messages[: there.messages.index(b"last")]
             if not ordered:
                 arrived = sorted(arrived)
             assert arrived == [message for message in messages if message in arrived]
