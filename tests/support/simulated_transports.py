@@ -150,7 +150,7 @@ class SimulatedDtls:
 
 
 class EmulatedDatagrams:
-    """The way of the fast transport's packets: what `Datagrams` is over real sockets."""
+    """How the fast transport's packets travel: `Datagrams` without sockets."""
 
     can_probe = True
     is_blocked = False

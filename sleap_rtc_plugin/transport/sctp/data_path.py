@@ -199,6 +199,8 @@ class DataPath:
             self.sender.acked + 1 < self._oversized_until or now < self._narrow_until
         )
         packets: list[bytes] = []
+        # First, since what it gives up the peer is told of in the same packet.
+        chunks = self.sender.poll(now, MAX_BURST_CHUNKS, MAX_BURST_BYTES)
         room_bytes = self.path_mtu.packet_bytes - COMMON_HEADER_BYTES
         parts: list[bytes] = []
         used_bytes = 0
@@ -206,7 +208,7 @@ class DataPath:
             parts.append(part)
             used_bytes += len(part)
         header, pack = self._header, DATA_HEADER.pack
-        for chunk in self.sender.poll(now, MAX_BURST_CHUNKS, MAX_BURST_BYTES):
+        for chunk in chunks:
             length = chunk.size + DATA_HEADER_BYTES
             head = pack(
                 DATA,
