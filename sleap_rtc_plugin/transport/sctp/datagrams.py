@@ -168,6 +168,7 @@ class Datagrams:
         on_room: Callable[[], None],
         on_new_path: Callable[[], None],
         on_too_large: Callable[[int], None],
+        run: Callable[..., object],
         wall_clock: Callable[[], float],
     ) -> None:
         """Find the way; nothing is changed yet.
@@ -178,6 +179,8 @@ class Datagrams:
             on_room: the socket takes packets again.
             on_new_path: ICE has nominated another pair.
             on_too_large: this machine refuses packets of that size.
+            run: calls a function, with arguments, that the event loop or aioice wants
+                called; where it fails, the fast way ends.
             wall_clock: the clock by which aioice renews TURN channels, in seconds.
 
         Raises:
@@ -197,6 +200,7 @@ class Datagrams:
         self._on_room = on_room
         self._on_new_path = on_new_path
         self._on_too_large = on_too_large
+        self._run = run
         self._wall_clock = wall_clock
         self._buffer = bytearray(MAX_DATAGRAM_BYTES)
         self._view = memoryview(self._buffer)
@@ -221,8 +225,10 @@ class Datagrams:
 
     def detach(self) -> None:
         """Leave the packets to aiortc again."""
-        self._unhook()
         vars(self._connection).pop("data_received", None)
+        self._unhook()
+        # aiortc goes on, with chunks as large as they have become.
+        self._leg.set_fragments(True)
         self._leg.close()
 
     def _hook(self) -> None:
@@ -260,7 +266,11 @@ class Datagrams:
     # -- in ----------------------------------------------------------------------------
 
     def _datagram_received(self, data: bytes, address: tuple[Any, ...]) -> None:
-        """The event loop read one datagram: read the others that wait as well."""
+        """The event loop read one datagram for a protocol of aioice's."""
+        self._run(self._read_batch, data, address)
+
+    def _read_batch(self, data: bytes, address: tuple[Any, ...]) -> None:
+        """Take a datagram, and the others that wait as well."""
         packets: list[bytes] = []
         leg = self._leg
         self._take(leg, memoryview(data), address, packets)
@@ -289,20 +299,36 @@ class Datagrams:
             if bytes(datagram[:2]) != leg.channel or not (
                 _TURN_HEADER_BYTES < size <= len(datagram)
             ):
-                type(leg.protocol).datagram_received(
-                    leg.protocol, bytes(datagram), address
-                )
+                self._leave_to(leg.protocol, datagram, address)
                 return
             datagram = datagram[_TURN_HEADER_BYTES:size]
         if datagram and datagram[0] == _APPLICATION_DATA:
             self._decrypt(datagram, packets)
         elif leg.channel:
-            leg.pair.protocol.datagram_received(bytes(datagram), leg.pair.remote_addr)
+            self._leave_to(leg.pair.protocol, datagram, leg.pair.remote_addr)
         else:
-            type(leg.protocol).datagram_received(leg.protocol, bytes(datagram), address)
+            self._leave_to(leg.protocol, datagram, address)
+
+    def _leave_to(
+        self,
+        protocol: asyncio.DatagramProtocol,
+        datagram: memoryview,
+        address: tuple[Any, ...],
+    ) -> None:
+        """Let aioice take a datagram.
+
+        It may be anybody's, and aioice fails at some: that is no fault of ours.
+        """
+        try:
+            type(protocol).datagram_received(protocol, bytes(datagram), address)
+        except Exception as error:
+            logger.debug("A datagram that cannot be used: %r", error)
 
     def _data_received(self, data: bytes, component: int) -> None:
         """What aioice took for data: from another socket, or no application data."""
+        self._run(self._read_one, data, component)
+
+    def _read_one(self, data: bytes, component: int) -> None:
         if data and data[0] == _APPLICATION_DATA:
             packets: list[bytes] = []
             self._decrypt(memoryview(data), packets)
@@ -371,6 +397,9 @@ class Datagrams:
         return True
 
     def _writable(self) -> None:
+        self._run(self._send_waiting)
+
+    def _send_waiting(self) -> None:
         while self._unsent:
             if not self._send_record(self._unsent[0]):
                 return
