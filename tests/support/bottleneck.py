@@ -10,11 +10,20 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 
 from sleap_rtc_plugin.transport.sctp.congestion import AckSample, CongestionControl
 
-__all__ = ["MBIT", "Bottleneck", "Flow", "Path", "percentile"]
+__all__ = [
+    "MBIT",
+    "PACKET_BYTES",
+    "Bottleneck",
+    "Flow",
+    "Path",
+    "jain",
+    "percentile",
+]
 
 MBIT = 125_000.0
 """Bytes per second of 1 Mbit/s."""
@@ -58,15 +67,13 @@ class _Packet:
         "first_sent_at",
         "is_acked",
         "is_app_limited",
-        "is_resent",
         "number",
         "sent_at",
     )
 
-    def __init__(self, number: int, sent_at: float, is_resent: bool) -> None:
+    def __init__(self, number: int, sent_at: float) -> None:
         self.number = number
         self.sent_at = sent_at
-        self.is_resent = is_resent
         self.is_acked = False
         self.delivered_bytes = 0
         self.delivered_at = 0.0
@@ -86,7 +93,7 @@ class Bottleneck:
         self.rate = path.rate_bytes_per_s
         self.rtt_s = path.rtt_s
         self.queue_bytes = path.queue_s * path.rate_bytes_per_s
-        self.chance = random.Random(path.seed)
+        self.chance = random.Random(path.seed)  # noqa: S311 - chance, no secret
         self.flows: list[Flow] = []
         self.drops = 0
         self._free_at = 0.0
@@ -231,6 +238,7 @@ class Flow:
         net, control = self.net, self.control
         now = net.now
         pace = control.pace_bytes_per_s
+        self._is_window_limited = False
         if pace is not None:
             self._sends_at = max(self._sends_at, now - PACING_BACKLOG_S)
         while True:
@@ -250,14 +258,14 @@ class Flow:
             self._watch(self._active_at + self._rto_s)
 
     def _send_packet(self, now: float) -> None:
-        packet = _Packet(self.sent_packets, now, is_resent=False)
+        packet = _Packet(self.sent_packets, now)
         self.sent_packets += 1
         if not self.in_flight_bytes:
             self._first_sent_at = self._delivered_at = self._active_at = now
         packet.delivered_bytes = self.delivered_bytes
         packet.delivered_at = self._delivered_at
         packet.first_sent_at = self._first_sent_at
-        packet.is_app_limited = self._app_limited_until > self.delivered_bytes
+        packet.is_app_limited = self._app_limited_until >= self.delivered_bytes
         self._packets.append(packet)
         self.waiting_bytes -= PACKET_BYTES
         self.in_flight_bytes += PACKET_BYTES
@@ -285,20 +293,21 @@ class Flow:
         now, arrivals = self.net.now, self._arrivals
         if now != self._reads_at:
             return
-        batch = []
+        batch: list[_Packet] = []
         while arrivals and arrivals[0][0] <= now:
             batch.append(heapq.heappop(arrivals)[1])
             if len(batch) == self.batch_packets:
                 # The rest is read at once, and acknowledged on its own.
-                back_at = now + self.net.rtt_s / 2
-                self.net.at(back_at, lambda packets=batch: self._take_ack(packets))
+                self._acknowledge(batch)
                 batch = []
         if batch:
-            back_at = now + self.net.rtt_s / 2
-            self.net.at(back_at, lambda packets=batch: self._take_ack(packets))
+            self._acknowledge(batch)
         self._reads_at = None
         if arrivals:
             self._read_at(arrivals[0][0] + self.batch_s)
+
+    def _acknowledge(self, batch: list[_Packet]) -> None:
+        self.net.at(self.net.now + self.net.rtt_s / 2, partial(self._take_ack, batch))
 
     def _take_ack(self, batch: list[_Packet]) -> None:
         now = self.net.now
@@ -340,7 +349,6 @@ class Flow:
             rate_bytes_per_s=rate,
             is_app_limited=last.is_app_limited,
         )
-        self._is_window_limited = False
         self.control.on_ack(sample)
         if not self._packets and self.waiting_bytes <= 0:
             self.finished_at = now
@@ -412,3 +420,8 @@ def percentile(values: list[float], share: float) -> float:
     """Return the value that this share of the values does not go beyond."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def jain(rates: list[float]) -> float:
+    """Return how fair a division is: 1 where all have the same (Jain's index)."""
+    return sum(rates) ** 2 / (len(rates) * sum(rate * rate for rate in rates))

@@ -172,9 +172,9 @@ class EmulatedDatagrams:
         """Send packets."""
         self._dtls.send_now(packets, may_fragment=self._may_fragment)
 
-    def allow_fragments(self) -> None:
-        """The network may cut what is larger than its MTU."""
-        self._may_fragment = True
+    def set_fragments(self, are_allowed: bool) -> None:
+        """Let the network cut what is larger than its MTU, or never."""
+        self._may_fragment = are_allowed
 
 
 def _checksum(number: int, data: bytes) -> int:

@@ -7,7 +7,10 @@ and answer with a window and a pace. Asked by `transport.sctp.sender`.
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-__all__ = ["AckSample", "CongestionControl", "CongestionName"]
+__all__ = ["MAX_WINDOW_BYTES", "AckSample", "CongestionControl", "CongestionName"]
+
+MAX_WINDOW_BYTES = 32 * 1024 * 1024
+"""What may be in flight at most: 1 Gbit/s at 250 ms."""
 
 CongestionName = Literal["loss", "rate"]
 
@@ -26,7 +29,7 @@ class AckSample:
         lost_bytes: found lost by it.
         lost_sent_at: when the last sent of what is lost was sent; None without loss.
         in_flight_bytes: in flight before it.
-        is_window_limited: the window was what held the sender back since the last one.
+        is_window_limited: the window was what held the sender back when it sent last.
         rtt_s: round trip of the last sent chunk it acknowledges; None where that was
             sent more than once, or nothing is new.
         delivered_bytes: acknowledged since the association began, this SACK included.

@@ -26,15 +26,17 @@ from aiortc.rtcsctptransport import (
     Chunk,
     RTCSctpTransport,
 )
+from aiortc.rtcsctptransport import DataChunk as StockDataChunk
 
 from sleap_rtc_plugin.transport.sctp.congestion import CongestionControl
 from sleap_rtc_plugin.transport.sctp.data_path import ControlChunk, DataPath
-from sleap_rtc_plugin.transport.sctp.datagrams import Datagrams, UnknownPath
+from sleap_rtc_plugin.transport.sctp.datagrams import Datagrams
 from sleap_rtc_plugin.transport.sctp.handover import (
     CannotTakeOver,
     give_back,
     take_over,
 )
+from sleap_rtc_plugin.transport.sctp.leg import UnknownPath
 from sleap_rtc_plugin.transport.sctp.packet import TSN_MODULO
 from sleap_rtc_plugin.transport.sctp.path_mtu import (
     BASE_PACKET_BYTES,
@@ -43,6 +45,7 @@ from sleap_rtc_plugin.transport.sctp.path_mtu import (
 )
 from sleap_rtc_plugin.transport.sctp.receiver import (
     RECEIVE_WINDOW_BYTES,
+    DataChunk,
     Message,
     MessageTooLarge,
 )
@@ -265,6 +268,26 @@ class FastSctpTransport(RTCSctpTransport):
             self._drive(self._reset_deferred_streams())
         self._pump()
 
+    async def _receive_data_chunk(self, chunk: StockDataChunk) -> None:
+        path = self._path
+        if path is None:
+            await super()._receive_data_chunk(chunk)
+            return
+        # It came behind COOKIE ECHO or COOKIE ACK (RFC 9260 section 5.1), which made
+        # the path: aiortc is still reading that packet.
+        content = DataChunk(
+            chunk.flags,
+            chunk.stream_id,
+            chunk.stream_seq,
+            chunk.protocol,
+            chunk.user_data,
+        )
+        self.run(self._receive_early, path, chunk.tsn, content)
+
+    def _receive_early(self, path: DataPath, tsn: int, chunk: DataChunk) -> None:
+        path.receiver.on_data(tsn, chunk)
+        self._deliver_messages(path)
+
     def _deliver_messages(self, path: DataPath) -> None:
         while path.messages and self._path is path:
             self._deliver(path.messages)
@@ -432,8 +455,7 @@ class FastSctpTransport(RTCSctpTransport):
         now = self._event_loop.time()
         packets = path.packets(now)
         if packets:
-            if path.may_fragment:
-                datagrams.allow_fragments()
+            datagrams.set_fragments(path.may_fragment)
             datagrams.send(packets)
             # There may be more; whatever else waits has its turn first.
             self._soon()
@@ -539,5 +561,4 @@ def _over_ice(transport: FastSctpTransport) -> Datagrams:
         on_new_path=transport.path_has_changed,
         on_too_large=transport.packet_was_too_large,
         run=transport.run,
-        wall_clock=time.time,
     )

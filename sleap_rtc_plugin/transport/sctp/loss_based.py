@@ -9,23 +9,21 @@ short, so that control messages pass (`standing_queue`). Pure; asked by the send
 
 import math
 
-from sleap_rtc_plugin.transport.sctp.congestion import AckSample
+from sleap_rtc_plugin.transport.sctp.congestion import MAX_WINDOW_BYTES, AckSample
 from sleap_rtc_plugin.transport.sctp.cubic import Cubic
 from sleap_rtc_plugin.transport.sctp.rounds import RoundClock
 from sleap_rtc_plugin.transport.sctp.slow_start import SlowStart
 from sleap_rtc_plugin.transport.sctp.standing_queue import QueueStep, StandingQueue
 
-__all__ = [
-    "INITIAL_WINDOW_PACKETS",
-    "MAX_WINDOW_BYTES",
-    "MIN_WINDOW_PACKETS",
-    "LossBased",
-]
+__all__ = ["LossBased"]
 
 INITIAL_WINDOW_PACKETS = 10
 MIN_WINDOW_PACKETS = 2
 TIMEOUT_WINDOW_PACKETS = 1
-MAX_WINDOW_BYTES = 32 * 1024 * 1024
+MAX_IDLE_HALVINGS = 32
+
+UNUSED_S = 1.0
+"""After so long, a part of the window that is not used is given up."""
 
 
 class LossBased:
@@ -54,6 +52,8 @@ class LossBased:
         self._reduced_at = -math.inf
         self._recovered_bytes = 0
         self._acked_at: float | None = None
+        self._limited_at: float | None = None
+        self._was_limited = False
         self._rtt_s = 0.0
 
     @property
@@ -68,6 +68,7 @@ class LossBased:
             self._reduce(sample, lost_sent_at)
         if not sample.acked_bytes:
             return
+        self._was_limited = sample.is_window_limited
         is_new_round = self._rounds.has_passed(sample)
         now, rtt_s = sample.now, sample.rtt_s
         if rtt_s is not None:
@@ -86,19 +87,21 @@ class LossBased:
             self._take(step, now)
         elif self._queue.is_trying or is_recovering:
             return
-        elif not sample.is_window_limited:
-            self._cubic.pause(waited_s)
-        else:
+        elif sample.is_window_limited:
+            self._limited_at = now
             self._grow(now, sample.acked_bytes)
+        else:
+            self._cubic.pause(waited_s)
+            self._shed_unused(sample)
 
     def on_timeout(self, now: float) -> None:
         """Send one packet, and double from there to where CUBIC goes on."""
-        packet = self._packet_bytes
-        if self._window > TIMEOUT_WINDOW_PACKETS * packet:
-            left = self._cubic.reduce(self._leave_try())
-            self._threshold = max(left, MIN_WINDOW_PACKETS * packet)
+        least = float(TIMEOUT_WINDOW_PACKETS * self._packet_bytes)
+        # A second timeout says no more about the path than the first one did.
+        if self._window > least:
+            self._shrink(is_window_limited=self._was_limited)
         self._queue.call_off(now)
-        self._window = float(TIMEOUT_WINDOW_PACKETS * packet)
+        self._window = least
         self._reduced_at = now
         self._recovered_bytes = 0
 
@@ -112,10 +115,9 @@ class LossBased:
             return
         self._window = self._leave_try()
         self._queue.call_off(-math.inf)
-        if self._threshold < math.inf:
-            self._threshold = max(self._threshold, self._window)
-        halvings = min(idle_s / rto_s, 64.0)
-        self._window = max(self._window * 0.5 ** int(halvings), least)
+        self._threshold = max(self._threshold, self._window)
+        halvings = int(min(idle_s / rto_s, MAX_IDLE_HALVINGS))
+        self._window = max(self._window * 0.5**halvings, least)
 
     def on_packet_size(self, payload_bytes: int) -> None:
         """A full packet carries this much user data from now on."""
@@ -139,22 +141,43 @@ class LossBased:
 
     def _reduce(self, sample: AckSample, lost_sent_at: float) -> None:
         """Shrink once for all that is lost of one round trip."""
-        window = self._leave_try()
-        if not sample.is_window_limited:
-            # What was not used is no reason to send as much.
-            window = min(window, max(sample.in_flight_bytes, window * 0.5))
-        least = float(MIN_WINDOW_PACKETS * self._packet_bytes)
-        self._untried_window = max(self._cubic.reduce(window), least)
-        self._threshold = self._untried_window
+        is_window_limited = sample.is_window_limited or self._was_limited
+        self._untried_window = self._shrink(is_window_limited=is_window_limited)
         self._reduced_at = sample.now
         self._recovered_bytes = sample.delivered_bytes
-        if not self._queue.is_trying:
+        if self._queue.is_trying and lost_sent_at < self._tried_at:
+            # It was sent before less was sent, which is still worth the try.
+            self._window = min(self._window, self._untried_window)
+        else:
             self._window = self._untried_window
             self._queue.call_off(sample.now)
-        elif lost_sent_at >= self._tried_at:
-            self._queue.call_off(sample.now)
-        else:
-            self._window = min(self._window, self._untried_window)
+
+    def _shrink(self, *, is_window_limited: bool) -> float:
+        """Return what a loss leaves of the window, and begin to grow from there.
+
+        What is lost while little is sent says nothing about how much the path takes:
+        slow start is not over then.
+        """
+        left = self._cubic.reduce(self._leave_try())
+        left = max(left, float(MIN_WINDOW_PACKETS * self._packet_bytes))
+        if is_window_limited or self._threshold < math.inf:
+            self._threshold = left
+        return left
+
+    def _shed_unused(self, sample: AckSample) -> None:
+        """Give up half of what has not been used for a while (RFC 2861).
+
+        It would be sent in one burst. Slow start leads back.
+        """
+        if self._limited_at is None:
+            self._limited_at = sample.now
+        if sample.now - self._limited_at < UNUSED_S:
+            return
+        self._limited_at = sample.now
+        used = max(sample.in_flight_bytes, INITIAL_WINDOW_PACKETS * self._packet_bytes)
+        if used < self._window:
+            self._threshold = max(self._threshold, self._window)
+            self._window = (self._window + used) / 2
 
     def _leave_try(self) -> float:
         return self._untried_window if self._queue.is_trying else self._window

@@ -60,7 +60,7 @@ _FIELDS: Final[dict[type, tuple[str, ...]]] = {
     Connection: ("_nominated", "_queue"),
     CandidatePair: ("protocol", "remote_candidate"),
     InboundStream: ("reassembly", "sequence_number"),
-    turn.TurnClientMixin: ("channel_refresh_at", "peer_to_channel"),
+    turn.TurnClientMixin: ("peer_to_channel",),
     turn.TurnTransport: ("_TurnTransport__inner_protocol",),
 }
 
@@ -73,6 +73,7 @@ _METHODS: Final[tuple[tuple[Callable[..., Any], str], ...]] = (
     (RTCSctpTransport._data_channel_receive, "self stream_id pp_id data"),
     (RTCSctpTransport._handle_data, "self data"),
     (RTCSctpTransport._receive_chunk, "self chunk"),
+    (RTCSctpTransport._receive_data_chunk, "self chunk"),
     (RTCSctpTransport._reset_deferred_streams, "self"),
     (RTCSctpTransport._send_chunk, "self chunk"),
     (RTCSctpTransport._send_sack, "self"),
@@ -85,9 +86,9 @@ _METHODS: Final[tuple[tuple[Callable[..., Any], str], ...]] = (
     (Connection.data_received, "self data component"),
     (StunProtocol.datagram_received, "self data addr"),
     (turn.TurnClientUdpProtocol.datagram_received, "self data addr"),
-    (turn.TurnTransport.sendto, "self data addr"),
     (SSL.Connection.bio_read, "self bufsiz"),
     (SSL.Connection.bio_write, "self buf"),
+    (SSL.Connection.get_shutdown, "self"),
     (SSL.Connection.send, "self buf flags"),
     (SSL.Connection.recv, "self bufsiz flags"),
 )

@@ -223,14 +223,18 @@ class Sender:
             idle_s = now - self._last_sent_at
             if idle_s > self.round_trip.timeout_s and self.has_unsent:
                 self.congestion.on_idle(idle_s, self.round_trip.timeout_s)
-        window_bytes = min(self.congestion.window_bytes, self._peer_window_bytes)
+        congestion_bytes = self.congestion.window_bytes
+        window_bytes = min(congestion_bytes, self._peer_window_bytes)
+        # True until sent anew: several SACKs may come in between, each of which is to
+        # let the window grow. The peer's window is no reason to.
+        self._is_window_limited = False
         # A chunk may be sent into a closed window where nothing else is in flight.
         window_bytes = max(1, window_bytes)
         while len(chunks) < max_chunks and room_bytes > 0:
             if self.in_flight_bytes >= window_bytes and not (
                 self._lost and self._may_resend_one
             ):
-                self._is_window_limited = True
+                self._is_window_limited = self.in_flight_bytes >= congestion_bytes
                 break
             chunk = self._next_lost(now)
             if chunk is None:
@@ -309,7 +313,8 @@ class Sender:
         chunk.first_sent_at = self._first_sent_at
         chunk.delivered_bytes = self._delivered_bytes
         chunk.delivered_at = self._delivered_at
-        chunk.is_app_limited = self._app_limited_until > self._delivered_bytes
+        # Also of what is sent after a pause, when all before it is acknowledged.
+        chunk.is_app_limited = self._app_limited_until >= self._delivered_bytes
         self._sent_order.append((self._number, chunk))
 
     def _pace(self) -> float | None:
@@ -429,7 +434,6 @@ class Sender:
                     is_app_limited=newest is not None and newest.is_app_limited,
                 )
             )
-            self._is_window_limited = False
         self._after_acks()
 
     def _newly_acked(
@@ -602,9 +606,24 @@ class Sender:
                 serial += step
         self._abandon(chunk)
         if self._message is message:
-            self._message = None
+            self._abandon_rest(message)
         self._check_forward()
         return True
+
+    def _abandon_rest(self, message: OutboundMessage) -> None:
+        """Leave out what has no TSN yet of a message that is given up.
+
+        What has one may all arrive, and then there is nothing for the peer to skip: it
+        would wait for the rest, or take the next message for it. So the rest gets a TSN
+        of its own, which is skipped.
+        """
+        end = SentChunk(self.next_serial, LAST_FRAGMENT, message, self._stream_seq, b"")
+        if message.is_unordered:
+            end.flags |= UNORDERED
+        end.is_abandoned = True
+        self._outstanding[end.serial] = end
+        self.next_serial += 1
+        self._message = None
 
     def _abandon(self, chunk: SentChunk) -> None:
         if chunk.is_in_flight:

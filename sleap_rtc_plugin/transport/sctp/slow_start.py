@@ -13,6 +13,7 @@ RTT_RISE_MIN_S = 0.004
 RTT_RISE_MAX_S = 0.016
 RTT_RISE_DIVISOR = 8
 RTT_SAMPLES = 8
+RTT_LONG = 1.5
 CAUTIOUS_GROWTH = 0.25
 CAUTIOUS_ROUNDS = 5
 
@@ -27,8 +28,10 @@ class SlowStart:
     __slots__ = (
         "_baseline_s",
         "_cautious_rounds",
+        "_floor_s",
         "_last_s",
         "_least_s",
+        "_long_samples",
         "_samples",
         "is_over",
     )
@@ -38,7 +41,9 @@ class SlowStart:
         self.is_over = False
         self._last_s = math.inf
         self._least_s = math.inf
+        self._floor_s = math.inf
         self._samples = 0
+        self._long_samples = 0
         self._baseline_s = math.inf
         self._cautious_rounds = 0
 
@@ -59,11 +64,20 @@ class SlowStart:
             return
         self._samples += 1
         self._least_s = min(self._least_s, rtt_s)
+        self._floor_s = min(self._floor_s, rtt_s)
+        is_long = rtt_s > RTT_LONG * self._floor_s + RTT_RISE_MIN_S
+        self._long_samples = self._long_samples + 1 if is_long else 0
         if self._samples < RTT_SAMPLES:
             return
         if self._cautious_rounds:
             if self._least_s < self._baseline_s:
                 self._cautious_rounds = 0
+        elif self._long_samples >= RTT_SAMPLES:
+            # What was short earlier in this round says nothing about now.
+            self._baseline_s = rtt_s
+            self._least_s = math.inf
+            self._samples = 0
+            self._cautious_rounds = 1
         elif self._last_s < math.inf:
             rise_s = self._last_s / RTT_RISE_DIVISOR
             rise_s = min(max(rise_s, RTT_RISE_MIN_S), RTT_RISE_MAX_S)
