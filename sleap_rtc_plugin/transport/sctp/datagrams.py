@@ -133,10 +133,8 @@ class Datagrams:
     def detach(self) -> None:
         """Leave the packets to aiortc again."""
         vars(self._connection).pop("data_received", None)
-        if self._leg is not None:
-            # aiortc goes on with chunks as large as they have become.
-            self._leg.set_fragments(True)
-        self._leave()
+        # It goes on with chunks as large as they have become.
+        self._leave(may_fragment=True)
 
     def set_fragments(self, are_allowed: bool) -> None:
         """Let packets be cut into fragments where they are too large, or never."""
@@ -151,7 +149,7 @@ class Datagrams:
         leg.set_fragments(self._are_fragments_allowed)
         vars(leg.protocol)["datagram_received"] = self._datagram_received
 
-    def _leave(self) -> None:
+    def _leave(self, *, may_fragment: bool = False) -> None:
         """Let the socket go, with what waits for it."""
         leg, self._leg = self._leg, None
         if leg is None:
@@ -161,7 +159,7 @@ class Datagrams:
             self._loop.remove_writer(leg.socket)
             self._is_waiting = False
         self._unsent.clear()
-        leg.close()
+        leg.close(may_fragment=may_fragment)
 
     def _is_current(self) -> bool:
         pair = self._connection._nominated.get(_COMPONENT)
