@@ -5,13 +5,14 @@ Every figure has its unit in its name. Shared by all benchmarks; prints nothing.
 
 import os
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
 
 from sleap_rtc_plugin import __version__
 
-__all__ = ["BenchResult", "describe_machine"]
+__all__ = ["BenchResult", "describe_machine", "joined"]
 
 
 class BenchResult(Struct, kw_only=True):
@@ -32,3 +33,14 @@ def describe_machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "version": __version__,
     }
+
+
+def joined(results: Sequence[BenchResult]) -> BenchResult:
+    """Return one result of several parts of one benchmark, at least one."""
+    first = results[0]
+    return BenchResult(
+        bench=first.bench,
+        machine=first.machine,
+        rows=[row for result in results for row in result.rows],
+        ratios={k: v for result in results for k, v in result.ratios.items()},
+    )

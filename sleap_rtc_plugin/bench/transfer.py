@@ -7,20 +7,20 @@ takes meanwhile.
 """
 
 import asyncio
-import contextlib
 import itertools
 import os
 import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, get_args
 
 import msgspec
 
+from sleap_rtc_plugin.bench.child import child, pass_on
 from sleap_rtc_plugin.bench.figures import BenchResult, describe_machine
 from sleap_rtc_plugin.bench.memory import PeakMemory
 from sleap_rtc_plugin.bench.package import make_package
@@ -200,49 +200,13 @@ async def _send(
     """Start both ends, carry their descriptions, and return their figures."""
     sending = EndTask("client", engine, str(case.folder), case.paths)
     receiving = EndTask("worker", engine, str(target), case.paths)
-    async with _end(sending) as client, _end(receiving) as worker:
-        await _pass(client, worker)
-        await _pass(worker, client)
-        return await asyncio.gather(_figures(client), _figures(worker))
-
-
-@contextlib.asynccontextmanager
-async def _end(task: EndTask) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run one end; it is gone afterwards, whatever happened to the other."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", _END),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        _write(process, msgspec.json.encode(task) + b"\n")
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
-def _write(process: asyncio.subprocess.Process, line: bytes) -> None:
-    if process.stdin is not None:
-        process.stdin.write(line)
-
-
-async def _read(process: asyncio.subprocess.Process) -> bytes:
-    line = await process.stdout.readline() if process.stdout is not None else b""
-    if not line:
-        raise NoReply(peer="one end of the link", command="bench transfer")
-    return line
-
-
-async def _pass(
-    one: asyncio.subprocess.Process, other: asyncio.subprocess.Process
-) -> None:
-    _write(other, await _read(one))
-
-
-async def _figures(process: asyncio.subprocess.Process) -> EndFigures:
-    return msgspec.json.decode(await _read(process), type=EndFigures)
+    async with (
+        child(_END, sending, "one end of the link") as client,
+        child(_END, receiving, "the other end of the link") as worker,
+    ):
+        await pass_on(client, worker)
+        await pass_on(worker, client)
+        return await asyncio.gather(client.hear(EndFigures), worker.hear(EndFigures))
 
 
 # -- the real programs -----------------------------------------------------------------

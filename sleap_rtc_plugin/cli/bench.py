@@ -4,27 +4,28 @@ Figures go to a table, or to one JSON line; what is going on goes to stderr.
 """
 
 import importlib.util
-import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
+from sleap_rtc_plugin.cli.bench_tables import print_result
 from sleap_rtc_plugin.cli.options import run_async, set_up_logging, verbose_option
 from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from sleap_rtc_plugin.bench.figures import BenchResult
+    from sleap_rtc_plugin.bench.path_spec import PathSpec
 
 __all__ = ["bench"]
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-_NEEDED = ("psutil", "starlette", "zmq", "sleap_nn")
+_NEEDED: Final = ("psutil", "starlette", "zmq", "sleap_nn")
+_NEEDED_ON_PATHS: Final = ("psutil",)
+_SIZE_MIB: Final = 256
 _MISSING = (
     "A benchmark runs a worker here, which is not installed; install it with "
     "`pip install 'sleap-rtc-plugin[worker,signaling]'`."
@@ -67,8 +68,40 @@ def bench() -> None:
     """Measure this machine."""
 
 
+def _read_paths(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> "tuple[PathSpec, ...]":
+    """Read the names of paths, each once."""
+    from sleap_rtc_plugin.bench.path_spec import parse_path
+
+    try:
+        specs = [parse_path(name) for name in text.split(",")] if text else []
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    return tuple(dict.fromkeys(specs))
+
+
+def _read_plot(
+    context: click.Context, parameter: click.Parameter, file: Path | None
+) -> Path | None:
+    from sleap_rtc_plugin.bench.path_plot import SUFFIXES
+
+    if file is None:
+        return None
+    if file.suffix.lower() not in SUFFIXES:
+        raise click.BadParameter(f"{file.name} has to end in .png or .svg.")
+    if not file.absolute().parent.is_dir():
+        raise click.BadParameter(f"there is no folder {file.absolute().parent}.")
+    return file
+
+
 @bench.command()
-@_size_option(256)
+@click.option(
+    "--size-mib",
+    type=click.IntRange(1, 100_000),
+    help="Size of the large file and the package, in MiB.  [default: 256]  On paths, "
+    "what a turn sends at most.  [default: as much as fits in its time]",
+)
 @_often_option("--runs", 5, "How often each case has its turn")
 @click.option(
     "--case",
@@ -78,21 +111,91 @@ def bench() -> None:
     help="Only this case: a large file, many small ones, or a package through the "
     "real programs. May be repeated.",
 )
+@click.option(
+    "--paths",
+    "specs",
+    metavar="PATH,...",
+    callback=_read_paths,
+    help="Messages from memory on these paths, in place of the cases: loopback, or "
+    "emulated ones, RTTms[-LOSS%][@MBIT], such as 20ms, 80ms-0.5% or 20ms-2%@100 "
+    "(400 Mbit/s otherwise).",
+)
+@click.option(
+    "--fairness",
+    is_flag=True,
+    help="Share emulated bottlenecks with TCP, in place of the cases.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.5, 300),
+    default=10.0,
+    show_default=True,
+    help="How long a turn on a path takes.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=_read_plot,
+    metavar="FILE",
+    help="Draw the speeds on all paths, as PNG or SVG.",
+)
 @_json_option
 @verbose_option
 def transfer(
-    size_mib: int, runs: int, cases: tuple[str, ...], as_json: bool, verbose: bool
+    size_mib: int | None,
+    runs: int,
+    cases: tuple[str, ...],
+    specs: "tuple[PathSpec, ...]",
+    fairness: bool,
+    seconds: float,
+    plot: Path | None,
+    as_json: bool,
+    verbose: bool,
 ) -> None:
-    """Send files, beside the plain loop: speed, CPU, memory, latency of a stop."""
+    """Send files, beside the plain loop: speed, CPU, memory, latency of a stop.
+
+    With --paths, compare data channels of aiortc with ours and with TCP and TLS, on
+    this machine's loopback and on emulated wide-area paths. Give --case too to
+    measure both.
+    """
     set_up_logging(verbose)
-    if any(importlib.util.find_spec(name) is None for name in _NEEDED):
+    with_paths = bool(specs) or fairness
+    with_cases = bool(cases) or not with_paths
+    needed = _NEEDED if with_cases else _NEEDED_ON_PATHS
+    if any(importlib.util.find_spec(name) is None for name in needed):
         _refuse(_MISSING)
-    from sleap_rtc_plugin.bench.transfer import CASES, bench_transfer
+    if plot is not None:
+        if not specs:
+            _refuse("There is nothing to draw without paths; add --paths.")
+        if importlib.util.find_spec("matplotlib") is None:
+            _refuse("Drawing needs matplotlib; install it, or leave --plot out.")
+    from sleap_rtc_plugin.bench.figures import joined
     from sleap_rtc_plugin.protocol.limits import MIB
 
-    chosen = [case for case in CASES if not cases or case in cases]
-    measuring = bench_transfer(size_mib * MIB, runs, _say, chosen)
-    _print(run_async(measuring, verbose=verbose), as_json=as_json)
+    results = []
+    if with_cases:
+        from sleap_rtc_plugin.bench.transfer import CASES, bench_transfer
+
+        chosen = [case for case in CASES if not cases or case in cases]
+        size_bytes = (size_mib or _SIZE_MIB) * MIB
+        measuring = bench_transfer(size_bytes, runs, _say, chosen)
+        results.append(run_async(measuring, verbose=verbose))
+    if with_paths:
+        from sleap_rtc_plugin.bench.paths import PathsPlan, bench_paths
+
+        most_bytes = size_mib * MIB if size_mib else sys.maxsize
+        plan = PathsPlan(specs, fairness, runs, seconds, most_bytes)
+        results.append(run_async(bench_paths(plan, _say), verbose=verbose))
+    result = joined(results)
+    print_result(result, as_json=as_json)
+    if plot is not None:
+        from sleap_rtc_plugin.bench.path_plot import draw_paths
+
+        try:
+            if draw_paths(result.rows, plot):
+                _say(f"The picture is in {plot}.")
+        except OSError as error:
+            _refuse(f"{plot} cannot be written: {error.strerror}; choose another file.")
 
 
 @bench.command()
@@ -129,7 +232,7 @@ def gui(
         result = run_async(measuring, verbose=verbose)
     except SentTooSoon as error:
         _refuse(str(error))
-    _print(result, as_json=as_json)
+    print_result(result, as_json=as_json)
 
 
 @bench.command()
@@ -165,7 +268,7 @@ def dedupe(
     from sleap_rtc_plugin.bench.dedupe import PackagePlan, bench_dedupe
 
     plan = PackagePlan(frame_count=frames, added_count=added, side_px=side_px)
-    _print(bench_dedupe(plan, runs, _say), as_json=as_json)
+    print_result(bench_dedupe(plan, runs, _say), as_json=as_json)
 
 
 def _say(text: str) -> None:
@@ -175,45 +278,3 @@ def _say(text: str) -> None:
 def _refuse(sentence: str) -> NoReturn:
     click.echo(sentence, err=True)
     sys.exit(EXIT_USAGE)
-
-
-def _print(result: "BenchResult", *, as_json: bool) -> None:
-    if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.encode(result).decode())
-        return
-    from rich.console import Console
-
-    console = Console()
-    # Rows of the same figures stand together.
-    for names, rows in itertools.groupby(result.rows, key=tuple):
-        figures = [name for name in names if name not in ("case", "engine")]
-        console.print(_table(figures, list(rows)))
-    ratios = {name: f"{ratio:.4g}" for name, ratio in result.ratios.items()}
-    for named in (ratios, result.machine):
-        if named:
-            console.print(", ".join(f"{k}: {v}" for k, v in named.items()))
-
-
-def _table(figures: Sequence[str], rows: Sequence[dict[str, Any]]) -> "Table":
-    """Return a table with the fewer of both, rows or figures, side by side."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    names = [f"{row['case']}, {row['engine']}" for row in rows]
-    cells = [
-        ["-" if row[figure] is None else str(row[figure]) for figure in figures]
-        for row in rows
-    ]
-    if len(rows) > len(figures):
-        first, columns, lines = "Case", figures, zip(names, cells, strict=True)
-    else:
-        turned = map(list, zip(*cells, strict=True))
-        first, columns, lines = "Figure", names, zip(figures, turned, strict=True)
-    table.add_column(first, no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right")
-    for name, values in lines:
-        table.add_row(name, *values)
-    return table

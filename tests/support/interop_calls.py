@@ -77,6 +77,12 @@ class Line:
             await self._arrived.wait()
         return self._received.popleft()
 
+    def take(self) -> list[Message]:
+        """Return what has come and was not received."""
+        came = list(self._received)
+        self._received.clear()
+        return came
+
     async def echoed(self, messages: Sequence[Message]) -> list[Message]:
         """Send messages to an `echo` and return what came back, as it came."""
         came: list[Message] = []
@@ -104,8 +110,8 @@ class NearEnd(AiortcEnd):
         self.lines[channel.label] = Line(channel)
         self._adopted.set()
 
-    def open_channel(self, label: str, *, ordered: bool = True) -> Line:
-        self.adopt(self.connection.createDataChannel(label, ordered=ordered))
+    def open_channel(self, label: str, **options: Any) -> Line:
+        self.adopt(self.connection.createDataChannel(label, **options))
         return self.lines[label]
 
     async def line(self, label: str) -> Line:

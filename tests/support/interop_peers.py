@@ -19,6 +19,10 @@ from typing import Any, Protocol
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
+from sleap_rtc_plugin.transport.data_channels import engine_of, make_peer_connection
+from sleap_rtc_plugin.transport.host_candidates import offer_loopback_when_alone
+from sleap_rtc_plugin.transport.transport_options import TransportOptions
+
 __all__ = [
     "HIGH_WATER_BYTES",
     "LOW_WATER_BYTES",
@@ -27,7 +31,7 @@ __all__ = [
     "FarPeer",
     "LibwebrtcPeer",
     "Message",
-    "stock_connection",
+    "connection",
 ]
 
 # How much a sender lets its channel hold. libwebrtc refuses more than 16 MiB.
@@ -94,9 +98,12 @@ class ServedChannel:
             self._send(self._to_send.pop(0))
 
 
-def stock_connection() -> RTCPeerConnection:
-    """Return aiortc's own connection, which asks no server for anything."""
-    return RTCPeerConnection(RTCConfiguration(iceServers=[]))
+def connection(engine: Any) -> RTCPeerConnection:
+    """Return aiortc's connection, stock or fast, which asks no server for anything."""
+    offer_loopback_when_alone()
+    return make_peer_connection(
+        RTCConfiguration(iceServers=[]), TransportOptions(engine=engine)
+    )
 
 
 class AiortcEnd:
@@ -105,6 +112,11 @@ class AiortcEnd:
     def __init__(self, connection: RTCPeerConnection) -> None:
         self.connection = connection
         connection.on("datachannel", self.adopt)
+
+    @property
+    def engine(self) -> str:
+        """What moves its data, once connected: `fast` or `aiortc`."""
+        return engine_of(self.connection)
 
     def adopt(self, channel: Any) -> None:
         """Listen on a channel, before anything has come on it."""

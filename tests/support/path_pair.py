@@ -97,6 +97,7 @@ class PathPair:
         now: the clock.
         delivered: the messages that either end has received.
         others: the chunks that either end has handed back.
+        on_put: called with each packet that an end sends.
         most_in_flight_bytes: the most that either end had in flight.
         most_held_bytes: the most that either end held and could not deliver.
 
@@ -128,6 +129,7 @@ class PathPair:
         self.paths: list[DataPath] = []
         self.delivered: tuple[list[Message], list[Message]] = ([], [])
         self.others: tuple[list[ControlChunk], list[ControlChunk]] = ([], [])
+        self.on_put: Callable[[int, bytes], None] = lambda end, packet: None
         self.most_in_flight_bytes = [0, 0]
         self.most_held_bytes = [0, 0]
         self._count = itertools.count()
@@ -190,6 +192,7 @@ class PathPair:
 
     def put(self, from_end: int, packet: bytes) -> None:
         """Put a packet on the link."""
+        self.on_put(from_end, packet)
         for delivery in self.directions[from_end].send(packet, self.now):
             entry = (delivery.at, next(self._count), 1 - from_end, delivery.datagram)
             heapq.heappush(self._arriving, entry)

@@ -25,6 +25,7 @@ def check_receiver(receiver: Receiver) -> None:
     assert len(held) <= receiver_module.MAX_HELD_CHUNKS
     # What waits for its turn lies beyond a gap: behind it nothing earlier can come.
     assert all(first > receiver.cumulative for first, _ in waiting.values())
+    assert receiver._waiting_at == {first: key for key, (first, _) in waiting.items()}
     assert len(receiver._duplicates) <= receiver_module.MAX_DUPLICATES_TOLD
 
 
@@ -41,11 +42,15 @@ def check_sender(sender: Sender) -> None:
     assert sender.in_flight_bytes == in_flight
     assert sum(chunk.is_lost for chunk in sender._lost) == lost
     assert len(sender._lost) <= sender_module.MAX_OUTSTANDING_CHUNKS
-    acked = {serial for serial, chunk in outstanding.items() if chunk.is_acked}
     told = {
         serial for first, last in sender._gap_acked for serial in range(first, last + 1)
     }
-    assert acked <= told <= set(outstanding)
+    settled = {
+        serial
+        for serial, chunk in outstanding.items()
+        if chunk.is_acked or chunk.is_abandoned
+    }
+    assert told <= settled
     assert len(sender._resent) <= sender_module.MAX_RESENT_REMEMBERED
     if outstanding:
         assert sender._t3_at is not None

@@ -150,7 +150,7 @@ class SimulatedDtls:
 
 
 class EmulatedDatagrams:
-    """The way of the fast transport's packets: what `Datagrams` is over real sockets."""
+    """How the fast transport's packets travel: `Datagrams` without sockets."""
 
     can_probe = True
     is_blocked = False
@@ -172,9 +172,9 @@ class EmulatedDatagrams:
         """Send packets."""
         self._dtls.send_now(packets, may_fragment=self._may_fragment)
 
-    def allow_fragments(self) -> None:
-        """The network may cut what is larger than its MTU."""
-        self._may_fragment = True
+    def set_fragments(self, are_allowed: bool) -> None:
+        """Let the network cut what is larger than its MTU, or never."""
+        self._may_fragment = are_allowed
 
 
 def _checksum(number: int, data: bytes) -> int:
@@ -334,5 +334,7 @@ async def connected_pair(
         finally:
             for transport in sctp:
                 await transport.stop()
+            # What aiortc has in hand is still sent.
+            await asyncio.sleep(0)
             for end in dtls:
                 end.close()

@@ -46,6 +46,8 @@ MAX_BURST_BYTES: Final = 512 * 1024
 # So many large packets lost in a row, and none arrived: the path does not carry them.
 BLACK_HOLE_LOSSES: Final = 12
 BLACK_HOLE_TIMEOUTS: Final = 2
+# How long packets may be cut where nothing came through for a while.
+NARROW_PATH_S: Final = 30.0
 _PADDING: Final = (b"", bytes(3), bytes(2), bytes(1))
 _OVERHEAD_BYTES: Final = COMMON_HEADER_BYTES + DATA_HEADER_BYTES
 _PROBE_MARK: Final = b"size"
@@ -114,8 +116,12 @@ class DataPath:
             peer_window_bytes=peer_window_bytes,
             stream_seqs=stream_seqs,
         )
-        # Packets may be cut into smaller ones on their way: some chunks are too large.
+        # Packets may be cut into smaller ones on their way: some have to be.
         self.may_fragment = False
+        # Chunks before this one were cut for larger packets than the path carries.
+        self._oversized_until = 0
+        # Not even the smallest packets came through lately.
+        self._narrow_until = 0.0
         self._header = b"".join(
             (
                 association.local_port.to_bytes(2, "big"),
@@ -189,7 +195,12 @@ class DataPath:
         """Return packets to send now; call again until there are none."""
         if self.sender.large_losses >= BLACK_HOLE_LOSSES:
             self._shrink(self.path_mtu.on_black_hole(now))
+        self.may_fragment = (
+            self.sender.acked + 1 < self._oversized_until or now < self._narrow_until
+        )
         packets: list[bytes] = []
+        # First, since what it gives up the peer is told of in the same packet.
+        chunks = self.sender.poll(now, MAX_BURST_CHUNKS, MAX_BURST_BYTES)
         room_bytes = self.path_mtu.packet_bytes - COMMON_HEADER_BYTES
         parts: list[bytes] = []
         used_bytes = 0
@@ -197,7 +208,7 @@ class DataPath:
             parts.append(part)
             used_bytes += len(part)
         header, pack = self._header, DATA_HEADER.pack
-        for chunk in self.sender.poll(now, MAX_BURST_CHUNKS, MAX_BURST_BYTES):
+        for chunk in chunks:
             length = chunk.size + DATA_HEADER_BYTES
             head = pack(
                 DATA,
@@ -219,7 +230,8 @@ class DataPath:
             used_bytes += padded
         if parts:
             packets.append(seal(header, b"".join(parts)))
-        probe = self.path_mtu.next_probe(now)
+        # One that is cut on its way would tell nothing.
+        probe = None if self.may_fragment else self.path_mtu.next_probe(now)
         if probe is not None:
             packets.append(self._probe_packet(*probe))
         return packets
@@ -252,7 +264,8 @@ class DataPath:
 
     def deadline(self) -> float | None:
         """Return when `handle_timeout` wants to be called; None for never."""
-        times = (self.sender.deadline(), self.path_mtu.deadline())
+        probe_at = None if self.may_fragment else self.path_mtu.deadline()
+        times = (self.sender.deadline(), probe_at)
         return min((at for at in times if at is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:
@@ -260,23 +273,29 @@ class DataPath:
         self.sender.on_deadline(now)
         if self.sender.round_trip.backoff >= BLACK_HOLE_TIMEOUTS:
             self._shrink(self.path_mtu.on_black_hole(now))
+            # An outage, or a path that carries less than every path has to.
+            self._narrow_until = now + NARROW_PATH_S
 
     def on_too_large(self, packet_bytes: int, now: float) -> None:
         """This machine refused to send a packet of that size."""
+        if packet_bytes <= BASE_PACKET_BYTES:
+            self._narrow_until = float("inf")
         self._shrink(self.path_mtu.on_too_large(packet_bytes, now))
 
     def _shrink(self, has_shrunk: bool) -> None:
         if has_shrunk:
             # What was cut for large packets keeps its TSNs; the network may cut it.
-            self.may_fragment = True
+            self._oversized_until = self.sender.next_serial
             self._apply_packet_size()
         self.sender.large_losses = 0
 
     def on_new_path(self, now: float) -> None:
         """Packets take another path from now on."""
+        self._narrow_until = 0.0
+        has_shrunk = self.path_mtu.packet_bytes > BASE_PACKET_BYTES
         self.path_mtu.on_new_path(now)
-        self._apply_packet_size()
         self.sender.on_new_path(now)
+        self._shrink(has_shrunk)
 
     def sent_chunks(self) -> list[SentChunk]:
         """Return what is not acknowledged cumulatively, by TSN."""

@@ -2,63 +2,46 @@
 
 aiortc passes each datagram through a queue, a task and an event-loop cycle of its own.
 Here a wake-up reads what has come, up to a bound, and sending is a plain call. Knows
-DTLS, UDP and TURN over UDP, nothing of SCTP. Thin; used by
+DTLS and when ICE takes another pair, nothing of SCTP. Thin; used by
 `transport.sctp.fast_transport`.
 """
 
 import asyncio
 import errno
 import logging
-import os
-import socket
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from aioice.ice import CandidatePair, Connection, StunProtocol
-from aioice.turn import TurnClientUdpProtocol, TurnTransport
+from aioice.ice import Connection
 from aiortc import RTCDtlsTransport
 from OpenSSL import SSL
 
-__all__ = ["Datagrams", "UnknownPath", "WideRecords"]
+from sleap_rtc_plugin.transport.sctp.leg import Leg, UnknownPath
+
+__all__ = ["Datagrams", "WideRecords"]
 
 logger = logging.getLogger(__name__)
 
 MAX_DATAGRAM_BYTES: Final = 65_535
 # How many datagrams one wake-up reads before other work has its turn.
 MAX_BATCH: Final = 64
-# 400 Mbit/s for 40 ms; the system may grant less.
-SOCKET_BUFFER_BYTES: Final = 2 * 1024 * 1024
 # What a datagram socket does not take at once waits here; more is as good as lost.
 MAX_UNSENT: Final = 128
 RECORD_OVERHEAD_BYTES: Final = 128
-# How soon to ask for the renewal of a TURN channel again.
-RENEWAL_INTERVAL_S: Final = 5.0
 
-# DTLS 1.2 content types (RFC 6347 section 4.1), and the range of RFC 7983.
-_APPLICATION_DATA: Final = 23
+# RFC 6347 section 4.1 and RFC 5246 section 6.2.3. A longer one would not be read as a
+# whole, and what follows would be taken for its rest.
 _RECORD_HEADER_BYTES: Final = 13
-_TURN_HEADER_BYTES: Final = 4
+MAX_RECORD_BYTES: Final = _RECORD_HEADER_BYTES + 16_384 + 2_048
 _COMPONENT: Final = 1
-
-# How Linux treats packets larger than the path's MTU (ip(7), ipv6(7)).
-_LINUX_MTU_DISCOVER: Final = {
-    socket.AF_INET: (socket.IPPROTO_IP, 10),
-    socket.AF_INET6: (socket.IPPROTO_IPV6, 23),
-}
-_PMTUDISC_DONT: Final = 0
-_PMTUDISC_PROBE: Final = 3
-
-
-class UnknownPath(Exception):
-    """Packets travel in a way that is not known here; it says which."""
 
 
 class WideRecords:
     """A DTLS connection that reads and writes records larger than 1500 bytes.
 
-    aiortc asks for 1500 bytes at a time and loses step where a record is larger.
+    aiortc asks for 1500 bytes at a time and loses step where a record is larger. It
+    stays when the packets are aiortc's again: the peer may go on sending large ones.
     """
 
     def __init__(self, connection: SSL.Connection) -> None:
@@ -77,88 +60,8 @@ class WideRecords:
         return bytes(self._connection.bio_read(max(size, MAX_DATAGRAM_BYTES)))
 
 
-class _Leg:
-    """One socket, how a packet for the peer is wrapped on it, and where it goes."""
-
-    def __init__(self, pair: CandidatePair) -> None:
-        """Find the socket of a pair.
-
-        Raises:
-            UnknownPath: it has none that is known here.
-        """
-        stun = pair.protocol
-        transport = stun.transport
-        self.pair = pair
-        self.address: tuple[str, int] | None = pair.remote_addr
-        self.channel = b""
-        self._turn: TurnClientUdpProtocol | None = None
-        self._renew_at = 0.0
-        if isinstance(transport, TurnTransport):
-            # aioice keeps it to itself.
-            turn = getattr(transport, "_TurnTransport__inner_protocol", None)
-            if not isinstance(turn, TurnClientUdpProtocol):
-                raise UnknownPath("a relay over TCP")
-            number = turn.peer_to_channel.get(pair.remote_addr)
-            if number is None:
-                raise UnknownPath("a relay without a channel")
-            self._turn = turn
-            self.protocol: asyncio.DatagramProtocol = turn
-            self.address = None
-            self.channel = number.to_bytes(2, "big")
-            inner: Any = turn.transport
-        elif type(stun) is StunProtocol:
-            self.protocol = stun
-            inner = transport
-        else:
-            raise UnknownPath(f"a transport of {type(transport).__name__}")
-        known = inner.get_extra_info("socket")
-        if known is None or known.type != socket.SOCK_DGRAM:
-            raise UnknownPath("no socket")
-        # A descriptor of our own: the event loop lets nobody near its own.
-        self.socket = socket.socket(fileno=os.dup(known.fileno()))
-        self.socket.setblocking(False)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            if self.socket.getsockopt(socket.SOL_SOCKET, option) < SOCKET_BUFFER_BYTES:
-                self.socket.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
-
-    def renew(self, record: bytes, wall_clock: float) -> bool:
-        """Let aioice send a record if that makes it renew its channel at the relay.
-
-        Returns:
-            Whether it sends it.
-        """
-        if self._turn is None or wall_clock < self._renew_at:
-            return False
-        number = int.from_bytes(self.channel, "big")
-        self._renew_at = self._turn.channel_refresh_at.get(number, 0.0)
-        if wall_clock < self._renew_at:
-            return False
-        self._renew_at = wall_clock + RENEWAL_INTERVAL_S
-        self.pair.protocol.transport.sendto(record, self.pair.remote_addr)
-        return True
-
-    @property
-    def can_probe(self) -> bool:
-        """Whether the system can be told not to cut packets into fragments."""
-        return sys.platform == "linux" and self.socket.family in _LINUX_MTU_DISCOVER
-
-    def set_fragments(self, are_allowed: bool) -> None:
-        """Let the system cut large packets into fragments, or never."""
-        if self.can_probe:
-            level, option = _LINUX_MTU_DISCOVER[self.socket.family]
-            value = _PMTUDISC_DONT if are_allowed else _PMTUDISC_PROBE
-            self.socket.setsockopt(level, option, value)
-
-    def close(self) -> None:
-        self.socket.close()
-
-
 class Datagrams:
-    """The way packets take between this DTLS transport and its peer.
-
-    Attributes:
-        is_blocked: the socket takes no more for now; `on_room` tells when it does.
-    """
+    """The way packets take between this DTLS transport and its peer."""
 
     def __init__(
         self,
@@ -168,9 +71,9 @@ class Datagrams:
         on_room: Callable[[], None],
         on_new_path: Callable[[], None],
         on_too_large: Callable[[int], None],
-        wall_clock: Callable[[], float],
+        run: Callable[..., object],
     ) -> None:
-        """Find the way; nothing is changed yet.
+        """Find the way; nothing is taken over yet.
 
         Args:
             dtls: the connected DTLS transport.
@@ -178,10 +81,11 @@ class Datagrams:
             on_room: the socket takes packets again.
             on_new_path: ICE has nominated another pair.
             on_too_large: this machine refuses packets of that size.
-            wall_clock: the clock by which aioice renews TURN channels, in seconds.
+            run: calls a method that the event loop or aioice wants called; where it
+                fails, the fast way ends.
 
         Raises:
-            UnknownPath: it cannot be used; nothing was changed.
+            UnknownPath: it cannot be used.
         """
         loop = asyncio.get_running_loop()
         if not isinstance(loop, asyncio.SelectorEventLoop):
@@ -197,72 +101,101 @@ class Datagrams:
         self._on_room = on_room
         self._on_new_path = on_new_path
         self._on_too_large = on_too_large
-        self._wall_clock = wall_clock
+        self._run = run
         self._buffer = bytearray(MAX_DATAGRAM_BYTES)
         self._view = memoryview(self._buffer)
         self._unsent: deque[bytes] = deque()
+        self._is_waiting = False
         self._are_fragments_allowed = False
-        self._leg = _Leg(pair)
         self._ssl: SSL.Connection = dtls._ssl
         self._overhead_bytes = 0
-        self.is_blocked = False
+        self._has_ended = False
+        self._leg: Leg | None = Leg(pair)
 
     @property
     def can_probe(self) -> bool:
         """Whether a packet too large for the path would be lost, and not cut."""
-        return self._leg.can_probe
+        return self._leg is not None and self._leg.can_probe
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the socket takes no more for now; `on_room` tells when it does."""
+        return self._is_waiting and self._is_current()
 
     def attach(self) -> None:
         """Take the packets over."""
         vars(self._dtls)["_ssl"] = WideRecords(self._ssl)
         # What comes on other sockets of the connection, and through aioice.
         vars(self._connection)["data_received"] = self._data_received
-        self._hook()
+        if self._leg is not None:
+            self._hook(self._leg)
 
     def detach(self) -> None:
         """Leave the packets to aiortc again."""
-        self._unhook()
         vars(self._connection).pop("data_received", None)
-        self._leg.close()
+        # It goes on with chunks as large as they have become.
+        self._leave(may_fragment=True)
 
-    def _hook(self) -> None:
-        self._leg.set_fragments(self._are_fragments_allowed)
-        vars(self._leg.protocol)["datagram_received"] = self._datagram_received
+    def set_fragments(self, are_allowed: bool) -> None:
+        """Let packets be cut into fragments where they are too large, or never."""
+        if are_allowed != self._are_fragments_allowed:
+            self._are_fragments_allowed = are_allowed
+            if self._leg is not None:
+                self._leg.set_fragments(are_allowed)
 
-    def _unhook(self) -> None:
-        vars(self._leg.protocol).pop("datagram_received", None)
-        if self.is_blocked:
-            self._loop.remove_writer(self._leg.socket)
-            self.is_blocked = False
+    # -- the nominated pair ------------------------------------------------------------
+
+    def _hook(self, leg: Leg) -> None:
+        leg.set_fragments(self._are_fragments_allowed)
+        vars(leg.protocol)["datagram_received"] = self._datagram_received
+
+    def _leave(self, *, may_fragment: bool = False) -> None:
+        """Let the socket go, with what waits for it."""
+        leg, self._leg = self._leg, None
+        if leg is None:
+            return
+        vars(leg.protocol).pop("datagram_received", None)
+        if self._is_waiting:
+            self._loop.remove_writer(leg.socket)
+            self._is_waiting = False
         self._unsent.clear()
+        leg.close(may_fragment=may_fragment)
 
-    def _check_pair(self) -> bool:
-        """Follow ICE to another pair; False while there is no way."""
+    def _is_current(self) -> bool:
         pair = self._connection._nominated.get(_COMPONENT)
-        if pair is self._leg.pair:
-            return True
+        return self._leg is not None and self._leg.pair is pair
+
+    def _follow(self) -> Leg | None:
+        """Return the way of the nominated pair; None where there is none any more.
+
+        Raises:
+            UnknownPath: it is not known here.
+        """
+        if self._is_current():
+            return self._leg
+        self._leave()
+        pair = self._connection._nominated.get(_COMPONENT)
         if pair is None:
-            return False
-        leg = _Leg(pair)
-        self._unhook()
-        self._leg.close()
-        self._leg = leg
-        self._hook()
+            # Nobody agrees to our packets any more (RFC 7675 section 5.1).
+            return None
+        self._leg = leg = Leg(pair)
+        self._hook(leg)
         logger.info("The connection goes over %s now.", pair)
         self._on_new_path()
-        return True
-
-    def allow_fragments(self) -> None:
-        """Some packets are too large for the path and cannot be made smaller."""
-        self._are_fragments_allowed = True
-        self._leg.set_fragments(True)
+        return leg
 
     # -- in ----------------------------------------------------------------------------
 
     def _datagram_received(self, data: bytes, address: tuple[Any, ...]) -> None:
-        """The event loop read one datagram: read the others that wait as well."""
-        packets: list[bytes] = []
+        """The event loop read one datagram for a protocol of aioice's."""
+        self._run(self._read_batch, data, address)
+
+    def _read_batch(self, data: bytes, address: tuple[Any, ...]) -> None:
+        """Take a datagram, and the others that wait as well."""
         leg = self._leg
+        if leg is None:
+            return
+        packets: list[bytes] = []
         self._take(leg, memoryview(data), address, packets)
         receive, view = leg.socket.recvfrom_into, self._view
         for _ in range(MAX_BATCH - 1):
@@ -274,93 +207,118 @@ class Datagrams:
                 leg.protocol.error_received(error)
                 break
             self._take(leg, view[:size], address, packets)
-        self._on_packets(packets)
+        self._hand_over(packets)
 
     def _take(
         self,
-        leg: _Leg,
+        leg: Leg,
         datagram: memoryview,
         address: tuple[Any, ...],
         packets: list[bytes],
     ) -> None:
         """Decrypt a datagram if it is one of ours; leave others to aioice."""
-        if leg.channel:
-            size = int.from_bytes(datagram[2:4], "big") + _TURN_HEADER_BYTES
-            if bytes(datagram[:2]) != leg.channel or not (
-                _TURN_HEADER_BYTES < size <= len(datagram)
-            ):
-                type(leg.protocol).datagram_received(
-                    leg.protocol, bytes(datagram), address
-                )
-                return
-            datagram = datagram[_TURN_HEADER_BYTES:size]
-        if datagram and datagram[0] == _APPLICATION_DATA:
-            self._decrypt(datagram, packets)
-        elif leg.channel:
-            leg.pair.protocol.datagram_received(bytes(datagram), leg.pair.remote_addr)
-        else:
+        content = leg.unwrap(datagram)
+        if _is_dtls(content):
+            self._decrypt(content, packets)
+            return
+        try:
             type(leg.protocol).datagram_received(leg.protocol, bytes(datagram), address)
+        except Exception as error:  # a stranger's bytes, which aioice does not check
+            logger.debug("A datagram that cannot be used: %r", error)
 
     def _data_received(self, data: bytes, component: int) -> None:
-        """What aioice took for data: from another socket, or no application data."""
-        if data and data[0] == _APPLICATION_DATA:
+        """What aioice took for data: from another socket, or not DTLS."""
+        self._run(self._read_one, data, component)
+
+    def _read_one(self, data: bytes, component: int) -> None:
+        if _is_dtls(data):
             packets: list[bytes] = []
             self._decrypt(memoryview(data), packets)
-            self._on_packets(packets)
-        else:
-            # Alerts and handshakes are for aiortc's own loop, which also closes.
+            self._hand_over(packets)
+        elif data and data[0] > 127:
+            # Media (RFC 7983). Nothing else is known, and aiortc trips over nothing.
             Connection.data_received(self._connection, data, component)
 
-    def _decrypt(self, datagram: memoryview, packets: list[bytes]) -> None:
-        """Append what the application records of a datagram hold."""
+    def _decrypt(self, datagram: memoryview | bytes, packets: list[bytes]) -> None:
+        """Append what the records of a datagram hold."""
         while len(datagram) > _RECORD_HEADER_BYTES:
             size = _RECORD_HEADER_BYTES + int.from_bytes(datagram[11:13], "big")
+            if size > MAX_RECORD_BYTES:
+                return
             record, datagram = datagram[:size], datagram[size:]
             self._ssl.bio_write(record)
-            try:
-                packets.append(self._ssl.recv(size))
-            except SSL.ZeroReturnError:
-                # The peer has closed: aiortc's own loop is to notice as well.
-                self._connection._queue.put_nowait(None)
-                return
-            except SSL.Error:
-                # Damaged, replayed or forged.
-                continue
+            self._read(size, packets)
+
+    def _read(self, size: int, packets: list[bytes]) -> bool:
+        """Append the data of one record; False if there is none."""
+        try:
+            packets.append(self._ssl.recv(size))
+        except SSL.WantReadError:
+            # Damaged, replayed, forged, or a part of a handshake that is over.
+            return False
+        except SSL.Error as error:
+            if self._ssl.get_shutdown() & SSL.RECEIVED_SHUTDOWN:
+                self._end("The peer has closed the connection (%r).", error)
+            return False
+        return True
+
+    def _hand_over(self, packets: list[bytes]) -> None:
+        # What was left by a reader that took one record of several.
+        while self._read(MAX_RECORD_BYTES, packets):
+            pass
+        # What DTLS answers by itself, before it could get into a packet of ours.
+        try:
+            answer = self._ssl.bio_read(MAX_DATAGRAM_BYTES)
+        except SSL.Error:
+            answer = b""
+        if answer and self._is_current() and not self._is_waiting:
+            self._send_record(answer)
+        if packets:
+            self._on_packets(packets)
+
+    def _end(self, reason: str, error: SSL.Error) -> None:
+        """DTLS has ended: let aiortc's own loop find that out, once."""
+        if not self._has_ended:
+            self._has_ended = True
+            logger.info(reason, error)
+            self._connection._queue.put_nowait(None)
 
     # -- out ---------------------------------------------------------------------------
 
     def send(self, packets: Sequence[bytes]) -> None:
-        """Encrypt and send packets; those that cannot be sent are lost."""
-        if not self._check_pair():
+        """Encrypt and send packets; those that cannot be sent are lost.
+
+        Raises:
+            UnknownPath: they travel in a way now that is not known here.
+        """
+        leg = self._follow()
+        if leg is None or self._has_ended:
             return
-        wall_clock = self._wall_clock()
         for packet in packets:
             try:
                 self._ssl.send(packet)
                 record = self._ssl.bio_read(len(packet) + RECORD_OVERHEAD_BYTES)
+            except SSL.WantReadError:
+                return
             except SSL.Error as error:
-                logger.debug("DTLS does not take a packet: %s", error)
+                self._end("The connection takes no more packets (%r).", error)
                 return
             self._overhead_bytes = len(record) - len(packet)
-            if self._leg.channel and self._leg.renew(record, wall_clock):
-                continue
-            if self.is_blocked:
+            if self._is_waiting:
                 if len(self._unsent) < MAX_UNSENT:
                     self._unsent.append(record)
             elif not self._send_record(record):
                 self._unsent.append(record)
-                self.is_blocked = True
-                self._loop.add_writer(self._leg.socket, self._writable)
+                self._is_waiting = True
+                self._loop.add_writer(leg.socket, self._writable)
 
     def _send_record(self, record: bytes) -> bool:
         """Send a record; False where the socket takes no more for now."""
         leg = self._leg
+        if leg is None:
+            return True
         try:
-            if leg.address is None:
-                size = len(record).to_bytes(2, "big")
-                leg.socket.send(b"".join((leg.channel, size, record)))
-            else:
-                leg.socket.sendto(record, leg.address)
+            leg.send(record)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
@@ -371,10 +329,22 @@ class Datagrams:
         return True
 
     def _writable(self) -> None:
+        self._run(self._send_waiting)
+
+    def _send_waiting(self) -> None:
+        if not self._is_current():
+            self._leave()
+            return
         while self._unsent:
             if not self._send_record(self._unsent[0]):
                 return
             self._unsent.popleft()
-        self._loop.remove_writer(self._leg.socket)
-        self.is_blocked = False
+        if self._leg is not None:
+            self._loop.remove_writer(self._leg.socket)
+        self._is_waiting = False
         self._on_room()
+
+
+def _is_dtls(datagram: memoryview | bytes) -> bool:
+    """Whether a datagram holds DTLS records (RFC 7983 section 7)."""
+    return len(datagram) > _RECORD_HEADER_BYTES and 19 < datagram[0] < 64

@@ -10,8 +10,10 @@ any fault of ours, aiortc goes on by itself and nothing is lost. Made by
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from aiortc import RTCDataChannel
 from aiortc.rtcsctptransport import (
@@ -24,15 +26,17 @@ from aiortc.rtcsctptransport import (
     Chunk,
     RTCSctpTransport,
 )
+from aiortc.rtcsctptransport import DataChunk as StockDataChunk
 
 from sleap_rtc_plugin.transport.sctp.congestion import CongestionControl
 from sleap_rtc_plugin.transport.sctp.data_path import ControlChunk, DataPath
-from sleap_rtc_plugin.transport.sctp.datagrams import Datagrams, UnknownPath
+from sleap_rtc_plugin.transport.sctp.datagrams import Datagrams
 from sleap_rtc_plugin.transport.sctp.handover import (
     CannotTakeOver,
     give_back,
     take_over,
 )
+from sleap_rtc_plugin.transport.sctp.leg import UnknownPath
 from sleap_rtc_plugin.transport.sctp.packet import TSN_MODULO
 from sleap_rtc_plugin.transport.sctp.path_mtu import (
     BASE_PACKET_BYTES,
@@ -41,6 +45,7 @@ from sleap_rtc_plugin.transport.sctp.path_mtu import (
 )
 from sleap_rtc_plugin.transport.sctp.receiver import (
     RECEIVE_WINDOW_BYTES,
+    DataChunk,
     Message,
     MessageTooLarge,
 )
@@ -53,6 +58,7 @@ logger = logging.getLogger(__name__)
 # RFC 9260 section 16; aiortc waits the three seconds of the RFC before it.
 RTO_INITIAL_S: Final = 1.0
 
+T = TypeVar("T")
 MakeCongestion = Callable[[], CongestionControl]
 MakeDatagrams = Callable[["FastSctpTransport"], Datagrams]
 """How packets travel; tests put an emulated link here."""
@@ -121,16 +127,23 @@ class FastSctpTransport(RTCSctpTransport):
     def set_urgent(self, channel: RTCDataChannel) -> None:
         """Let a channel's messages go before those of others."""
         self._urgent.add(channel)
-        if self._path is not None and channel.id is not None:
-            self._path.sender.streams.set_urgent(channel.id)
+        self.run(self._tell_urgent)
+
+    def _tell_urgent(self) -> None:
+        path = self._path
+        for channel in self._urgent:
+            if path is not None and channel.id is not None:
+                path.sender.streams.set_urgent(channel.id)
 
     def allow_large_packets(self) -> None:
         """The peer reads packets larger than aiortc does: try how large they may be."""
+        self.run(self._probe_larger)
+
+    def _probe_larger(self) -> None:
         if self._path is not None:
-            self._path.path_mtu.raise_limit(
-                FAST_PEER_PACKET_BYTES, self._event_loop.time()
-            )
-            self._run(self._pump)
+            now = self._event_loop.time()
+            self._path.path_mtu.raise_limit(FAST_PEER_PACKET_BYTES, now)
+            self._pump()
 
     # -- taking over and giving back ---------------------------------------------------
 
@@ -144,22 +157,21 @@ class FastSctpTransport(RTCSctpTransport):
 
     def _try_to_take_over(self) -> None:
         try:
-            datagrams = self._make_datagrams(self)
+            datagrams = self._datagrams = self._make_datagrams(self)
             mtu = PathMtu() if datagrams.can_probe else PathMtu(BASE_PACKET_BYTES)
             path = take_over(self, self._make_congestion(), mtu)
             path.sender.max_bytes_per_s = self._max_bytes_per_s
+            datagrams.attach()
         except (UnknownPath, CannotTakeOver) as reason:
             logger.info("Data channels go the slow way: %s.", reason)
-            return
+            self._release()
         except Exception:
             logger.warning("Data channels go the slow way.", exc_info=True)
-            return
-        datagrams.attach()
-        self._path, self._datagrams = path, datagrams
-        for channel in self._urgent:
-            if channel.id is not None:
-                path.sender.streams.set_urgent(channel.id)
-        self._soon()
+            self._release()
+        else:
+            self._path = path
+            self.run(self._tell_urgent)
+            self._soon()
 
     def _release(self) -> None:
         """Let the sockets and the timer go."""
@@ -167,38 +179,55 @@ class FastSctpTransport(RTCSctpTransport):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._datagrams is not None:
-            self._datagrams.detach()
-            self._datagrams = None
+        datagrams, self._datagrams = self._datagrams, None
+        if datagrams is not None:
+            datagrams.detach()
 
-    def _run(self, work: Callable[..., None], *args: Any) -> None:
-        """Do some work of the data path; a fault in it ends the fast way, once."""
+    def run(self, work: Callable[..., T], *args: Any) -> T | None:
+        """Do some work of the data path; a fault in it ends the fast way, once.
+
+        Returns:
+            What the work returns; None after a fault, and where aiortc goes on alone.
+        """
         path = self._path
         if path is None:
-            return
+            return None
         try:
-            work(*args)
-        except Exception:
+            return work(*args)
+        except Exception as fault:
+            if self._path is path:
+                self._give_back(path, fault)
+            return None
+
+    def _give_back(self, path: DataPath, fault: Exception) -> None:
+        if isinstance(fault, UnknownPath):
+            logger.info("Data channels go the slow way from now on: %s.", fault)
+        else:
             logger.warning(
                 "The fast way of data channels failed here; this connection goes on "
                 "the slow way. Please report it.",
-                exc_info=True,
+                exc_info=fault,
             )
-            self._give_back(path)
-
-    def _give_back(self, path: DataPath) -> None:
-        if self._path is None:
+        try:
+            self._release()
+            now = self._event_loop.time()
+            give_back(self, path, now=now, wall_clock=time.time())
+            self._settle(path)
+            while path.messages and self._association_state != self.State.CLOSED:
+                self._deliver(path.messages)
+            if self._sent_queue and self._t3_handle is None:
+                self._t3_start()
+        except Exception:
+            logger.warning(
+                "The slow way failed as well; the connection is closed.", exc_info=True
+            )
+            self._step(self._abort())
+            self._set_state(self.State.CLOSED)
             return
-        self._release()
-        give_back(self, path)
-        for message in path.messages:
-            self._deliver(message)
-        self._settle(path)
-        if self._sent_queue and self._t3_handle is None:
-            self._t3_start()
-        self._step(super()._send_sack())
-        self._step(super()._transmit())
-        self._step(super()._data_channel_flush())
+        self._step(self._reset_deferred_streams())
+        self._step(self._send_sack())
+        self._step(self._transmit())
+        self._step(self._data_channel_flush())
 
     def _step(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.ensure_future(work)  # noqa: RUF006 - as aiortc does it
@@ -213,35 +242,62 @@ class FastSctpTransport(RTCSctpTransport):
 
     def receive_packets(self, packets: Iterable[bytes]) -> None:
         """Take what DTLS has decrypted."""
-        self._run(self._receive_packets, packets)
+        self.run(self._receive_packets, packets)
 
     def _receive_packets(self, packets: Iterable[bytes]) -> None:
         path = self._path
+        if path is None:
+            return
         now = self._event_loop.time()
         for packet in packets:
-            if path is None or self._path is not path:
-                return
             try:
                 others = path.receive_packet(packet, now)
             except MessageTooLarge:
+                self._deliver_messages(path)
                 self._refuse("a message larger than was agreed")
                 return
-            for chunk in others:
-                self._take_control(chunk)
-        if path is None:
-            return
-        while path.messages and self._path is path:
-            self._deliver(path.messages.popleft())
+            if others:
+                # The messages before it come first: it may end their channels.
+                self._deliver_messages(path)
+                for chunk in others:
+                    self._take_control(chunk)
+            if self._path is not path:
+                return
+        self._deliver_messages(path)
         if self._reconfig_deferred is not None and self._path is path:
             self._drive(self._reset_deferred_streams())
         self._pump()
+
+    async def _receive_data_chunk(self, chunk: StockDataChunk) -> None:
+        path = self._path
+        if path is None:
+            await super()._receive_data_chunk(chunk)
+            return
+        # It came behind COOKIE ECHO or COOKIE ACK (RFC 9260 section 5.1), which made
+        # the path: aiortc is still reading that packet.
+        content = DataChunk(
+            chunk.flags,
+            chunk.stream_id,
+            chunk.stream_seq,
+            chunk.protocol,
+            chunk.user_data,
+        )
+        self.run(self._receive_early, path, chunk.tsn, content)
+
+    def _receive_early(self, path: DataPath, tsn: int, chunk: DataChunk) -> None:
+        path.receiver.on_data(tsn, chunk)
+        self._deliver_messages(path)
+
+    def _deliver_messages(self, path: DataPath) -> None:
+        while path.messages and self._path is path:
+            self._deliver(path.messages)
 
     def _take_control(self, chunk: ControlChunk) -> None:
         """Let aiortc take a chunk that is not for the data path."""
         kind = CHUNK_TYPES.get(chunk.kind)
         if kind is None:
             return
-        self._share()
+        self.run(self._share)
         try:
             own: Chunk = kind(flags=chunk.flags, body=chunk.body)
             self._drive(self._receive_chunk(own))
@@ -261,19 +317,11 @@ class FastSctpTransport(RTCSctpTransport):
         work.close()
         raise RuntimeError("aiortc waits where it did not")
 
-    def _deliver(self, message: Message) -> None:
-        """Hand a message to its channel (RFC 8831 section 6.6)."""
-        stream_id, protocol, data = message
-        if protocol == WEBRTC_DCEP:
-            try:
-                self._drive(self._data_channel_receive(stream_id, protocol, data))
-            except Exception as error:  # asserts, and text that is none
-                self._refuse(f"a channel opened wrongly ({error!r})")
-            return
+    def _deliver(self, messages: deque[Message]) -> None:
+        """Hand the first message to its channel (RFC 8831 section 6.6)."""
+        stream_id, protocol, data = messages[0]
         channel = self._data_channels.get(stream_id)
-        if channel is None:
-            return
-        content: bytes | str
+        content: bytes | str | None = None
         if protocol == WEBRTC_BINARY:
             content = data
         elif protocol == WEBRTC_STRING:
@@ -286,15 +334,25 @@ class FastSctpTransport(RTCSctpTransport):
             content = ""
         elif protocol == WEBRTC_BINARY_EMPTY:
             content = b""
-        else:
-            return
+        # Not before: what fails above has not been delivered.
+        messages.popleft()
+        if protocol == WEBRTC_DCEP:
+            try:
+                self._drive(self._data_channel_receive(stream_id, protocol, data))
+            except Exception as error:  # asserts, and text that is none
+                self._refuse(f"a channel opened wrongly ({error!r})")
+        elif channel is not None and content is not None:
+            self._tell(channel, lambda: channel.emit("message", content))
+
+    def _tell(self, channel: RTCDataChannel, event: Callable[[], object]) -> None:
+        """Let the application hear of something; its faults are not ours."""
         try:
-            channel.emit("message", content)
+            event()
         except Exception as error:
-            # A fault of the application is neither the peer's nor ours.
             self._event_loop.call_exception_handler(
                 {
-                    "message": f"The channel {channel.label!r} cannot take a message",
+                    "message": f"The channel {channel.label!r} has a listener that "
+                    "failed",
                     "exception": error,
                 }
             )
@@ -308,26 +366,36 @@ class FastSctpTransport(RTCSctpTransport):
 
     async def _reset_deferred_streams(self) -> None:
         request = self._reconfig_deferred
-        self._share()
+        self.run(self._share)
         await super()._reset_deferred_streams()
-        path = self._path
-        if path is not None and request is not None and not self._reconfig_deferred:
-            for stream_id in request.streams:
-                path.receiver.reset_stream(stream_id)
+        if request is None or self._reconfig_deferred is not None:
+            return
+        for stream_id in request.streams:
+            self.run(self._reset_received, stream_id)
+            # For aiortc too, if it goes on alone since a moment ago.
+            self._inbound_streams.pop(stream_id, None)
+
+    def _reset_received(self, stream_id: int) -> None:
+        if self._path is not None:
+            self._path.receiver.reset_stream(stream_id)
 
     # -- out ---------------------------------------------------------------------------
 
     async def _send_chunk(self, chunk: Chunk) -> None:
-        if self._path is None or self._datagrams is None:
+        if not self.run(self._send_control, chunk):
             await super()._send_chunk(chunk)
-        else:
-            self._datagrams.send([self._path.control_packet(bytes(chunk))])
+
+    def _send_control(self, chunk: Chunk) -> bool:
+        if self._path is None or self._datagrams is None:
+            return False
+        self._datagrams.send([self._path.control_packet(bytes(chunk))])
+        return True
 
     async def _data_channel_flush(self) -> None:
         if self._path is None:
             await super()._data_channel_flush()
         else:
-            self._run(self._flush)
+            self.run(self._flush)
             await self._transmit_reconfig()
 
     def _flush(self) -> None:
@@ -335,27 +403,30 @@ class FastSctpTransport(RTCSctpTransport):
         path = self._path
         queue = self._data_channel_queue
         while queue and path is not None:
-            channel, protocol, data = queue.popleft()
-            stream_id = self._stream_of(channel)
-            is_setup = protocol == WEBRTC_DCEP
-            lifetime_ms = None if is_setup else channel.maxPacketLifeTime
-            reliable = is_setup or not path.association.peer_takes_forward_tsn
-            path.send(
-                OutboundMessage(
-                    stream_id=stream_id,
-                    protocol=protocol,
-                    data=data,
-                    is_unordered=not (is_setup or channel.ordered),
-                    expires_at=(
-                        None
-                        if reliable or not lifetime_ms
-                        else self._event_loop.time() + lifetime_ms / 1000
-                    ),
-                    max_retransmits=None if reliable else channel.maxRetransmits,
-                    is_counted=not is_setup,
-                )
-            )
+            path.send(self._outbound(path, *queue[0]))
+            # Not before: what fails above has not been taken.
+            queue.popleft()
         self._pump()
+
+    def _outbound(
+        self, path: DataPath, channel: RTCDataChannel, protocol: int, data: bytes
+    ) -> OutboundMessage:
+        is_setup = protocol == WEBRTC_DCEP
+        lifetime_ms = None if is_setup else channel.maxPacketLifeTime
+        reliable = is_setup or not path.association.peer_takes_forward_tsn
+        return OutboundMessage(
+            stream_id=self._stream_of(channel),
+            protocol=protocol,
+            data=data,
+            is_unordered=not (is_setup or channel.ordered),
+            expires_at=(
+                None
+                if reliable or not lifetime_ms
+                else self._event_loop.time() + lifetime_ms / 1000
+            ),
+            max_retransmits=None if reliable else channel.maxRetransmits,
+            is_counted=not is_setup,
+        )
 
     def _stream_of(self, channel: RTCDataChannel) -> int:
         """Return a channel's stream; it gets one with its first message (RFC 8832)."""
@@ -374,7 +445,7 @@ class FastSctpTransport(RTCSctpTransport):
         if self._path is None:
             await super()._transmit()
         else:
-            self._run(self._pump)
+            self.run(self._pump)
 
     def _pump(self) -> None:
         """Send what may be sent now."""
@@ -384,12 +455,11 @@ class FastSctpTransport(RTCSctpTransport):
         now = self._event_loop.time()
         packets = path.packets(now)
         if packets:
-            if path.may_fragment:
-                datagrams.allow_fragments()
+            datagrams.set_fragments(path.may_fragment)
             datagrams.send(packets)
-            self._settle(path)
             # There may be more; whatever else waits has its turn first.
             self._soon()
+        self._settle(path)
         if self._path is path:
             self._set_timer(path)
 
@@ -400,17 +470,19 @@ class FastSctpTransport(RTCSctpTransport):
 
     def _pump_again(self) -> None:
         self._pump_is_due = False
-        self._run(self._pump)
+        self.run(self._pump)
 
     def _settle(self, path: DataPath) -> None:
         """Tell channels what no longer waits in them."""
-        taken, path.sender.taken = path.sender.taken, []
-        for message in taken:
-            channel = self._data_channels.get(message.stream_id)
-            if message.is_counted and channel is not None:
-                channel._addBufferedAmount(-len(message.data))
+        taken = path.sender.taken
         if taken and self._reconfig_queue:
             self._step(self._transmit_reconfig())
+        while taken:
+            message = taken.pop()
+            channel = self._data_channels.get(message.stream_id)
+            if message.is_counted and channel is not None:
+                change = partial(channel._addBufferedAmount, -len(message.data))
+                self._tell(channel, change)
 
     async def _send_sack(self) -> None:
         if self._path is None:
@@ -426,13 +498,16 @@ class FastSctpTransport(RTCSctpTransport):
             self._last_received_tsn = path.receiver.cumulative % TSN_MODULO
 
     async def _transmit_reconfig(self) -> None:
+        if not self.run(self._must_reset_wait):
+            await super()._transmit_reconfig()
+
+    def _must_reset_wait(self) -> bool:
+        """Streams are reset after their messages (W3C WebRTC section 6.2.4)."""
         path = self._path
-        if path is not None:
-            # Streams are reset after their messages (W3C WebRTC section 6.2.4).
-            if any(map(path.sender.has_queued, self._reconfig_queue)):
-                return
-            self._share()
-        await super()._transmit_reconfig()
+        if path is None:
+            return False
+        self._share()
+        return any(map(path.sender.has_queued, self._reconfig_queue))
 
     # -- time --------------------------------------------------------------------------
 
@@ -450,31 +525,32 @@ class FastSctpTransport(RTCSctpTransport):
 
     def _timer_expired(self) -> None:
         self._timer = None
-        self._run(self._on_timer)
+        self.run(self._on_timer)
 
     def _on_timer(self) -> None:
         path = self._path
         if path is None:
             return
         path.handle_timeout(self._event_loop.time())
+        # Where the socket is blocked, the timer is set again when there is room.
         self._pump()
-        self._set_timer(path)
 
     # -- what the datagrams report -----------------------------------------------------
 
     def path_has_room(self) -> None:
         """The socket takes packets again."""
-        self._run(self._pump)
+        self.run(self._pump)
 
     def path_has_changed(self) -> None:
         """Packets take another path from now on."""
         if self._path is not None:
-            self._path.on_new_path(self._event_loop.time())
+            self.run(self._path.on_new_path, self._event_loop.time())
 
     def packet_was_too_large(self, packet_bytes: int) -> None:
         """This machine refused to send a packet of that size."""
         if self._path is not None:
-            self._path.on_too_large(packet_bytes, self._event_loop.time())
+            now = self._event_loop.time()
+            self.run(self._path.on_too_large, packet_bytes, now)
 
 
 def _over_ice(transport: FastSctpTransport) -> Datagrams:
@@ -484,5 +560,5 @@ def _over_ice(transport: FastSctpTransport) -> Datagrams:
         on_room=transport.path_has_room,
         on_new_path=transport.path_has_changed,
         on_too_large=transport.packet_was_too_large,
-        wall_clock=time.time,
+        run=transport.run,
     )

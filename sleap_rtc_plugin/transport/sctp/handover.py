@@ -19,7 +19,12 @@ from sleap_rtc_plugin.transport.sctp.packet import (
     unwrap,
 )
 from sleap_rtc_plugin.transport.sctp.path_mtu import PathMtu
-from sleap_rtc_plugin.transport.sctp.receiver import DataChunk, Receiver
+from sleap_rtc_plugin.transport.sctp.receiver import (
+    RECEIVE_WINDOW_BYTES,
+    DataChunk,
+    Message,
+    Receiver,
+)
 from sleap_rtc_plugin.transport.sctp.sender import SentChunk
 
 __all__ = ["CannotTakeOver", "give_back", "take_over"]
@@ -78,16 +83,30 @@ def take_over(
     )
 
 
-def give_back(transport: RTCSctpTransport, path: DataPath) -> None:
-    """Let aiortc go on where the data path stands; it sends nothing by itself yet."""
+def give_back(
+    transport: RTCSctpTransport, path: DataPath, *, now: float, wall_clock: float
+) -> None:
+    """Let aiortc go on where the data path stands; it sends nothing by itself yet.
+
+    What turns out to be complete is among the path's messages afterwards.
+
+    Args:
+        transport: goes on.
+        path: is not used afterwards, but for its messages.
+        now: on the clock of the data path, in seconds.
+        wall_clock: the same moment by the clock of aiortc.
+    """
     _give_back_received(transport, path.receiver)
+    clock_offset_s = wall_clock - now
     sender = path.sender
     transport._outbound_queue.clear()
     transport._sent_queue.clear()
     for chunk in sender.outstanding_chunks():
-        transport._sent_queue.append(_stock_chunk(chunk, must_send=not chunk.is_acked))
-    for chunk in sender.cut_rest():
-        transport._outbound_queue.append(_stock_chunk(chunk, must_send=False))
+        own = _stock_chunk(chunk, clock_offset_s)
+        own._retransmit = not (chunk.is_acked or chunk.is_abandoned)
+        transport._sent_queue.append(own)
+    for chunk in sender.cut_rest(now):
+        transport._outbound_queue.append(_stock_chunk(chunk, clock_offset_s))
     transport._flight_size = 0
     transport._local_tsn = sender.wire_tsn()
     transport._last_sacked_tsn = sender.acked % TSN_MODULO
@@ -101,12 +120,9 @@ def give_back(transport: RTCSctpTransport, path: DataPath) -> None:
 
 
 def _give_back_received(transport: RTCSctpTransport, receiver: Receiver) -> None:
-    transport._last_received_tsn = receiver.cumulative % TSN_MODULO
-    transport._sack_misordered = {
-        serial % TSN_MODULO
-        for first, last in receiver.received_beyond()
-        for serial in range(first, last + 1)
-    }
+    cumulative, beyond = receiver.arrived()
+    transport._last_received_tsn = cumulative % TSN_MODULO
+    transport._sack_misordered = {serial % TSN_MODULO for serial in beyond}
     transport._sack_duplicates = []
     transport._sack_needed = True
     streams: dict[int, stock.InboundStream] = {}
@@ -114,19 +130,9 @@ def _give_back_received(transport: RTCSctpTransport, receiver: Receiver) -> None
         streams[stream_id] = stock.InboundStream()
         streams[stream_id].sequence_number = seq
     chunks = receiver.held_chunks()
-    chunks += [
-        (
-            first,
-            DataChunk(
-                FIRST_FRAGMENT | LAST_FRAGMENT,
-                message.stream_id,
-                seq,
-                message.protocol,
-                message.data,
-            ),
-        )
-        for first, seq, message in receiver.waiting_messages()
-    ]
+    for first, seq, (stream_id, protocol, data) in receiver.waiting_messages():
+        flags = FIRST_FRAGMENT | LAST_FRAGMENT
+        chunks.append((first, DataChunk(flags, stream_id, seq, protocol, data)))
     for serial, chunk in sorted(chunks):
         stream = streams.setdefault(chunk.stream_id, stock.InboundStream())
         received = stock.DataChunk(flags=chunk.flags)
@@ -136,12 +142,18 @@ def _give_back_received(transport: RTCSctpTransport, receiver: Receiver) -> None
         received.protocol = chunk.protocol
         received.user_data = chunk.data
         stream.reassembly.append(received)
+    held_bytes = 0
+    for stream in streams.values():
+        # aiortc looks only when something of the stream arrives.
+        receiver.messages.extend(Message(*message) for message in stream.pop_messages())
+        held_bytes += sum(len(chunk.user_data) for chunk in stream.reassembly)
     transport._inbound_streams = streams
-    transport._advertised_rwnd -= receiver.held_bytes
+    transport._advertised_rwnd = RECEIVE_WINDOW_BYTES - held_bytes
 
 
-def _stock_chunk(chunk: SentChunk, *, must_send: bool) -> stock.DataChunk:
+def _stock_chunk(chunk: SentChunk, clock_offset_s: float) -> stock.DataChunk:
     message = chunk.message
+    expires_at = None if message is None else message.expires_at
     own = stock.DataChunk(flags=chunk.flags)
     own.tsn = chunk.serial % TSN_MODULO
     own.stream_id = chunk.stream_id
@@ -151,11 +163,11 @@ def _stock_chunk(chunk: SentChunk, *, must_send: bool) -> stock.DataChunk:
     own._abandoned = chunk.is_abandoned
     own._acked = chunk.is_acked
     own._book_size = chunk.size
-    own._expiry = None
+    own._expiry = None if expires_at is None else expires_at + clock_offset_s
     own._in_flight = False
     own._max_retransmits = None if message is None else message.max_retransmits
     own._misses = 0
-    own._retransmit = must_send and not chunk.is_abandoned
+    own._retransmit = False
     own._sent_count = chunk.sent_count
-    own._sent_time = None
+    own._sent_time = chunk.sent_at + clock_offset_s
     return own

@@ -94,6 +94,7 @@ class Receiver:
         # Whole messages that wait for earlier ones of their stream, by stream and
         # sequence number, each with its first TSN.
         self._waiting: dict[tuple[int, int], tuple[int, Message]] = {}
+        self._waiting_at: dict[int, tuple[int, int]] = {}
         self._duplicates: list[int] = []
 
     @property
@@ -116,18 +117,15 @@ class Receiver:
         """
         self.is_ack_due = True
         offset = (tsn - self.cumulative) % TSN_MODULO
-        if offset == 1 and not self._held:
+        if offset == 1:
             self._feed(chunk)
-            self.cumulative += 1
+            if self._held:
+                self._advance()
             return
         serial = self.cumulative + offset
         if offset == 0 or offset >= _HALF or serial in self._held:
             if len(self._duplicates) < MAX_DUPLICATES_TOLD:
                 self._duplicates.append(tsn)
-            return
-        if offset == 1:
-            self._feed(chunk)
-            self._advance(self.cumulative + 1)
             return
         # The sender sends again what there is no room for.
         if (
@@ -141,59 +139,72 @@ class Receiver:
         self._beyond.add(serial, serial)
         self._deliver_early(serial, chunk)
 
-    def _advance(self, cumulative: int) -> None:
+    def _advance(self) -> None:
         """The gap before the first range is closed: go on to its end."""
-        begin = cumulative + 1
-        self.cumulative = self._beyond.advance(cumulative)
-        for serial in range(begin, self.cumulative + 1):
-            chunk = self._held.pop(serial)
-            if chunk is not None:
-                self._held_bytes -= len(chunk.data)
-                self._feed(chunk)
+        end = self._beyond.advance(self.cumulative)
+        while self.cumulative < end:
+            self._reach(self.cumulative + 1)
+
+    def _reach(self, serial: int) -> None:
+        """Take what is held of the TSN after the cumulative one."""
+        chunk = self._held[serial]
+        if chunk is None:
+            if self._waiting_at:
+                self._stop_waiting(serial)
+            self.cumulative = serial
+        else:
+            self._feed(chunk)
+            self._held_bytes -= len(chunk.data)
+        del self._held[serial]
 
     def _feed(self, chunk: DataChunk) -> None:
-        """Take a chunk in the order of TSNs: fragments follow one another (6.9)."""
+        """Take the chunk after the cumulative TSN: fragments follow one another (6.9).
+
+        It is counted at the same time: where this fails, it has not arrived.
+        """
         flags, stream_id, _, _, data = chunk
+        partial = self._partial
         if flags & FIRST_FRAGMENT:
-            if self._partial:
-                # Its end was given up, or never sent.
-                self._drop_partial()
-            if flags & LAST_FRAGMENT:
-                self._complete(chunk, data)
-                return
-        elif not self._partial or self._partial[0].stream_id != stream_id:
+            # If another one has not ended, its end was given up.
+            partial = []
+        elif not partial or partial[0].stream_id != stream_id:
             # The rest of a message whose beginning was given up.
             self._drop_partial()
+            self.cumulative += 1
             return
-        self._partial.append(chunk)
-        self._partial_bytes += len(data)
-        if flags & LAST_FRAGMENT:
-            whole = b"".join([part.data for part in self._partial])
-            first = self._partial[0]
-            self._drop_partial()
-            self._complete(first, whole)
-        elif self._partial_bytes > MAX_MESSAGE_BYTES:
-            raise MessageTooLarge
-
-    def _drop_partial(self) -> None:
-        self._partial = []
-        self._partial_bytes = 0
-
-    def _complete(self, first: DataChunk, data: bytes) -> None:
-        """Deliver a message whose TSNs all were reached in order."""
+        if not flags & LAST_FRAGMENT:
+            size = len(data) + (self._partial_bytes if partial else 0)
+            if size > MAX_MESSAGE_BYTES:
+                raise MessageTooLarge
+            partial.append(chunk)
+            self._partial, self._partial_bytes = partial, size
+            self.cumulative += 1
+            return
+        first = chunk
+        if partial:
+            first = partial[0]
+            data = b"".join([*[part.data for part in partial], data])
         if len(data) > MAX_MESSAGE_BYTES:
             raise MessageTooLarge
-        stream_id, seq = first.stream_id, first.stream_seq
         message = Message(stream_id, first.protocol, data)
+        following = self._number_after(stream_id, first.stream_seq)
+        # Nothing can fail from here on.
+        self._partial, self._partial_bytes = [], 0
+        self.cumulative += 1
         self.messages.append(message)
-        if first.flags & UNORDERED:
-            return
-        expected = self.next_seq.get(stream_id, 0)
-        if (seq - expected) % _SSN_MODULO < _SSN_MODULO // 2:
-            # Nothing earlier of this stream can still come.
-            self.next_seq[stream_id] = (seq + 1) % _SSN_MODULO
+        if not first.flags & UNORDERED:
+            self.next_seq[stream_id] = following
             if self._waiting:
                 self._deliver_waiting(stream_id)
+
+    def _drop_partial(self) -> None:
+        self._partial, self._partial_bytes = [], 0
+
+    def _number_after(self, stream_id: int, seq: int) -> int:
+        """Return what a stream expects after a message: it never goes back."""
+        expected = self.next_seq.get(stream_id, 0)
+        is_ahead = (seq - expected) % _SSN_MODULO < _SSN_MODULO // 2
+        return (seq + 1) % _SSN_MODULO if is_ahead else expected
 
     # -- beyond a gap ------------------------------------------------------------------
 
@@ -226,35 +237,54 @@ class Receiver:
         data = b"".join([each.data for each in parts if each is not None])
         if len(data) > MAX_MESSAGE_BYTES:
             raise MessageTooLarge
-        for number in range(first, last + 1):
-            held[number] = None
         message = Message(part.stream_id, part.protocol, data)
         key = (part.stream_id, part.stream_seq)
+        is_next = part.stream_seq == self.next_seq.get(part.stream_id, 0)
+        following = self._number_after(*key)
+        # Nothing can fail from here on.
+        for number in range(first, last + 1):
+            held[number] = None
         if part.flags & UNORDERED:
             self._held_bytes -= len(data)
             self.messages.append(message)
-        elif part.stream_seq == self.next_seq.get(part.stream_id, 0):
+        elif is_next:
             self._held_bytes -= len(data)
+            self.next_seq[part.stream_id] = following
             self.messages.append(message)
-            self.next_seq[part.stream_id] = (part.stream_seq + 1) % _SSN_MODULO
             self._deliver_waiting(part.stream_id)
         elif key in self._waiting:
             # Two messages of one number: the peer is confused. One of them is enough.
             self._held_bytes -= len(data)
         else:
             self._waiting[key] = (first, message)
+            self._waiting_at[first] = key
 
     def _deliver_waiting(self, stream_id: int) -> None:
         """Deliver the messages whose turn has come."""
-        seq = self.next_seq[stream_id]
-        while (waiting := self._waiting.pop((stream_id, seq), None)) is not None:
-            self._release(waiting)
-            seq = (seq + 1) % _SSN_MODULO
-        self.next_seq[stream_id] = seq
+        key = (stream_id, self.next_seq.get(stream_id, 0))
+        while key in self._waiting:
+            self._release(key)
+            key = (stream_id, self.next_seq[stream_id])
 
-    def _release(self, waiting: tuple[int, Message]) -> None:
-        self._held_bytes -= len(waiting[1].data)
-        self.messages.append(waiting[1])
+    def _stop_waiting(self, serial: int) -> None:
+        """Deliver a message that waits though no gap is left before it.
+
+        Its stream left out a number, which only a peer does that is out of step.
+        """
+        key = self._waiting_at.get(serial)
+        if key is not None:
+            self._release(key)
+            self._deliver_waiting(key[0])
+
+    def _release(self, key: tuple[int, int]) -> None:
+        """Deliver a message that waits."""
+        first, message = self._waiting[key]
+        following = self._number_after(*key)
+        # Nothing can fail from here on.
+        del self._waiting[key], self._waiting_at[first]
+        self._held_bytes -= len(message.data)
+        self.next_seq[key[0]] = following
+        self.messages.append(message)
 
     # -- FORWARD-TSN (RFC 3758 section 3.6) --------------------------------------------
 
@@ -269,20 +299,18 @@ class Receiver:
         if offset == 0 or offset > MAX_TSN_OFFSET:
             return
         target = self.cumulative + offset
-        previous = self.cumulative
-        for serial in sorted(serial for serial in self._held if serial <= target):
-            if serial != previous + 1:
-                self._drop_partial()
-            chunk = self._held.pop(serial)
-            if chunk is not None:
-                self._held_bytes -= len(chunk.data)
-                self._feed(chunk)
-            previous = serial
-        if previous != target:
-            self._drop_partial()
+        # The streams first: the sender repeats them until the TSN is acknowledged.
         for stream_id, seq in streams:
             self._skip(stream_id, seq)
-        self._advance(target)
+        for serial in sorted(serial for serial in self._held if serial <= target):
+            if serial != self.cumulative + 1:
+                self._drop_partial()
+                self.cumulative = serial - 1
+            self._reach(serial)
+        if self.cumulative != target:
+            self._drop_partial()
+            self.cumulative = target
+        self._advance()
 
     def _skip(self, stream_id: int, seq: int) -> None:
         """Deliver what is whole up to a sequence number, and go on after it."""
@@ -300,7 +328,7 @@ class Receiver:
                 if number > ahead:
                     break
                 key = (stream_id, (expected + number) % _SSN_MODULO)
-                self._release(self._waiting.pop(key))
+                self._release(key)
         self.next_seq[stream_id] = (seq + 1) % _SSN_MODULO
         self._deliver_waiting(stream_id)
 
@@ -308,7 +336,9 @@ class Receiver:
         """Count from zero again (RFC 6525 section 5.2.2)."""
         self.next_seq.pop(stream_id, None)
         for key in [key for key in self._waiting if key[0] == stream_id]:
-            self._held_bytes -= len(self._waiting.pop(key)[1].data)
+            first, message = self._waiting.pop(key)
+            del self._waiting_at[first]
+            self._held_bytes -= len(message.data)
 
     # -- acknowledging (sections 6.2 and 3.3.4) ----------------------------------------
 
@@ -350,11 +380,21 @@ class Receiver:
             self._held[serial] = None
             self._beyond.add(serial, serial)
 
+    def arrived(self) -> tuple[int, list[int]]:
+        """Return the last TSN before the first gap, and those that arrived beyond it.
+
+        By what is held, which is right after a fault of ours as well.
+        """
+        cumulative = self.cumulative
+        while cumulative + 1 in self._held:
+            cumulative += 1
+        return cumulative, sorted(tsn for tsn in self._held if tsn > cumulative)
+
     def held_chunks(self) -> list[tuple[int, DataChunk]]:
         """Return what is held, by unwrapped TSN in order, and not yet delivered."""
         begin = self.cumulative + 1 - len(self._partial)
         chunks = [(begin + at, chunk) for at, chunk in enumerate(self._partial)]
-        for serial in sorted(self._held):
+        for serial in sorted(tsn for tsn in self._held if tsn > self.cumulative):
             chunk = self._held[serial]
             if chunk is not None:
                 chunks.append((serial, chunk))
@@ -366,7 +406,3 @@ class Receiver:
             (first, seq, message)
             for (_, seq), (first, message) in self._waiting.items()
         ]
-
-    def received_beyond(self) -> list[tuple[int, int]]:
-        """Return the ranges of TSNs that arrived beyond the first gap."""
-        return list(self._beyond)

@@ -264,17 +264,9 @@ class Sender:
         return None
 
     def _next_new(self, now: float) -> SentChunk | None:
-        message = self._message
-        while message is None:
-            message = self.streams.pop()
-            if message is None:
-                return None
-            self.taken.append(message)
-            if message.expires_at is not None and now > message.expires_at:
-                # It never had a TSN: nobody needs to be told.
-                message = None
-                continue
-            self._begin(message)
+        message = self._message or self._begin(now)
+        if message is None:
+            return None
         data = message.data
         begin = self._position
         end = begin + self._payload_bytes
@@ -283,25 +275,31 @@ class Sender:
             flags |= FIRST_FRAGMENT
         if end >= len(data):
             flags |= LAST_FRAGMENT
-            self._message = None
-            piece = data[begin:] if begin else data
-        else:
-            self._position = end
-            piece = data[begin:end]
+        piece = data[begin:end] if begin or end < len(data) else data
         chunk = SentChunk(self.next_serial, flags, message, self._stream_seq, piece)
+        # Nothing can fail from here on.
         self._outstanding[self.next_serial] = chunk
         self.next_serial += 1
         self.in_flight_bytes += chunk.size
+        self._position = end
+        if flags & LAST_FRAGMENT:
+            self._message = None
         return chunk
 
-    def _begin(self, message: OutboundMessage) -> None:
-        self._message = message
-        self._position = 0
-        self._stream_seq = 0
-        if not message.is_unordered:
-            seq = self.stream_seqs.get(message.stream_id, 0)
-            self._stream_seq = seq
-            self.stream_seqs[message.stream_id] = (seq + 1) & 0xFFFF
+    def _begin(self, now: float) -> OutboundMessage | None:
+        """Take the next message from the streams; None if there is none."""
+        while (message := self.streams.pop()) is not None:
+            self.taken.append(message)
+            if message.expires_at is not None and now > message.expires_at:
+                # It never had a TSN: nobody needs to be told.
+                continue
+            seq = 0
+            if not message.is_unordered:
+                seq = self.stream_seqs.get(message.stream_id, 0)
+                self.stream_seqs[message.stream_id] = (seq + 1) & 0xFFFF
+            self._message, self._position, self._stream_seq = message, 0, seq
+            return message
+        return None
 
     def _record(self, chunk: SentChunk, now: float) -> None:
         """Note a transmission."""
@@ -608,9 +606,24 @@ class Sender:
                 serial += step
         self._abandon(chunk)
         if self._message is message:
-            self._message = None
+            self._abandon_rest(message)
         self._check_forward()
         return True
+
+    def _abandon_rest(self, message: OutboundMessage) -> None:
+        """Leave out what has no TSN yet of a message that is given up.
+
+        What has one may all arrive, and then there is nothing for the peer to skip: it
+        would wait for the rest, or take the next message for it. So the rest gets a TSN
+        of its own, which is skipped.
+        """
+        end = SentChunk(self.next_serial, LAST_FRAGMENT, message, self._stream_seq, b"")
+        if message.is_unordered:
+            end.flags |= UNORDERED
+        end.is_abandoned = True
+        self._outstanding[end.serial] = end
+        self.next_serial += 1
+        self._message = None
 
     def _abandon(self, chunk: SentChunk) -> None:
         if chunk.is_in_flight:
@@ -699,12 +712,13 @@ class Sender:
         """Return what is sent and not acknowledged cumulatively, by TSN."""
         return list(self._outstanding.values())
 
-    def cut_rest(self) -> Iterator[SentChunk]:
-        """Yield the rest of the message that has begun, and everything queued, cut.
+    def cut_rest(self, now: float) -> Iterator[SentChunk]:
+        """Yield the rest of the message that has begun, and everything queued.
 
-        The chunks count as outstanding, and as lost: they are to be sent.
+        In chunks that every path carries. They count as outstanding.
         """
-        while (chunk := self._next_new(0.0)) is not None:
+        self._payload_bytes = self._base_payload_bytes
+        while (chunk := self._next_new(now)) is not None:
             yield chunk
 
     def wire_tsn(self) -> int:

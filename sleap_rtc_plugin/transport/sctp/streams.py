@@ -71,11 +71,13 @@ class StreamScheduler:
         turns = self._turns[0] or self._turns[1]
         if not turns:
             return None
-        stream_id, waiting = turns.popitem(last=False)
+        stream_id, waiting = next(iter(turns.items()))
+        if len(waiting) > 1:
+            turns.move_to_end(stream_id)
+        else:
+            del turns[stream_id]
         message = waiting.popleft()
         self.queued_bytes -= len(message.data)
-        if waiting:
-            turns[stream_id] = waiting
         return message
 
     def has_queued(self, stream_id: int) -> bool:
