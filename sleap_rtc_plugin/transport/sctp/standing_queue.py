@@ -78,6 +78,7 @@ class StandingQueue:
         "_samples",
         "_try_ends_bytes",
         "_try_least_s",
+        "_try_rate",
         "_try_sent_bytes",
         "full_bytes",
         "restart_bytes",
@@ -90,16 +91,26 @@ class StandingQueue:
         self.restart_bytes = 0.0
         self.full_bytes = 0.0
         self._least_s = math.inf
-        self._baseline_s = 0.0
-        self._rate = 0.0
-        self._rate_alone = 0.0
         self._is_shared = False
-        self._rounds_alone = math.inf
-        self._try_least_s = math.inf
         self._retry_at = -math.inf
+        # This round trip, and the rate in the last one.
+        self._round_at: float | None = None
+        self._round_bytes = 0
+        self._rate = 0.0
+        self._is_window_limited = False
+        # This look at the queue.
+        self._look_at = 0.0
+        self._look_least_s = math.inf
+        self._samples = 0
+        # This try.
         self._try_sent_bytes: int | None = None
         self._try_ends_bytes: int | None = None
-        self._begin_round(None)
+        self._try_least_s = math.inf
+        self._try_rate = 0.0
+        self._baseline_s = 0.0
+        # The rate when the queue was our own, and how many round trips ago that was.
+        self._rate_alone = 0.0
+        self._rounds_alone = math.inf
 
     @property
     def is_trying(self) -> bool:
@@ -121,16 +132,24 @@ class StandingQueue:
             self._least_s = min(self._least_s, sample.rtt_s)
         if self._round_at is None:
             self._begin_round(sample)
+            self._begin_look(sample.now)
             return None
         if sample.rtt_s is not None:
             self._look_least_s = min(self._look_least_s, sample.rtt_s)
             self._samples += 1
         self._is_window_limited |= sample.is_window_limited
+        took_s = sample.now - self._round_at
         step = None
         if self._samples >= LOOK_SAMPLES and sample.now - self._look_at >= LOOK_S:
-            step = self._look(sample, sample.now - self._round_at)
-        if step is None and sample.delivered_at_send_bytes >= self._round_bytes:
-            self._end_round(sample, sample.now - self._round_at)
+            step = self._look(sample, took_s)
+        if (
+            step is None
+            and took_s >= LOOK_S
+            and sample.delivered_at_send_bytes >= self._round_bytes
+        ):
+            self._rate = (sample.delivered_bytes - self._round_bytes) / took_s
+            self._rounds_alone += 1
+            self._begin_round(sample)
         return step
 
     def call_off(self, now: float) -> None:
@@ -140,29 +159,22 @@ class StandingQueue:
             self._is_shared = True
             self._retry_at = now + RETRY_S
         self._rate = 0.0
-        self._begin_round(None)
+        self._round_at = None
 
-    def _begin_round(self, sample: AckSample | None) -> None:
-        self._round_at = None if sample is None else sample.now
-        self._round_bytes = 0 if sample is None else sample.delivered_bytes
+    def _begin_round(self, sample: AckSample) -> None:
+        self._round_at = sample.now
+        self._round_bytes = sample.delivered_bytes
         self._is_window_limited = False
-        self._begin_look(sample)
 
-    def _begin_look(self, sample: AckSample | None) -> None:
-        self._look_at = 0.0 if sample is None else sample.now
+    def _begin_look(self, now: float) -> None:
+        self._look_at = now
         self._look_least_s = math.inf
         self._samples = 0
-
-    def _end_round(self, sample: AckSample, took_s: float) -> None:
-        if took_s > 0:
-            self._rate = (sample.delivered_bytes - self._round_bytes) / took_s
-        self._begin_round(sample)
-        self._rounds_alone += 1
 
     def _look(self, sample: AckSample, took_s: float) -> QueueStep | None:
         """See how long the queue was in the last moment."""
         round_trip_s = self._look_least_s
-        self._begin_look(sample)
+        self._begin_look(sample.now)
         if round_trip_s - self._least_s <= self.limit_s:
             if sample.now >= self._retry_at:
                 self._is_shared = False
@@ -173,11 +185,9 @@ class StandingQueue:
             return None
         # A part of a round may be the pause after a loss, in which little comes.
         rate = (sample.delivered_bytes - self._round_bytes) / took_s
-        rate = max(rate, self._rate)
-        if self._rounds_alone > ROUNDS_ALONE:
-            self._rate_alone = rate
+        self._try_rate = max(rate, self._rate)
         self._baseline_s = round_trip_s
-        self.try_bytes = DRAIN * rate * round_trip_s
+        self.try_bytes = DRAIN * self._try_rate * round_trip_s
         self._try_sent_bytes = sample.delivered_bytes
         self._try_ends_bytes = None
         self._try_least_s = math.inf
@@ -203,9 +213,13 @@ class StandingQueue:
     def _end(self, sample: AckSample, *, is_shared: bool) -> QueueStep:
         self._try_sent_bytes = None
         self._begin_round(sample)
-        if is_shared and self._is_path_longer:
+        self._begin_look(sample.now)
+        if not is_shared:
+            self._rate_alone = self._try_rate
+        elif self._is_path_longer:
+            # Of the rate before, which the window was still large enough for.
             self._least_s = self._try_least_s
-        elif is_shared:
+        else:
             self._rounds_alone = math.inf
             self._is_shared = True
             self._retry_at = sample.now + RETRY_S
