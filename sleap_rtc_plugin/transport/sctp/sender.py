@@ -20,6 +20,7 @@ from sleap_rtc_plugin.transport.sctp.packet import (
     UNORDERED,
     unwrap,
 )
+from sleap_rtc_plugin.transport.sctp.reordering import Reordering
 from sleap_rtc_plugin.transport.sctp.round_trip import RoundTrip
 from sleap_rtc_plugin.transport.sctp.sent_chunk import SentChunk
 from sleap_rtc_plugin.transport.sctp.streams import OutboundMessage, StreamScheduler
@@ -27,11 +28,6 @@ from sleap_rtc_plugin.transport.sctp.tsn_ranges import TsnRanges
 
 __all__ = ["Sender"]
 
-# So many chunks sent later have arrived: this one is lost (section 7.2.4).
-REORDERING_CHUNKS: Final = 3
-# Where chunks turn out to have been late only, more have to arrive.
-MAX_REORDERING_CHUNKS: Final = 192
-MAX_RESENT_REMEMBERED: Final = 1024
 # Probes for a lost tail before T3-rtx takes over (RFC 8985 section 7.3).
 MAX_PROBES: Final = 2
 # After a silence: how long the answer to what is on its way may take, at least.
@@ -103,8 +99,7 @@ class Sender:
         self._number = 0
         self._largest_acked = 0
         self._largest_large_acked = 0
-        self._reordering_chunks = REORDERING_CHUNKS
-        self._resent: dict[int, None] = {}
+        self._reordering = Reordering()
         self._may_resend_one = False
         self._probe: SentChunk | None = None
         self._probes = 0
@@ -298,7 +293,9 @@ class Sender:
             ):
                 newest = chunk
         if duplicates:
-            self._learn_reordering(duplicates)
+            self._reordering.arrived_twice(
+                unwrap(tsn, self.acked) for tsn in duplicates
+            )
         rtt_s: float | None = None
         if newest is not None:
             self._largest_acked = max(self._largest_acked, newest.number)
@@ -392,7 +389,7 @@ class Sender:
         order = self._sent_order
         lost_bytes = 0
         lost_sent_at: float | None = None
-        surely_lost = self._largest_acked - self._reordering_chunks
+        surely_lost = self._largest_acked - self._reordering.chunks
         delay_s = self.round_trip.loss_delay_s
         self._loss_at = None
         while order:
@@ -408,7 +405,7 @@ class Sender:
                 lost_bytes += chunk.size
                 lost_sent_at = chunk.sent_at
                 self._lose(chunk)
-                self._remember_resent(chunk.serial)
+                self._reordering.resent(chunk.serial)
             order.popleft()
         if lost_bytes:
             self._may_resend_one = True
@@ -423,22 +420,6 @@ class Sender:
             and chunk.number > self._largest_large_acked
         ):
             self.large_losses += 1
-
-    def _remember_resent(self, serial: int) -> None:
-        self._resent[serial] = None
-        if len(self._resent) > MAX_RESENT_REMEMBERED:
-            del self._resent[next(iter(self._resent))]
-
-    def _learn_reordering(self, duplicates: Sequence[int]) -> None:
-        """What was sent again without need was late: wait for more the next time."""
-        for tsn in duplicates:
-            serial = unwrap(tsn, self.acked)
-            if serial in self._resent:
-                del self._resent[serial]
-                self._reordering_chunks = min(
-                    MAX_REORDERING_CHUNKS, 2 * self._reordering_chunks
-                )
-                return
 
     def _time_out(self, now: float) -> None:
         """T3-rtx expired: everything in flight counts as lost (section 6.3.3)."""
@@ -558,30 +539,22 @@ class Sender:
         if self._loss_at is not None and now >= self._loss_at:
             lost_bytes, lost_sent_at = self._detect_losses(now)
             if lost_bytes:
-                self.congestion.on_ack(self._loss_alone(lost_bytes, lost_sent_at, now))
+                self.congestion.on_ack(
+                    AckSample(
+                        now=now,
+                        lost_bytes=lost_bytes,
+                        lost_sent_at=lost_sent_at,
+                        in_flight_bytes=self.in_flight_bytes + lost_bytes,
+                        delivered_bytes=self._delivery.delivered_bytes,
+                        delivered_at_send_bytes=self._delivery.delivered_bytes,
+                    )
+                )
         if self._probe_at is not None and now >= self._probe_at:
             self._ask_for_answer()
         if self._t3_at is not None and now >= self._t3_at:
             self._time_out(now)
         if self._pacer.next_at is not None and now >= self._pacer.next_at:
             self._pacer.next_at = None
-
-    def _loss_alone(
-        self, lost_bytes: int, lost_sent_at: float | None, now: float
-    ) -> AckSample:
-        return AckSample(
-            now=now,
-            acked_bytes=0,
-            lost_bytes=lost_bytes,
-            lost_sent_at=lost_sent_at,
-            in_flight_bytes=self.in_flight_bytes + lost_bytes,
-            is_window_limited=False,
-            rtt_s=None,
-            delivered_bytes=self._delivery.delivered_bytes,
-            delivered_at_send_bytes=self._delivery.delivered_bytes,
-            rate_bytes_per_s=None,
-            is_app_limited=False,
-        )
 
     def on_heard(self, now: float) -> None:
         """A packet came from the peer after a silence: do not wait out the back-off."""
@@ -590,12 +563,16 @@ class Sender:
             self._t3_at = min(self._t3_at, soon)
 
     def on_new_path(self, now: float) -> None:
-        """Packets take another path: measure anew, and send what is outstanding."""
+        """Packets take another path: measure anew, and ask what has arrived.
+
+        ICE changes to a better pair while the old one works: what is on its way there
+        most often arrives. Whatever does not, the answer to a probe shows.
+        """
         self.round_trip = RoundTrip()
         self.congestion.on_new_path(now)
         self._probes = 0
-        self._lose_everything()
         if self._outstanding:
+            self._ask_for_answer()
             self._t3_at = now + self.round_trip.timeout_s
 
     # -- moving out --------------------------------------------------------------------
