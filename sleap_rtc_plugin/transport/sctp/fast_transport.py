@@ -360,6 +360,9 @@ class FastSctpTransport(RTCSctpTransport):
     def _refuse(self, reason: str) -> None:
         """The peer breaks the protocol: end the association, as aiortc would."""
         logger.info("Data channels are closed, since the peer sent %s.", reason)
+        self._end_association()
+
+    def _end_association(self) -> None:
         if self._association_state != self.State.CLOSED:
             self._drive(self._abort())
         self._set_state(self.State.CLOSED)
@@ -531,7 +534,16 @@ class FastSctpTransport(RTCSctpTransport):
         path = self._path
         if path is None:
             return
-        path.handle_timeout(self._event_loop.time())
+        now = self._event_loop.time()
+        path.handle_timeout(now)
+        if path.is_stuck(now):
+            logger.warning(
+                "Data channels are closed: the network does not carry packets as large "
+                "as before, and what is on its way cannot be sent in smaller ones. "
+                "Connect again."
+            )
+            self._end_association()
+            return
         # Where the socket is blocked, the timer is set again when there is room.
         self._pump()
 
