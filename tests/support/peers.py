@@ -7,14 +7,19 @@ from typing import Any
 
 from sleap_rtc_plugin.transport.link import Link
 from sleap_rtc_plugin.transport.peer import PeerConnection
+from sleap_rtc_plugin.transport.transport_options import TransportOptions
 
 SECRET = b"s" * 32
 
 
-def peer(role: Any, secret: bytes = SECRET) -> PeerConnection:
+def peer(
+    role: Any, secret: bytes = SECRET, options: TransportOptions | None = None
+) -> PeerConnection:
     """Return one end, with no server to ask for anything."""
     other = "worker" if role == "client" else "client"
-    return PeerConnection(role=role, peer_id=f"{other}-1", secret=secret)
+    return PeerConnection(
+        role=role, peer_id=f"{other}-1", secret=secret, options=options
+    )
 
 
 async def introduce(client: PeerConnection, worker: PeerConnection) -> None:
@@ -30,9 +35,13 @@ async def outcomes(*connections: PeerConnection) -> list[Any]:
 
 
 @asynccontextmanager
-async def linked() -> AsyncIterator[tuple[Link, Link]]:
+async def linked(
+    client_options: TransportOptions | None = None,
+    worker_options: TransportOptions | None = None,
+) -> AsyncIterator[tuple[Link, Link]]:
     """Two authenticated links, the client's and the worker's."""
-    client, worker = peer("client"), peer("worker")
+    client = peer("client", options=client_options)
+    worker = peer("worker", options=worker_options)
     try:
         await introduce(client, worker)
         yield tuple(await asyncio.gather(client.authenticate(), worker.authenticate()))
