@@ -115,7 +115,7 @@ class Sender:
         is_forward_due: a FORWARD-TSN is to be sent.
         max_bytes_per_s: the most to send, whatever the congestion control says.
         large_losses: lost chunks larger than the base payload that were sent after the
-            last one of them that arrived.
+            last one of them that arrived. A timeout says nothing of sizes.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class Sender:
         self._delivered_bytes = 0
         self._delivered_at = 0.0
         self._first_sent_at = 0.0
-        self._app_limited_until = 0
+        self._app_limited_until = -1
         self._is_window_limited = False
         # Pacing
         self._credit_bytes = 0.0
@@ -231,13 +231,14 @@ class Sender:
         # A chunk may be sent into a closed window where nothing else is in flight.
         window_bytes = max(1, window_bytes)
         while len(chunks) < max_chunks and room_bytes > 0:
-            if self.in_flight_bytes >= window_bytes and not (
-                self._lost and self._may_resend_one
-            ):
-                self._is_window_limited = self.in_flight_bytes >= congestion_bytes
-                break
-            chunk = self._next_lost(now)
+            is_full = self.in_flight_bytes >= window_bytes
+            chunk = None
+            if not is_full or self._may_resend_one:
+                chunk = self._next_lost(now)
             if chunk is None:
+                if is_full:
+                    self._is_window_limited = self.in_flight_bytes >= congestion_bytes
+                    break
                 if len(self._outstanding) >= MAX_OUTSTANDING_CHUNKS:
                     break
                 chunk = self._next_new(now)
@@ -477,8 +478,8 @@ class Sender:
         if not self._outstanding:
             self._t3_at = self._probe_at = self._loss_at = None
             self._sent_order.clear()
-            return
-        self._set_probe()
+        else:
+            self._set_probe()
         self._check_forward()
 
     def _rate(self, newest: SentChunk | None, now: float) -> float | None:
@@ -517,6 +518,11 @@ class Sender:
                 lost_sent_at = chunk.sent_at
                 self._lose(chunk)
                 self._remember_resent(chunk.serial)
+                if (
+                    chunk.size > self._base_payload_bytes
+                    and number > self._largest_large_acked
+                ):
+                    self.large_losses += 1
             order.popleft()
         if lost_bytes:
             self._may_resend_one = True
@@ -526,11 +532,6 @@ class Sender:
         chunk.is_lost = True
         self.in_flight_bytes -= chunk.size
         self._lost.append(chunk)
-        if (
-            chunk.size > self._base_payload_bytes
-            and chunk.number > self._largest_large_acked
-        ):
-            self.large_losses += 1
 
     def _remember_resent(self, serial: int) -> None:
         self._resent[serial] = None
@@ -634,8 +635,7 @@ class Sender:
     def _check_forward(self) -> None:
         """Tell the peer to skip what was given up at the front, if anything was."""
         first = self._outstanding.get(self.acked + 1)
-        if first is not None and first.is_abandoned:
-            self.is_forward_due = True
+        self.is_forward_due = first is not None and first.is_abandoned
 
     def take_forward(self, max_streams: int) -> tuple[int, list[tuple[int, int]]]:
         """Return where to skip to, unwrapped, and the streams that skip a message."""
@@ -694,8 +694,7 @@ class Sender:
     def on_heard(self, now: float) -> None:
         """A packet came from the peer after a silence: do not wait out the back-off."""
         if self._t3_at is not None and self.round_trip.has_timed_out():
-            soon = now + (self.round_trip.smoothed_s or 0.0) + PACE_PORTION_S
-            self._t3_at = min(self._t3_at, soon)
+            self._t3_at = min(self._t3_at, now + self.round_trip.retry_s)
 
     def on_new_path(self, now: float) -> None:
         """Packets take another path: measure anew, and send what is outstanding."""
