@@ -20,6 +20,8 @@ _BETA: Final = 1 / 4
 # A timer of an event loop is late by that much.
 CLOCK_GRAIN_S: Final = 0.005
 PROBE_MIN_S: Final = 0.02
+# The peer may talk on and not hear us: each attempt costs a look at all that is sent.
+RETRY_MIN_S: Final = 0.05
 # Reordering that is taken for loss only after an eighth of a round trip (RFC 9002,
 # section 6.1.2).
 _REORDERING: Final = 9 / 8
@@ -76,6 +78,11 @@ class RoundTrip:
             seconds = max(RTO_MIN_S, self.smoothed_s + spread)
         longest_s = max(RTO_MAX_S, seconds)
         return min(longest_s, seconds * (1 << min(self.backoff, MAX_BACKOFF)))
+
+    @property
+    def retry_s(self) -> float:
+        """How long after a sign of life to send again what had timed out."""
+        return max(RETRY_MIN_S, self.smoothed_s or RTO_INITIAL_S)
 
     @property
     def probe_s(self) -> float | None:

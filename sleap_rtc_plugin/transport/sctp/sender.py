@@ -30,8 +30,6 @@ __all__ = ["Sender"]
 
 # Probes for a lost tail before T3-rtx takes over (RFC 8985 section 7.3).
 MAX_PROBES: Final = 2
-# After a silence: how long the answer to what is on its way may take, at least.
-SOON_S: Final = 0.001
 # The peer's window does not name streams and chunks; what it may cost there to hold
 # very small ones is bounded by their number.
 MAX_OUTSTANDING_CHUNKS: Final = 30_000
@@ -51,7 +49,7 @@ class Sender:
         is_forward_due: a FORWARD-TSN is to be sent.
         max_bytes_per_s: the most to send, whatever the congestion control says.
         large_losses: lost chunks larger than the base payload that were sent after the
-            last one of them that arrived.
+            last one of them that arrived. A timeout says nothing of sizes.
     """
 
     def __init__(
@@ -160,13 +158,14 @@ class Sender:
         # A chunk may be sent into a closed window where nothing else is in flight.
         window_bytes = max(1, window_bytes)
         while len(chunks) < max_chunks and room_bytes > 0:
-            if self.in_flight_bytes >= window_bytes and not (
-                self._lost and self._may_resend_one
-            ):
-                self._is_window_limited = self.in_flight_bytes >= congestion_bytes
-                break
-            chunk = self._next_lost(now)
+            is_full = self.in_flight_bytes >= window_bytes
+            chunk = None
+            if not is_full or self._may_resend_one:
+                chunk = self._next_lost(now)
             if chunk is None:
+                if is_full:
+                    self._is_window_limited = self.in_flight_bytes >= congestion_bytes
+                    break
                 if len(self._outstanding) >= MAX_OUTSTANDING_CHUNKS:
                     break
                 chunk = self._next_new(now)
@@ -378,8 +377,8 @@ class Sender:
         if not self._outstanding:
             self._t3_at = self._probe_at = self._loss_at = None
             self._sent_order.clear()
-            return
-        self._set_probe()
+        else:
+            self._set_probe()
         self._check_forward()
 
     # -- loss (sections 7.2.4 and 6.3.3; RFC 8985) ---------------------------------
@@ -406,6 +405,11 @@ class Sender:
                 lost_sent_at = chunk.sent_at
                 self._lose(chunk)
                 self._reordering.resent(chunk.serial)
+                if (
+                    chunk.size > self._base_payload_bytes
+                    and number > self._largest_large_acked
+                ):
+                    self.large_losses += 1
             order.popleft()
         if lost_bytes:
             self._may_resend_one = True
@@ -415,11 +419,6 @@ class Sender:
         chunk.is_lost = True
         self.in_flight_bytes -= chunk.size
         self._lost.append(chunk)
-        if (
-            chunk.size > self._base_payload_bytes
-            and chunk.number > self._largest_large_acked
-        ):
-            self.large_losses += 1
 
     def _time_out(self, now: float) -> None:
         """T3-rtx expired: everything in flight counts as lost (section 6.3.3)."""
@@ -507,8 +506,7 @@ class Sender:
     def _check_forward(self) -> None:
         """Tell the peer to skip what was given up at the front, if anything was."""
         first = self._outstanding.get(self.acked + 1)
-        if first is not None and first.is_abandoned:
-            self.is_forward_due = True
+        self.is_forward_due = first is not None and first.is_abandoned
 
     def take_forward(self, max_streams: int) -> tuple[int, list[tuple[int, int]]]:
         """Return where to skip to, unwrapped, and the streams that skip a message."""
@@ -559,8 +557,7 @@ class Sender:
     def on_heard(self, now: float) -> None:
         """A packet came from the peer after a silence: do not wait out the back-off."""
         if self._t3_at is not None and self.round_trip.has_timed_out():
-            soon = now + (self.round_trip.smoothed_s or 0.0) + SOON_S
-            self._t3_at = min(self._t3_at, soon)
+            self._t3_at = min(self._t3_at, now + self.round_trip.retry_s)
 
     def on_new_path(self, now: float) -> None:
         """Packets take another path: measure anew, and ask what has arrived.
