@@ -36,7 +36,7 @@ def _ends(
 
 async def _until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(PROBES_TIMEOUT_S):
-        while not is_so():
+        while not is_so():  # noqa: ASYNC110 - a probe that fails tells nobody
             await asyncio.sleep(0.02)
 
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 from aioice import ice, turn
 from aiortc import RTCConfiguration
@@ -100,9 +101,14 @@ async def test_a_relay_over_tcp_is_left_to_aiortc(
 
 
 async def test_a_refused_allocation_leaves_nothing_behind(relay: TurnServer) -> None:
+    # What a process opens for its first connection stays.
+    async with called(CallEnd(), CallEnd()):
+        pass
+    before = psutil.Process().num_fds()
     one = CallEnd(FAST, relay.configuration(password="wrong"))
     other = CallEnd(FAST, relay.configuration())
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(3), called(one, other):
             pass
     assert not one.is_fast
+    assert psutil.Process().num_fds() == before

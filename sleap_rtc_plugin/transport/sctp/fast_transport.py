@@ -24,6 +24,7 @@ from aiortc.rtcsctptransport import (
     WEBRTC_STRING,
     WEBRTC_STRING_EMPTY,
     Chunk,
+    InitChunk,
     RTCSctpTransport,
 )
 from aiortc.rtcsctptransport import DataChunk as StockDataChunk
@@ -267,6 +268,19 @@ class FastSctpTransport(RTCSctpTransport):
         if self._reconfig_deferred is not None and self._path is path:
             self._drive(self._reset_deferred_streams())
         self._pump()
+
+    async def _receive_chunk(self, chunk: Chunk) -> None:
+        received, answered = self._last_received_tsn, self._reconfig_response_seq
+        is_known = (
+            isinstance(chunk, InitChunk)
+            and received is not None
+            and chunk.initiate_tag == self._remote_verification_tag
+        )
+        await super()._receive_chunk(chunk)
+        if is_known:
+            # Both sides send INIT (RFC 8841 section 9.3). Over one that comes late,
+            # aiortc forgets what has arrived since, and waits for it for ever.
+            self._last_received_tsn, self._reconfig_response_seq = received, answered
 
     async def _receive_data_chunk(self, chunk: StockDataChunk) -> None:
         path = self._path

@@ -20,6 +20,7 @@ from sleap_rtc_plugin.transport.sctp.packet import (
     UNORDERED,
     unwrap,
 )
+from sleap_rtc_plugin.transport.sctp.reordering import Reordering
 from sleap_rtc_plugin.transport.sctp.round_trip import RoundTrip
 from sleap_rtc_plugin.transport.sctp.sent_chunk import SentChunk
 from sleap_rtc_plugin.transport.sctp.streams import OutboundMessage, StreamScheduler
@@ -27,15 +28,8 @@ from sleap_rtc_plugin.transport.sctp.tsn_ranges import TsnRanges
 
 __all__ = ["Sender"]
 
-# So many chunks sent later have arrived: this one is lost (section 7.2.4).
-REORDERING_CHUNKS: Final = 3
-# Where chunks turn out to have been late only, more have to arrive.
-MAX_REORDERING_CHUNKS: Final = 192
-MAX_RESENT_REMEMBERED: Final = 1024
 # Probes for a lost tail before T3-rtx takes over (RFC 8985 section 7.3).
 MAX_PROBES: Final = 2
-# After a silence: how long the answer to what is on its way may take, at least.
-SOON_S: Final = 0.001
 # The peer's window does not name streams and chunks; what it may cost there to hold
 # very small ones is bounded by their number.
 MAX_OUTSTANDING_CHUNKS: Final = 30_000
@@ -55,7 +49,7 @@ class Sender:
         is_forward_due: a FORWARD-TSN is to be sent.
         max_bytes_per_s: the most to send, whatever the congestion control says.
         large_losses: lost chunks larger than the base payload that were sent after the
-            last one of them that arrived.
+            last one of them that arrived. A timeout says nothing of sizes.
     """
 
     def __init__(
@@ -103,8 +97,7 @@ class Sender:
         self._number = 0
         self._largest_acked = 0
         self._largest_large_acked = 0
-        self._reordering_chunks = REORDERING_CHUNKS
-        self._resent: dict[int, None] = {}
+        self._reordering = Reordering()
         self._may_resend_one = False
         self._probe: SentChunk | None = None
         self._probes = 0
@@ -165,13 +158,14 @@ class Sender:
         # A chunk may be sent into a closed window where nothing else is in flight.
         window_bytes = max(1, window_bytes)
         while len(chunks) < max_chunks and room_bytes > 0:
-            if self.in_flight_bytes >= window_bytes and not (
-                self._lost and self._may_resend_one
-            ):
-                self._is_window_limited = self.in_flight_bytes >= congestion_bytes
-                break
-            chunk = self._next_lost(now)
+            is_full = self.in_flight_bytes >= window_bytes
+            chunk = None
+            if not is_full or self._may_resend_one:
+                chunk = self._next_lost(now)
             if chunk is None:
+                if is_full:
+                    self._is_window_limited = self.in_flight_bytes >= congestion_bytes
+                    break
                 if len(self._outstanding) >= MAX_OUTSTANDING_CHUNKS:
                     break
                 chunk = self._next_new(now)
@@ -298,7 +292,9 @@ class Sender:
             ):
                 newest = chunk
         if duplicates:
-            self._learn_reordering(duplicates)
+            self._reordering.arrived_twice(
+                unwrap(tsn, self.acked) for tsn in duplicates
+            )
         rtt_s: float | None = None
         if newest is not None:
             self._largest_acked = max(self._largest_acked, newest.number)
@@ -381,8 +377,8 @@ class Sender:
         if not self._outstanding:
             self._t3_at = self._probe_at = self._loss_at = None
             self._sent_order.clear()
-            return
-        self._set_probe()
+        else:
+            self._set_probe()
         self._check_forward()
 
     # -- loss (sections 7.2.4 and 6.3.3; RFC 8985) ---------------------------------
@@ -392,7 +388,7 @@ class Sender:
         order = self._sent_order
         lost_bytes = 0
         lost_sent_at: float | None = None
-        surely_lost = self._largest_acked - self._reordering_chunks
+        surely_lost = self._largest_acked - self._reordering.chunks
         delay_s = self.round_trip.loss_delay_s
         self._loss_at = None
         while order:
@@ -408,7 +404,12 @@ class Sender:
                 lost_bytes += chunk.size
                 lost_sent_at = chunk.sent_at
                 self._lose(chunk)
-                self._remember_resent(chunk.serial)
+                self._reordering.resent(chunk.serial)
+                if (
+                    chunk.size > self._base_payload_bytes
+                    and number > self._largest_large_acked
+                ):
+                    self.large_losses += 1
             order.popleft()
         if lost_bytes:
             self._may_resend_one = True
@@ -418,27 +419,6 @@ class Sender:
         chunk.is_lost = True
         self.in_flight_bytes -= chunk.size
         self._lost.append(chunk)
-        if (
-            chunk.size > self._base_payload_bytes
-            and chunk.number > self._largest_large_acked
-        ):
-            self.large_losses += 1
-
-    def _remember_resent(self, serial: int) -> None:
-        self._resent[serial] = None
-        if len(self._resent) > MAX_RESENT_REMEMBERED:
-            del self._resent[next(iter(self._resent))]
-
-    def _learn_reordering(self, duplicates: Sequence[int]) -> None:
-        """What was sent again without need was late: wait for more the next time."""
-        for tsn in duplicates:
-            serial = unwrap(tsn, self.acked)
-            if serial in self._resent:
-                del self._resent[serial]
-                self._reordering_chunks = min(
-                    MAX_REORDERING_CHUNKS, 2 * self._reordering_chunks
-                )
-                return
 
     def _time_out(self, now: float) -> None:
         """T3-rtx expired: everything in flight counts as lost (section 6.3.3)."""
@@ -526,8 +506,7 @@ class Sender:
     def _check_forward(self) -> None:
         """Tell the peer to skip what was given up at the front, if anything was."""
         first = self._outstanding.get(self.acked + 1)
-        if first is not None and first.is_abandoned:
-            self.is_forward_due = True
+        self.is_forward_due = first is not None and first.is_abandoned
 
     def take_forward(self, max_streams: int) -> tuple[int, list[tuple[int, int]]]:
         """Return where to skip to, unwrapped, and the streams that skip a message."""
@@ -558,7 +537,16 @@ class Sender:
         if self._loss_at is not None and now >= self._loss_at:
             lost_bytes, lost_sent_at = self._detect_losses(now)
             if lost_bytes:
-                self.congestion.on_ack(self._loss_alone(lost_bytes, lost_sent_at, now))
+                self.congestion.on_ack(
+                    AckSample(
+                        now=now,
+                        lost_bytes=lost_bytes,
+                        lost_sent_at=lost_sent_at,
+                        in_flight_bytes=self.in_flight_bytes + lost_bytes,
+                        delivered_bytes=self._delivery.delivered_bytes,
+                        delivered_at_send_bytes=self._delivery.delivered_bytes,
+                    )
+                )
         if self._probe_at is not None and now >= self._probe_at:
             self._ask_for_answer()
         if self._t3_at is not None and now >= self._t3_at:
@@ -566,36 +554,22 @@ class Sender:
         if self._pacer.next_at is not None and now >= self._pacer.next_at:
             self._pacer.next_at = None
 
-    def _loss_alone(
-        self, lost_bytes: int, lost_sent_at: float | None, now: float
-    ) -> AckSample:
-        return AckSample(
-            now=now,
-            acked_bytes=0,
-            lost_bytes=lost_bytes,
-            lost_sent_at=lost_sent_at,
-            in_flight_bytes=self.in_flight_bytes + lost_bytes,
-            is_window_limited=False,
-            rtt_s=None,
-            delivered_bytes=self._delivery.delivered_bytes,
-            delivered_at_send_bytes=self._delivery.delivered_bytes,
-            rate_bytes_per_s=None,
-            is_app_limited=False,
-        )
-
     def on_heard(self, now: float) -> None:
         """A packet came from the peer after a silence: do not wait out the back-off."""
         if self._t3_at is not None and self.round_trip.has_timed_out():
-            soon = now + (self.round_trip.smoothed_s or 0.0) + SOON_S
-            self._t3_at = min(self._t3_at, soon)
+            self._t3_at = min(self._t3_at, now + self.round_trip.retry_s)
 
     def on_new_path(self, now: float) -> None:
-        """Packets take another path: measure anew, and send what is outstanding."""
+        """Packets take another path: measure anew, and ask what has arrived.
+
+        ICE changes to a better pair while the old one works: what is on its way there
+        most often arrives. Whatever does not, the answer to a probe shows.
+        """
         self.round_trip = RoundTrip()
         self.congestion.on_new_path(now)
         self._probes = 0
-        self._lose_everything()
         if self._outstanding:
+            self._ask_for_answer()
             self._t3_at = now + self.round_trip.timeout_s
 
     # -- moving out --------------------------------------------------------------------

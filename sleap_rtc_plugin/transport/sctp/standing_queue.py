@@ -67,6 +67,7 @@ class StandingQueue:
         "_baseline_s",
         "_is_shared",
         "_is_window_limited",
+        "_least_before_s",
         "_least_s",
         "_look_at",
         "_look_least_s",
@@ -95,6 +96,7 @@ class StandingQueue:
         self.restart_bytes = 0.0
         self.full_bytes = 0.0
         self._least_s = math.inf
+        self._least_before_s = math.inf
         self._is_shared = False
         self._retry_at = -math.inf
         self._retry_s = RETRY_FIRST_S
@@ -161,7 +163,11 @@ class StandingQueue:
 
     def call_off(self, now: float) -> None:
         """Something was lost, or nothing came back: begin to look anew."""
-        if self.is_trying:
+        if self._least_before_s < self._least_s:
+            # Short queues lose nothing: the path is not longer, others queue there.
+            self._least_s = self._least_before_s
+            self._share(now)
+        elif self.is_trying:
             self._share(now)
         self._rate = 0.0
         self._round_at = None
@@ -186,12 +192,12 @@ class StandingQueue:
             if sample.now >= self._retry_at:
                 self._is_shared = False
             return None
-        if not self._is_window_limited or self._rounds_alone < 1:
-            # Nobody made this queue, or it is what was there before it was emptied.
+        if not self._is_window_limited or self._rounds_alone < 1 or not self._rate:
+            # We did not make it, or it was there before it was emptied, or the rate is
+            # not known yet: in the round trip after a loss little comes for a while.
             return None
         if self._is_shared and sample.now < self._retry_at:
             return None
-        # A part of a round may be the pause after a loss, in which little comes.
         rate = (sample.delivered_bytes - self._round_bytes) / took_s
         self._try_rate = max(rate, self._rate)
         self._baseline_s = round_trip_s
@@ -228,6 +234,7 @@ class StandingQueue:
             self._window_alone = self._try_window
         elif self._is_path_longer:
             # Of the rate before, which the window was still large enough for.
+            self._least_before_s = min(self._least_before_s, self._least_s)
             self._least_s = self._try_least_s
         else:
             self._share(sample.now)
