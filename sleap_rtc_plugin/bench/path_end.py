@@ -78,7 +78,7 @@ class PathEndFigures(Struct):
 
     Attributes:
         failure: empty where all went well; the figures mean nothing otherwise.
-        engine: what moved the messages, as the connection itself says.
+        engine: what moved the messages, as the connection itself says in the end.
         seconds: how long was measured.
         size_bytes: what arrived; at the worker's end alone.
         cpu_s: CPU time meanwhile.
@@ -210,6 +210,7 @@ class Receiver:
         self._number = 0
         self._is_intact = True
         self.done = asyncio.Event()
+        self.engine = ""
         self.size_bytes = 0
         self.seconds = 0.0
         self.cpu_s = 0.0
@@ -240,6 +241,7 @@ class Receiver:
         if not self.done.is_set() and self._begun_at is not None:
             self.seconds = monotonic() - self._begun_at
             self.cpu_s = time.process_time() - self._cpu
+            self.engine = self._pipe.engine
             self.done.set()
             self._pipe.say("done")
 
@@ -299,7 +301,7 @@ async def _run(task: PathEndTask, parent: _Parent) -> PathEndFigures:
 
 
 async def _work(pipe: Pipe, task: PathEndTask, parent: _Parent) -> PathEndFigures:
-    figures = PathEndFigures(engine=pipe.engine)
+    figures = PathEndFigures()
     with PeakMemory(os.getpid()) as memory:
         if task.role == "client":
             sender = Sender(pipe, task)
@@ -308,12 +310,14 @@ async def _work(pipe: Pipe, task: PathEndTask, parent: _Parent) -> PathEndFigure
             begun = monotonic()
             figures.cpu_s, figures.loaded_s = await sender.send()
             figures.seconds = monotonic() - begun
+            figures.engine = pipe.engine
         else:
             receiver = Receiver(pipe, task)
             await _ready(parent)
             await receiver.receive()
             figures.cpu_s = receiver.cpu_s
             figures.seconds = receiver.seconds
+            figures.engine = receiver.engine
             figures.size_bytes = receiver.size_bytes
     figures.idle_mib, figures.peak_mib = memory.idle_mib, memory.peak_mib
     return figures

@@ -159,7 +159,7 @@ def _row(
     case: str, engine: str, turns: Turns, figures: dict[str, Figure]
 ) -> dict[str, Any]:
     good = [turn for turn in turns if turn is not None]
-    ran = sorted({turn.client.engine for turn in good})
+    ran = sorted({end.engine for turn in good for end in (turn.client, turn.worker)})
     return {
         "case": case,
         "engine": engine,

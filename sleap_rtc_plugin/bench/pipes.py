@@ -25,6 +25,7 @@ from msgspec import Struct
 
 from sleap_rtc_plugin.protocol.limits import KIB, LINK_CONNECT_TIMEOUT_S, MIB
 from sleap_rtc_plugin.protocol.messages import Acknowledged, ControlMessage
+from sleap_rtc_plugin.transport.data_channels import engine_of
 from sleap_rtc_plugin.transport.link import Link
 from sleap_rtc_plugin.transport.peer import PeerConnection
 from sleap_rtc_plugin.transport.transport_options import TransportOptions
@@ -59,15 +60,17 @@ class Pipe(Protocol):
     """What both ends measure. `closed` is set when it ended.
 
     Attributes:
-        engine: what moves the messages, as the connection itself says.
         on_message: called with every large message.
         on_word: called with every word: lower-case letters, digits and dashes.
     """
 
-    engine: str
     closed: asyncio.Event
     on_message: Callable[[bytes], None]
     on_word: Callable[[str], None]
+
+    @property
+    def engine(self) -> str:
+        """What moves the messages now, as the connection itself says."""
 
     @property
     def message_bytes(self) -> int:
@@ -122,7 +125,6 @@ class _LinkPipe:
     """A link: messages in the transfer channel, words in the control channel."""
 
     def __init__(self, connection: PeerConnection, link: Link) -> None:
-        self.engine = link.engine
         self.closed = link.closed
         self.on_message: Callable[[bytes], None] = _nobody
         self.on_word: Callable[[str], None] = _nobody
@@ -130,6 +132,11 @@ class _LinkPipe:
         self._link = link
         link.on_control = self._on_control
         link.on_fragment = self._on_fragment
+
+    @property
+    def engine(self) -> str:
+        """What moves the messages now: the fast way is left for good on a fault."""
+        return engine_of(self._connection._pc)
 
     @property
     def message_bytes(self) -> int:
@@ -214,7 +221,7 @@ class _Stream:
 class _TcpPipe:
     """Two connections: one for the messages, one for the words."""
 
-    engine = "TCP+TLS"
+    engine = TCP_TLS
 
     def __init__(self, words: _Stream, messages: _Stream) -> None:
         self.closed = asyncio.Event()

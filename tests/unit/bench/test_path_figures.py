@@ -83,6 +83,12 @@ def test_what_ran_in_its_place_is_named() -> None:
     assert row["ran"] == "aiortc and fast"
 
 
+def test_an_end_that_fell_back_is_named() -> None:
+    fell_back = turn()
+    fell_back.worker.engine = "aiortc"
+    assert load_row("20ms", "fast", [fell_back])["ran"] == "aiortc and fast"
+
+
 def test_where_nothing_worked_there_are_no_figures() -> None:
     row = load_row("20ms", "fast", [None, None])
     assert (row["runs"], row["failed_runs"]) == (0, 2)
