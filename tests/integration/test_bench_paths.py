@@ -264,15 +264,15 @@ def test_ctrl_c_is_not_for_it(wan: Wan) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("wan", ["20ms"], indirect=True)
 def test_400_mbit_per_s_on_half_a_core(wan: Wan) -> None:
-    """For a quiet machine: 40,000 packets a second, none dropped."""
+    """For a quiet machine: 40,000 packets a second for 5 s, none dropped."""
     process, (here, there) = wan
     flood = """
 import socket, time
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as flooding:
     flooding.connect((sys.argv[2], 7))
     begun, sent = time.monotonic(), 0
-    while (elapsed_s := time.monotonic() - begun) < 5:
-        while sent < elapsed_s * 40_000:
+    while sent < 200_000:
+        while sent < (time.monotonic() - begun) * 40_000:
             flooding.send(bytes(1172))
             sent += 1
         time.sleep(0.0005)
@@ -295,6 +295,6 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sink:
             sinking.kill()
     output, _ = process.communicate(timeout=30)
     figures = msgspec.json.decode(output, type=WanFigures)
-    assert figures.taken >= 5 * 40_000
+    assert figures.taken >= 200_000
     assert figures.overflowed == 0
     assert figures.cpu_s < 2.5

@@ -1,7 +1,7 @@
 """A real TURN server on this machine, coturn, for the tests that need a relay.
 
 It runs as whoever runs the tests, on 127.0.0.1 with ports of its own, and ends with the
-test. Channels and permissions live for seconds, so that a test sees them renewed.
+test.
 """
 
 import asyncio
@@ -15,12 +15,11 @@ from pathlib import Path
 import pytest
 from aiortc import RTCConfiguration, RTCIceServer, RTCIceTransportPolicy
 
-__all__ = ["CHANNEL_LIFETIME_S", "TurnServer", "turn_server"]
+__all__ = ["TurnServer", "turn_server"]
 
 HOST = "127.0.0.1"
 USER = "sleap"
 PASSWORD = "of a test"
-CHANNEL_LIFETIME_S = 4
 START_TIMEOUT_S = 10
 END_TIMEOUT_S = 5
 
@@ -61,7 +60,9 @@ def _free_port() -> int:
 
 
 @asynccontextmanager
-async def turn_server(folder: Path) -> AsyncIterator[TurnServer]:
+async def turn_server(
+    folder: Path, *, channel_lifetime_s: int = 600
+) -> AsyncIterator[TurnServer]:
     """Run a server whose files lie in `folder`; skips where coturn is missing."""
     program = shutil.which("turnserver")
     if program is None:
@@ -73,8 +74,8 @@ async def turn_server(folder: Path) -> AsyncIterator[TurnServer]:
         *("--listening-ip", HOST, "--relay-ip", HOST),
         *("--listening-port", str(port)),
         *("--user", f"{USER}:{PASSWORD}", "--realm", "test", "--lt-cred-mech"),
-        *("--channel-lifetime", str(CHANNEL_LIFETIME_S)),
-        *("--permission-lifetime", str(CHANNEL_LIFETIME_S)),
+        f"--channel-lifetime={channel_lifetime_s}",
+        f"--permission-lifetime={channel_lifetime_s}",
         *("--userdb", str(folder / "users.db"), "--pidfile", str(folder / "turn.pid")),
         *("--log-file", "stdout", "--simple-log", "--verbose"),
         *(

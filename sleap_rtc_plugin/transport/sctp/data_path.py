@@ -30,9 +30,14 @@ from sleap_rtc_plugin.transport.sctp.packet import (
     sack_chunk,
     seal,
 )
-from sleap_rtc_plugin.transport.sctp.path_mtu import BASE_PACKET_BYTES, PathMtu
+from sleap_rtc_plugin.transport.sctp.path_mtu import (
+    BASE_PACKET_BYTES,
+    Oversized,
+    PathMtu,
+)
 from sleap_rtc_plugin.transport.sctp.receiver import DataChunk, Message, Receiver
-from sleap_rtc_plugin.transport.sctp.sender import Sender, SentChunk
+from sleap_rtc_plugin.transport.sctp.sender import Sender
+from sleap_rtc_plugin.transport.sctp.sent_chunk import SentChunk
 from sleap_rtc_plugin.transport.sctp.streams import OutboundMessage
 
 __all__ = ["Association", "ControlChunk", "DataPath"]
@@ -118,8 +123,7 @@ class DataPath:
         )
         # Packets may be cut into smaller ones on their way: some have to be.
         self.may_fragment = False
-        # Chunks before this one were cut for larger packets than the path carries.
-        self._oversized_until = 0
+        self._oversized = Oversized()
         # Not even the smallest packets came through lately.
         self._narrow_until = 0.0
         self._header = b"".join(
@@ -173,6 +177,7 @@ class DataPath:
             # What came before in it counts: a later chunk was wrong, not the sum.
             return others
         self.sender.on_heard(now)
+        self._oversized.on_heard(now)
         return others
 
     def _take_probe_ack(self, info: bytes, now: float) -> None:
@@ -194,9 +199,10 @@ class DataPath:
     def packets(self, now: float) -> list[bytes]:
         """Return packets to send now; call again until there are none."""
         if self.sender.large_losses >= BLACK_HOLE_LOSSES:
-            self._shrink(self.path_mtu.on_black_hole(now))
+            self._shrink(self.path_mtu.on_black_hole(now), now)
         self.may_fragment = (
-            self.sender.acked + 1 < self._oversized_until or now < self._narrow_until
+            self._oversized.is_outstanding(self.sender.acked)
+            or now < self._narrow_until
         )
         packets: list[bytes] = []
         # First, since what it gives up the peer is told of in the same packet.
@@ -272,7 +278,7 @@ class DataPath:
         """Time has passed; `packets` afterwards."""
         self.sender.on_deadline(now)
         if self.sender.round_trip.backoff >= BLACK_HOLE_TIMEOUTS:
-            self._shrink(self.path_mtu.on_black_hole(now))
+            self._shrink(self.path_mtu.on_black_hole(now), now)
             # An outage, or a path that carries less than every path has to.
             self._narrow_until = now + NARROW_PATH_S
 
@@ -280,12 +286,15 @@ class DataPath:
         """This machine refused to send a packet of that size."""
         if packet_bytes <= BASE_PACKET_BYTES:
             self._narrow_until = float("inf")
-        self._shrink(self.path_mtu.on_too_large(packet_bytes, now))
+        self._shrink(self.path_mtu.on_too_large(packet_bytes, now), now)
 
-    def _shrink(self, has_shrunk: bool) -> None:
+    def is_stuck(self, now: float) -> bool:
+        """Whether what is on its way is too large for the path, and cannot be cut."""
+        return self._oversized.is_stuck(self.sender.acked, now)
+
+    def _shrink(self, has_shrunk: bool, now: float) -> None:
         if has_shrunk:
-            # What was cut for large packets keeps its TSNs; the network may cut it.
-            self._oversized_until = self.sender.next_serial
+            self._oversized.begin(self.sender.next_serial, now)
             self._apply_packet_size()
         self.sender.large_losses = 0
 
@@ -295,7 +304,7 @@ class DataPath:
         has_shrunk = self.path_mtu.packet_bytes > BASE_PACKET_BYTES
         self.path_mtu.on_new_path(now)
         self.sender.on_new_path(now)
-        self._shrink(has_shrunk)
+        self._shrink(has_shrunk, now)
 
     def sent_chunks(self) -> list[SentChunk]:
         """Return what is not acknowledged cumulatively, by TSN."""

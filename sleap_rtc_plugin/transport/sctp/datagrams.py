@@ -317,15 +317,21 @@ class Datagrams:
         leg = self._leg
         if leg is None:
             return True
-        try:
-            leg.send(record)
-        except (BlockingIOError, InterruptedError):
-            return False
-        except OSError as error:
-            if error.errno == errno.EMSGSIZE:
-                self._on_too_large(len(record) - self._overhead_bytes)
+        reason: OSError | None = None
+        # The first call may report what became of an earlier packet, and not send.
+        for _ in range(2):
+            try:
+                leg.send(record)
+            except (BlockingIOError, InterruptedError):
+                return False
+            except OSError as error:
+                reason = error
             else:
-                leg.protocol.error_received(error)
+                return True
+        if reason is not None and reason.errno == errno.EMSGSIZE:
+            self._on_too_large(len(record) - self._overhead_bytes)
+        elif reason is not None:
+            leg.protocol.error_received(reason)
         return True
 
     def _writable(self) -> None:

@@ -24,6 +24,7 @@ from aiortc.rtcsctptransport import (
     WEBRTC_STRING,
     WEBRTC_STRING_EMPTY,
     Chunk,
+    InitChunk,
     RTCSctpTransport,
 )
 from aiortc.rtcsctptransport import DataChunk as StockDataChunk
@@ -268,6 +269,19 @@ class FastSctpTransport(RTCSctpTransport):
             self._drive(self._reset_deferred_streams())
         self._pump()
 
+    async def _receive_chunk(self, chunk: Chunk) -> None:
+        received, answered = self._last_received_tsn, self._reconfig_response_seq
+        is_known = (
+            isinstance(chunk, InitChunk)
+            and received is not None
+            and chunk.initiate_tag == self._remote_verification_tag
+        )
+        await super()._receive_chunk(chunk)
+        if is_known:
+            # Both sides send INIT (RFC 8841 section 9.3). Over one that comes late,
+            # aiortc forgets what has arrived since, and waits for it for ever.
+            self._last_received_tsn, self._reconfig_response_seq = received, answered
+
     async def _receive_data_chunk(self, chunk: StockDataChunk) -> None:
         path = self._path
         if path is None:
@@ -360,6 +374,9 @@ class FastSctpTransport(RTCSctpTransport):
     def _refuse(self, reason: str) -> None:
         """The peer breaks the protocol: end the association, as aiortc would."""
         logger.info("Data channels are closed, since the peer sent %s.", reason)
+        self._end_association()
+
+    def _end_association(self) -> None:
         if self._association_state != self.State.CLOSED:
             self._drive(self._abort())
         self._set_state(self.State.CLOSED)
@@ -531,7 +548,16 @@ class FastSctpTransport(RTCSctpTransport):
         path = self._path
         if path is None:
             return
-        path.handle_timeout(self._event_loop.time())
+        now = self._event_loop.time()
+        path.handle_timeout(now)
+        if path.is_stuck(now):
+            logger.warning(
+                "Data channels are closed: the network does not carry packets as large "
+                "as before, and what is on its way cannot be sent in smaller ones. "
+                "Connect again."
+            )
+            self._end_association()
+            return
         # Where the socket is blocked, the timer is set again when there is room.
         self._pump()
 

@@ -10,6 +10,7 @@ __all__ = [
     "BASE_PACKET_BYTES",
     "BASE_PAYLOAD_BYTES",
     "FAST_PEER_PACKET_BYTES",
+    "Oversized",
     "PathMtu",
 ]
 
@@ -30,6 +31,10 @@ PROBE_TIMEOUT_S: Final = 1.5
 RAISE_INTERVAL_S: Final = 600.0
 # What looked like a path with less room may have been an outage.
 BLACK_HOLE_REST_S: Final = 30.0
+# Chunks that do not even arrive in fragments for so long never will...
+STUCK_S: Final = 20.0
+# ...if it is not that nothing arrives at all. Peers say something every few seconds.
+SILENCE_S: Final = 12.0
 
 
 class PathMtu:
@@ -129,3 +134,42 @@ class PathMtu:
         if self._timeout_at is not None:
             return self._timeout_at
         return self._next_at if self._next_at != float("inf") else None
+
+
+class Oversized:
+    """Chunks cut for larger packets than the path carries now; they keep their TSNs.
+
+    They travel in fragments. Where the network drops those, or cannot make them, such
+    chunks never arrive, while everything smaller does: that must not go on for ever.
+    """
+
+    def __init__(self) -> None:
+        """There are none."""
+        self._end = 0
+        self._acked = 0
+        self._since = 0.0
+        self._heard_at = 0.0
+
+    def begin(self, next_serial: int, now: float) -> None:
+        """Everything before `next_serial` may be too large."""
+        self._end = next_serial
+        self._since = now
+
+    def is_outstanding(self, acked: int) -> bool:
+        """Whether one of them is not acknowledged; `acked` is the cumulative TSN."""
+        return acked + 1 < self._end
+
+    def on_heard(self, now: float) -> None:
+        """Something came from the peer."""
+        if now - self._heard_at >= SILENCE_S:
+            self._since = now
+        self._heard_at = now
+
+    def is_stuck(self, acked: int, now: float) -> bool:
+        """Whether they do not arrive any more, though the peer is heard."""
+        if not self.is_outstanding(acked):
+            return False
+        if acked != self._acked:
+            self._acked = acked
+            self._since = now
+        return now - self._since >= STUCK_S and now - self._heard_at < SILENCE_S

@@ -13,7 +13,7 @@ RTO_INITIAL_S: Final = 1.0
 # probe, long before this timer; it is left to outages, and after one the wait must be
 # short.
 RTO_MIN_S: Final = 0.4
-RTO_MAX_S: Final = 5.0
+RTO_MAX_S: Final = 2.0
 MAX_BACKOFF: Final = 8
 _ALPHA: Final = 1 / 8
 _BETA: Final = 1 / 4
@@ -76,7 +76,8 @@ class RoundTrip:
         else:
             spread = max(4 * self._variation_s, CLOCK_GRAIN_S)
             seconds = max(RTO_MIN_S, self.smoothed_s + spread)
-        return min(RTO_MAX_S, seconds * (1 << min(self.backoff, MAX_BACKOFF)))
+        longest_s = max(RTO_MAX_S, seconds)
+        return min(longest_s, seconds * (1 << min(self.backoff, MAX_BACKOFF)))
 
     @property
     def retry_s(self) -> float:

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from aiortc.rtcsctptransport import InitChunk
 from support.link_emulator import (
     Conditions,
     Fault,
@@ -133,3 +134,28 @@ def test_a_channel_that_gives_up_holds_no_other_one_up(
             return len(arrived)
 
     assert 0 < simulate(main) < len(messages)
+
+
+def test_an_init_that_comes_late_makes_nobody_forget() -> None:
+    """Both sides send one; aiortc takes a late one for a new beginning."""
+
+    async def main() -> None:
+        async with connected_pair(make=(fast(), fast())) as pair:
+            channel, there = await pair.open_channel(label="late", ordered=True)
+            inbox = Inbox(channel)
+            there.channel.on("message", there.channel.send)
+            one, other = pair.sctp
+            for _ in range(3):
+                channel.send(b"before")
+            await inbox.until(3)
+            init = InitChunk()
+            init.initiate_tag = one._local_verification_tag
+            init.initial_tsn = one._reconfig_request_seq
+            other._last_received_tsn = other._path.receiver.cumulative % 2**32
+            await other._receive_chunk(init)
+            assert other._last_received_tsn == other._path.receiver.cumulative % 2**32
+            for _ in range(3):
+                channel.send(b"after")
+            assert await inbox.until(6) == 3 * [b"before"] + 3 * [b"after"]
+
+    simulate(main)

@@ -14,6 +14,7 @@ from sleap_rtc_plugin.transport.sctp.packet import (
     TSN_MODULO,
     UNORDERED,
 )
+from sleap_rtc_plugin.transport.sctp.reordering import LEAST_CHUNKS
 from sleap_rtc_plugin.transport.sctp.round_trip import (
     RTO_INITIAL_S,
     RTO_MAX_S,
@@ -22,10 +23,9 @@ from sleap_rtc_plugin.transport.sctp.round_trip import (
 from sleap_rtc_plugin.transport.sctp.sender import (
     MAX_OUTSTANDING_CHUNKS,
     MAX_PROBES,
-    REORDERING_CHUNKS,
     Sender,
-    SentChunk,
 )
+from sleap_rtc_plugin.transport.sctp.sent_chunk import SentChunk
 from sleap_rtc_plugin.transport.sctp.streams import OutboundMessage
 
 PAYLOAD = 100
@@ -216,8 +216,8 @@ def test_what_is_taken_from_the_queue_is_told() -> None:
 def test_later_arrivals_tell_that_a_packet_is_lost() -> None:
     bench = Bench()
     bench.send(6)
-    assert bench.ack(-1, (1, REORDERING_CHUNKS - 1)) == []
-    assert bench.ack(-1, (1, REORDERING_CHUNKS), after_s=0) == [0]
+    assert bench.ack(-1, (1, LEAST_CHUNKS - 1)) == []
+    assert bench.ack(-1, (1, LEAST_CHUNKS), after_s=0) == [0]
 
 
 def test_a_packet_that_is_late_is_lost_after_an_eighth_of_a_round_trip() -> None:
@@ -247,8 +247,8 @@ def test_what_was_sent_again_without_need_makes_it_wait_for_more() -> None:
     bench.ack(5, duplicates=(0,))
     bench.first += 6
     bench.send(8)
-    assert bench.ack(-1, (1, 2 * REORDERING_CHUNKS - 1), after_s=0.001) == []
-    assert bench.ack(-1, (1, 2 * REORDERING_CHUNKS), after_s=0) == [0]
+    assert bench.ack(-1, (1, 2 * LEAST_CHUNKS - 1), after_s=0.001) == []
+    assert bench.ack(-1, (1, 2 * LEAST_CHUNKS), after_s=0) == [0]
 
 
 def test_one_lost_packet_may_be_sent_into_a_full_window() -> None:
@@ -518,7 +518,7 @@ def test_large_packets_that_vanish_are_counted_and_one_that_arrives_ends_that() 
     bench.sender.set_payload(LARGE)
     for _ in range(5):
         bench.push(LARGE)
-    for _ in range(REORDERING_CHUNKS):
+    for _ in range(LEAST_CHUNKS):
         bench.push(1)
     bench.poll()
     bench.ack(-1, (5, 7))
@@ -585,7 +585,7 @@ def test_duplicates_of_what_was_never_sent_change_nothing() -> None:
     bench = Bench()
     bench.send(6)
     bench.ack(-1, duplicates=(0, 5, 77, -500))
-    assert bench.sender._reordering_chunks == REORDERING_CHUNKS
+    assert bench.sender._reordering.chunks == LEAST_CHUNKS
 
 
 def test_tsns_wrap() -> None:
