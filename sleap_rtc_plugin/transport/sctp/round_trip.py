@@ -82,7 +82,7 @@ class RoundTrip:
     @property
     def retry_s(self) -> float:
         """How long after a sign of life to send again what had timed out."""
-        return max(RETRY_MIN_S, self.smoothed_s or RTO_INITIAL_S)
+        return max(RETRY_MIN_S, self._expected_s)
 
     @property
     def probe_s(self) -> float | None:
@@ -95,5 +95,9 @@ class RoundTrip:
     @property
     def loss_delay_s(self) -> float:
         """How much later than another one a packet may arrive, and not be lost."""
-        recent = max(self.smoothed_s or RTO_INITIAL_S, self._latest_s)
+        recent = max(self._expected_s, self._latest_s)
         return max(_REORDERING * recent, CLOCK_GRAIN_S)
+
+    @property
+    def _expected_s(self) -> float:
+        return RTO_INITIAL_S if self.smoothed_s is None else self.smoothed_s
