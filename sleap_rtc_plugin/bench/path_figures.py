@@ -166,6 +166,7 @@ def _row(
         "ran": " and ".join(ran) or None,
         "runs": len(good),
         "failed_runs": len(turns) - len(good),
+        "others_cpu_percent": _median([100 * turn.others_share for turn in good]),
         **{name: _median([of(turn) for turn in good]) for name, of in figures.items()},
     }
 

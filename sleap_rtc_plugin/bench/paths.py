@@ -43,6 +43,8 @@ _BOTTLENECKS: Final = ("20ms@50", "80ms@100")
 _FAIR_S: Final = 20.0
 # What a turn takes beside its load: processes, a connection, the last answers.
 _AROUND_S: Final = 4.0
+# From here on others are part of what is measured.
+_OTHERS_PERCENT: Final = 15.0
 
 Say = Callable[[str], None]
 
@@ -80,10 +82,17 @@ async def bench_paths(plan: PathsPlan, say: Say) -> BenchResult:
         say(f"This takes about {max(1, round(seconds / 60))} min.")
     for number in range(1, plan.runs + 1):
         await bench.run(number)
+    rows = bench.rows()
+    others = max((row["others_cpu_percent"] or 0.0 for row in rows), default=0.0)
+    if others > _OTHERS_PERCENT:
+        say(
+            f"Other programs took up to {others:.0f} % of this machine's CPU; close "
+            "them and measure again for figures that hold."
+        )
     return BenchResult(
         bench="transfer",
         machine=describe_machine(),
-        rows=bench.rows(),
+        rows=rows,
         ratios=bench.ratios(),
     )
 

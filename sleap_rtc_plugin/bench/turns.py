@@ -8,9 +8,11 @@ turns `bench.paths`'.
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
+
+import psutil
 
 from sleap_rtc_plugin.bench.child import Child, child
 from sleap_rtc_plugin.bench.namespaces import Namespace, NotPermitted
@@ -30,15 +32,26 @@ __all__ = ["Turn", "Work", "refusal", "take_turn", "take_turn_beside_tcp"]
 _END: Final = "sleap_rtc_plugin.bench.path_end"
 _WAN: Final = "sleap_rtc_plugin.bench.wan"
 _LOCAL: Final = "127.0.0.1"
+# CPU times as psutil names them: no core works, and times that are in another one too.
+_AT_REST: Final = ("idle", "iowait")
+_COUNTED_TWICE: Final = ("guest", "guest_nice")
 
 
 @dataclass(frozen=True)
 class Turn:
-    """What was measured; `wan` is what the path did, where it was emulated."""
+    """What was measured.
+
+    Attributes:
+        client: at the sending end.
+        worker: at the receiving end.
+        wan: what the path did, where it was emulated.
+        others_share: of the CPU of this machine, what other programs took meanwhile.
+    """
 
     client: PathEndFigures
     worker: PathEndFigures
     wan: WanFigures | None = None
+    others_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,8 @@ async def refusal() -> str | None:
             return None
     except NotPermitted as error:
         return str(error)
+    except NoReply:
+        return "the emulator of a path does not start"
 
 
 async def take_turn(spec: PathSpec, work: Work, seed: int) -> Turn:
@@ -76,9 +91,12 @@ async def take_turn(spec: PathSpec, work: Work, seed: int) -> Turn:
     async with contextlib.AsyncExitStack() as stack:
         path = await stack.enter_async_context(_path(spec, seed))
         pair = await stack.enter_async_context(_pair(work, path.ends))
+        machine = _Machine()
         pair.go()
-        client, worker = await pair.figures()
-        return Turn(client, worker, await path.figures())
+        ends = await pair.figures()
+        seconds, busy_s = machine.since()
+        wan = await path.figures()
+        return Turn(*ends, wan, _others(seconds, busy_s, ends, wan))
 
 
 async def take_turn_beside_tcp(
@@ -96,11 +114,46 @@ async def take_turn_beside_tcp(
             await stack.enter_async_context(_pair(each, path.ends))
             for each in (work, tcp)
         ]
+        machine = _Machine()
         for pair in pairs:
             pair.go()
         ours, theirs = await asyncio.gather(*(pair.figures() for pair in pairs))
+        seconds, busy_s = machine.since()
         wan = await path.figures()
-        return Turn(*ours, wan), Turn(*theirs, wan)
+        others = _others(seconds, busy_s, ours + theirs, wan)
+        return Turn(*ours, wan, others), Turn(*theirs, wan, others)
+
+
+# -- the machine -----------------------------------------------------------------------
+
+
+class _Machine:
+    """How busy all cores are from now on."""
+
+    def __init__(self) -> None:
+        self._before = psutil.cpu_times()
+
+    def since(self) -> tuple[float, float]:
+        """Return all CPU seconds that there were, and those in which a core worked."""
+        now = psutil.cpu_times()
+        spent = {
+            name: getattr(now, name) - getattr(self._before, name)
+            for name in now._fields
+            if name not in _COUNTED_TWICE
+        }
+        all_s = sum(spent.values())
+        return all_s, all_s - sum(spent.get(name, 0.0) for name in _AT_REST)
+
+
+def _others(
+    seconds: float,
+    busy_s: float,
+    ends: Sequence[PathEndFigures],
+    wan: WanFigures | None,
+) -> float:
+    """Return the share of all CPU seconds that nobody here took."""
+    own_s = sum(end.cpu_s for end in ends) + (wan.cpu_s if wan is not None else 0.0)
+    return max(0.0, busy_s - own_s) / max(seconds, 1e-3)
 
 
 # -- the path --------------------------------------------------------------------------

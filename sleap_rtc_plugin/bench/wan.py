@@ -86,7 +86,7 @@ def main() -> None:
     task = msgspec.json.decode(sys.stdin.buffer.readline(), type=WanTask)
     try:
         (here, near), (there, far) = new_networks()
-    except NotPermitted as error:
+    except (NotPermitted, OSError) as error:
         _say(WanReady(None, str(error)))
         return
     # It stands for a cable, which waits for nobody; not everybody may ask for that.

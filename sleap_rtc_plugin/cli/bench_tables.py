@@ -52,7 +52,10 @@ def print_result(result: "BenchResult", *, as_json: bool) -> None:
     for (names, path), group in itertools.groupby(result.rows, key=_kind):
         rows = list(group)
         if path is not None:
-            console.print(_block(path, rows), "")
+            runs = max(row["runs"] for row in rows)
+            title = f"{path}, {runs} {'run' if runs == 1 else 'runs'}"
+            console.print(title, style="bold", highlight=False)
+            console.print(_block(rows), "")
         else:
             figures = [name for name in names if name not in ("case", "engine")]
             console.print(_table(figures, rows))
@@ -85,18 +88,11 @@ def _name(row: dict[str, Any]) -> str:
     return f"{row['engine']}{instead}{failed}"
 
 
-def _block(path: str, rows: Sequence[dict[str, Any]]) -> "Table":
+def _block(rows: Sequence[dict[str, Any]]) -> "Table":
     """Return a table of one path, an engine a line."""
     from rich.table import Table
 
-    table = Table(
-        title=f"{path}, {max(row['runs'] for row in rows)} runs",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        collapse_padding=True,
-    )
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
     # Nothing that was lost, or no path that could lose anything, needs no column.
     names = [
         name for name in _HEADS if name in rows[0] and any(row[name] for row in rows)

@@ -5,17 +5,19 @@ the installed aiortc is one that was verified. Used by `transport.peer`.
 """
 
 import logging
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from aiortc import RTCConfiguration, RTCDataChannel, RTCPeerConnection
 
 from sleap_rtc_plugin.transport.sctp.congestion import CongestionControl
-from sleap_rtc_plugin.transport.sctp.fast_transport import FastSctpTransport
 from sleap_rtc_plugin.transport.sctp.loss_based import LossBased
 from sleap_rtc_plugin.transport.sctp.path_mtu import BASE_PAYLOAD_BYTES
 from sleap_rtc_plugin.transport.sctp.rate_based import RateBased
 from sleap_rtc_plugin.transport.sctp.self_check import fault_of_installation
 from sleap_rtc_plugin.transport.transport_options import TransportOptions
+
+if TYPE_CHECKING:
+    from sleap_rtc_plugin.transport.sctp.fast_transport import FastSctpTransport
 
 __all__ = [
     "allow_large_packets",
@@ -40,6 +42,9 @@ class _FastPeerConnection(RTCPeerConnection):
     def _RTCPeerConnection__createSctpTransport(self) -> None:
         # aiortc names its transport's class in one place only, this private method.
         super()._RTCPeerConnection__createSctpTransport()  # type: ignore[misc]
+        # Not before the check: it takes names from aiortc that another one may lack.
+        from sleap_rtc_plugin.transport.sctp.fast_transport import FastSctpTransport
+
         if self.sctp is not None:
             FastSctpTransport.adopt(
                 self.sctp,
@@ -68,20 +73,30 @@ def make_peer_connection(
     return _FastPeerConnection(configuration, options)
 
 
+def _fast_transport(connection: RTCPeerConnection) -> "FastSctpTransport | None":
+    if not isinstance(connection, _FastPeerConnection):
+        return None
+    from sleap_rtc_plugin.transport.sctp.fast_transport import FastSctpTransport
+
+    sctp = connection.sctp
+    return sctp if isinstance(sctp, FastSctpTransport) else None
+
+
 def engine_of(connection: RTCPeerConnection) -> Literal["fast", "aiortc"]:
     """Say which way the data channels of an established connection go."""
-    sctp = connection.sctp
-    is_fast = isinstance(sctp, FastSctpTransport) and sctp.is_fast
-    return "fast" if is_fast else "aiortc"
+    sctp = _fast_transport(connection)
+    return "fast" if sctp is not None and sctp.is_fast else "aiortc"
 
 
 def put_first(connection: RTCPeerConnection, channel: RTCDataChannel) -> None:
     """Let a channel's messages go before those of others, where that is possible."""
-    if isinstance(connection.sctp, FastSctpTransport):
-        connection.sctp.set_urgent(channel)
+    sctp = _fast_transport(connection)
+    if sctp is not None:
+        sctp.set_urgent(channel)
 
 
 def allow_large_packets(connection: RTCPeerConnection) -> None:
     """The peer reads packets larger than aiortc does; try what the path carries."""
-    if isinstance(connection.sctp, FastSctpTransport):
-        connection.sctp.allow_large_packets()
+    sctp = _fast_transport(connection)
+    if sctp is not None:
+        sctp.allow_large_packets()

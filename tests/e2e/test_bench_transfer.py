@@ -1,6 +1,7 @@
-"""`bench transfer` on files small enough for a test: every case, every engine."""
+"""`bench transfer`, small enough for a test: every case, every engine."""
 
 import json
+from pathlib import Path
 
 import pytest
 from support.programs import Programs
@@ -41,3 +42,30 @@ def test_every_case_has_its_turn(programs: Programs) -> None:
         assert set(row) == FIGURES
         assert row["mib_per_s"] > 0
     assert len(told["ratios"]) == 2
+
+
+@pytest.mark.timeout(240)
+def test_paths(programs: Programs, tmp_path: Path) -> None:
+    picture = tmp_path / "speeds.svg"
+    client = programs.client(
+        *("bench", "transfer", "--paths", "loopback", "--seconds", "0.5"),
+        *("--runs", "1", "--plot", str(picture), "--json"),
+    )
+    assert client.wait(200) == 0, client.story()
+    told = json.loads(client.out[-1])
+    assert set(told) == {"bench", "machine", "rows", "ratios"}
+    assert [(row["case"], row["engine"], row["ran"]) for row in told["rows"]] == [
+        ("loopback", "stock", "aiortc"),
+        ("loopback", "fast", "fast"),
+        ("loopback", "fast+rate", "fast"),
+        ("loopback", "TCP+TLS", "TCP+TLS"),
+        ("idle connection", "stock", "aiortc"),
+        ("idle connection", "fast", "fast"),
+    ]
+    for row in told["rows"]:
+        assert (row["runs"], row["failed_runs"]) == (1, 0)
+        assert row.get("mb_per_s", 1) > 0
+    assert "loopback, speed, fast / stock" in told["ratios"]
+    assert "loopback, speed, fast / TCP+TLS" in told["ratios"]
+    assert "idle connection, CPU, fast / stock" in told["ratios"]
+    assert picture.stat().st_size > 0

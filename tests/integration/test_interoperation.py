@@ -136,7 +136,7 @@ async def test_bulk_data_crosses_each_way(
     near: NearEnd, far: FarPeer, pair: tuple[str, str]
 ) -> None:
     message = random.Random(1).randbytes(64 << 10)  # noqa: S311 - no secret
-    count = 64 if "stock" in pair else 400
+    count = 64 if "stock" in pair else 200
     up, down = near.open_channel("sink"), near.open_channel(f"repeat-{count}")
     async with asyncio.timeout(PATIENCE_S):
         await near.call(far)

@@ -33,7 +33,9 @@ FLAGS = (
 @asynccontextmanager
 async def chromium() -> AsyncIterator["Browser"]:
     """Start a browser for any number of peers."""
-    playwright_api = pytest.importorskip("playwright.async_api")
+    playwright_api = pytest.importorskip(
+        "playwright.async_api", reason="playwright is not installed"
+    )
     program = next(filter(None, map(shutil.which, PROGRAMS)), None)
     if program is None:
         pytest.skip("there is no Chromium; `make setup` installs it on Debian")

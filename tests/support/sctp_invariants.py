@@ -1,6 +1,7 @@
 """What must hold inside the fast path whatever came: looked at by tests, not by it."""
 
 from sleap_rtc_plugin.transport.sctp import receiver as receiver_module
+from sleap_rtc_plugin.transport.sctp import reordering
 from sleap_rtc_plugin.transport.sctp import sender as sender_module
 from sleap_rtc_plugin.transport.sctp.data_path import DataPath
 from sleap_rtc_plugin.transport.sctp.receiver import Receiver
@@ -51,7 +52,7 @@ def check_sender(sender: Sender) -> None:
         if chunk.is_acked or chunk.is_abandoned
     }
     assert told <= settled
-    assert len(sender._resent) <= sender_module.MAX_RESENT_REMEMBERED
+    assert len(sender._reordering._resent) <= reordering.MAX_REMEMBERED
     if outstanding:
         assert sender._t3_at is not None
 

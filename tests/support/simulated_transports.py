@@ -334,5 +334,7 @@ async def connected_pair(
         finally:
             for transport in sctp:
                 await transport.stop()
+            # What aiortc has in hand is still sent.
+            await asyncio.sleep(0)
             for end in dtls:
                 end.close()

@@ -25,33 +25,33 @@ class AckSample:
 
     Attributes:
         now: when it came.
-        acked_bytes: acknowledged by it for the first time.
-        lost_bytes: found lost by it.
-        lost_sent_at: when the last sent of what is lost was sent; None without loss.
         in_flight_bytes: in flight before it.
-        is_window_limited: the window was what held the sender back when it sent last.
-        rtt_s: round trip of the last sent chunk it acknowledges; None where that was
-            sent more than once, or nothing is new.
         delivered_bytes: acknowledged since the association began, this SACK included.
         delivered_at_send_bytes: as much of that as had been acknowledged when the last
             sent chunk it acknowledges was sent. A round trip has passed when this
             reaches what was delivered at the beginning of the round.
+        acked_bytes: acknowledged by it for the first time.
+        lost_bytes: found lost by it.
+        lost_sent_at: when the last sent of what is lost was sent; None without loss.
+        is_window_limited: the window was what held the sender back since the last one.
+        rtt_s: round trip of the last sent chunk it acknowledges; None where that was
+            sent more than once, or nothing is new.
         rate_bytes_per_s: the delivery rate; None where nothing can be said.
         is_app_limited: the sender had nothing to send while the rate was measured, so
             that the path may well be faster.
     """
 
     now: float
-    acked_bytes: int
-    lost_bytes: int
-    lost_sent_at: float | None
     in_flight_bytes: int
-    is_window_limited: bool
-    rtt_s: float | None
     delivered_bytes: int
     delivered_at_send_bytes: int
-    rate_bytes_per_s: float | None
-    is_app_limited: bool
+    acked_bytes: int = 0
+    lost_bytes: int = 0
+    lost_sent_at: float | None = None
+    is_window_limited: bool = False
+    rtt_s: float | None = None
+    rate_bytes_per_s: float | None = None
+    is_app_limited: bool = False
 
 
 class CongestionControl(Protocol):

@@ -36,7 +36,8 @@ from sleap_rtc_plugin.transport.sctp.path_mtu import (
     PathMtu,
 )
 from sleap_rtc_plugin.transport.sctp.receiver import DataChunk, Message, Receiver
-from sleap_rtc_plugin.transport.sctp.sender import Sender, SentChunk
+from sleap_rtc_plugin.transport.sctp.sender import Sender
+from sleap_rtc_plugin.transport.sctp.sent_chunk import SentChunk
 from sleap_rtc_plugin.transport.sctp.streams import OutboundMessage
 
 __all__ = ["Association", "ControlChunk", "DataPath"]

@@ -71,6 +71,7 @@ class Datagrams:
         on_room: Callable[[], None],
         on_new_path: Callable[[], None],
         on_too_large: Callable[[int], None],
+        run: Callable[..., object],
     ) -> None:
         """Find the way; nothing is taken over yet.
 
@@ -80,6 +81,8 @@ class Datagrams:
             on_room: the socket takes packets again.
             on_new_path: ICE has nominated another pair.
             on_too_large: this machine refuses packets of that size.
+            run: calls a method that the event loop or aioice wants called; where it
+                fails, the fast way ends.
 
         Raises:
             UnknownPath: it cannot be used.
@@ -98,6 +101,7 @@ class Datagrams:
         self._on_room = on_room
         self._on_new_path = on_new_path
         self._on_too_large = on_too_large
+        self._run = run
         self._buffer = bytearray(MAX_DATAGRAM_BYTES)
         self._view = memoryview(self._buffer)
         self._unsent: deque[bytes] = deque()
@@ -148,7 +152,8 @@ class Datagrams:
     def detach(self) -> None:
         """Leave the packets to aiortc again."""
         vars(self._connection).pop("data_received", None)
-        self._leave()
+        # It goes on with chunks as large as they have become.
+        self._leave(may_fragment=True)
 
     def set_fragments(self, are_allowed: bool) -> None:
         """Let packets be cut into fragments where they are too large, or never."""
@@ -163,7 +168,7 @@ class Datagrams:
         leg.set_fragments(self._are_fragments_allowed)
         vars(leg.protocol)["datagram_received"] = self._datagram_received
 
-    def _leave(self) -> None:
+    def _leave(self, *, may_fragment: bool = False) -> None:
         """Let the socket go, with what waits for it."""
         leg, self._leg = self._leg, None
         if leg is None:
@@ -173,7 +178,7 @@ class Datagrams:
             self._loop.remove_writer(leg.socket)
             self._is_waiting = False
         self._unsent.clear()
-        leg.close()
+        leg.close(may_fragment=may_fragment)
 
     def _is_current(self) -> bool:
         pair = self._connection._nominated.get(_COMPONENT)
@@ -201,7 +206,11 @@ class Datagrams:
     # -- in ----------------------------------------------------------------------------
 
     def _datagram_received(self, data: bytes, address: tuple[Any, ...]) -> None:
-        """The event loop read one datagram: read the others that wait as well."""
+        """The event loop read one datagram for a protocol of aioice's."""
+        self._run(self._read_batch, data, address)
+
+    def _read_batch(self, data: bytes, address: tuple[Any, ...]) -> None:
+        """Take a datagram, and the others that wait as well."""
         leg = self._leg
         if leg is None:
             return
@@ -238,6 +247,9 @@ class Datagrams:
 
     def _data_received(self, data: bytes, component: int) -> None:
         """What aioice took for data: from another socket, or not DTLS."""
+        self._run(self._read_one, data, component)
+
+    def _read_one(self, data: bytes, component: int) -> None:
         if _is_dtls(data):
             packets: list[bytes] = []
             self._decrypt(memoryview(data), packets)
@@ -345,6 +357,9 @@ class Datagrams:
         return True
 
     def _writable(self) -> None:
+        self._run(self._send_waiting)
+
+    def _send_waiting(self) -> None:
         if not self._is_current():
             self._leave()
             return

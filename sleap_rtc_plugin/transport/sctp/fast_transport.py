@@ -24,6 +24,7 @@ from aiortc.rtcsctptransport import (
     WEBRTC_STRING,
     WEBRTC_STRING_EMPTY,
     Chunk,
+    InitChunk,
     RTCSctpTransport,
 )
 from aiortc.rtcsctptransport import DataChunk as StockDataChunk
@@ -127,7 +128,7 @@ class FastSctpTransport(RTCSctpTransport):
     def set_urgent(self, channel: RTCDataChannel) -> None:
         """Let a channel's messages go before those of others."""
         self._urgent.add(channel)
-        self._run(self._tell_urgent)
+        self.run(self._tell_urgent)
 
     def _tell_urgent(self) -> None:
         path = self._path
@@ -137,7 +138,7 @@ class FastSctpTransport(RTCSctpTransport):
 
     def allow_large_packets(self) -> None:
         """The peer reads packets larger than aiortc does: try how large they may be."""
-        self._run(self._probe_larger)
+        self.run(self._probe_larger)
 
     def _probe_larger(self) -> None:
         if self._path is not None:
@@ -170,7 +171,7 @@ class FastSctpTransport(RTCSctpTransport):
             self._release()
         else:
             self._path = path
-            self._run(self._tell_urgent)
+            self.run(self._tell_urgent)
             self._soon()
 
     def _release(self) -> None:
@@ -183,7 +184,7 @@ class FastSctpTransport(RTCSctpTransport):
         if datagrams is not None:
             datagrams.detach()
 
-    def _run(self, work: Callable[..., T], *args: Any) -> T | None:
+    def run(self, work: Callable[..., T], *args: Any) -> T | None:
         """Do some work of the data path; a fault in it ends the fast way, once.
 
         Returns:
@@ -242,7 +243,7 @@ class FastSctpTransport(RTCSctpTransport):
 
     def receive_packets(self, packets: Iterable[bytes]) -> None:
         """Take what DTLS has decrypted."""
-        self._run(self._receive_packets, packets)
+        self.run(self._receive_packets, packets)
 
     def _receive_packets(self, packets: Iterable[bytes]) -> None:
         path = self._path
@@ -268,6 +269,19 @@ class FastSctpTransport(RTCSctpTransport):
             self._drive(self._reset_deferred_streams())
         self._pump()
 
+    async def _receive_chunk(self, chunk: Chunk) -> None:
+        received, answered = self._last_received_tsn, self._reconfig_response_seq
+        is_known = (
+            isinstance(chunk, InitChunk)
+            and received is not None
+            and chunk.initiate_tag == self._remote_verification_tag
+        )
+        await super()._receive_chunk(chunk)
+        if is_known:
+            # Both sides send INIT (RFC 8841 section 9.3). Over one that comes late,
+            # aiortc forgets what has arrived since, and waits for it for ever.
+            self._last_received_tsn, self._reconfig_response_seq = received, answered
+
     async def _receive_data_chunk(self, chunk: StockDataChunk) -> None:
         path = self._path
         if path is None:
@@ -282,7 +296,7 @@ class FastSctpTransport(RTCSctpTransport):
             chunk.protocol,
             chunk.user_data,
         )
-        self._run(self._receive_early, path, chunk.tsn, content)
+        self.run(self._receive_early, path, chunk.tsn, content)
 
     def _receive_early(self, path: DataPath, tsn: int, chunk: DataChunk) -> None:
         path.receiver.on_data(tsn, chunk)
@@ -297,7 +311,7 @@ class FastSctpTransport(RTCSctpTransport):
         kind = CHUNK_TYPES.get(chunk.kind)
         if kind is None:
             return
-        self._run(self._share)
+        self.run(self._share)
         try:
             own: Chunk = kind(flags=chunk.flags, body=chunk.body)
             self._drive(self._receive_chunk(own))
@@ -369,12 +383,12 @@ class FastSctpTransport(RTCSctpTransport):
 
     async def _reset_deferred_streams(self) -> None:
         request = self._reconfig_deferred
-        self._run(self._share)
+        self.run(self._share)
         await super()._reset_deferred_streams()
         if request is None or self._reconfig_deferred is not None:
             return
         for stream_id in request.streams:
-            self._run(self._reset_received, stream_id)
+            self.run(self._reset_received, stream_id)
             # For aiortc too, if it goes on alone since a moment ago.
             self._inbound_streams.pop(stream_id, None)
 
@@ -385,7 +399,7 @@ class FastSctpTransport(RTCSctpTransport):
     # -- out ---------------------------------------------------------------------------
 
     async def _send_chunk(self, chunk: Chunk) -> None:
-        if not self._run(self._send_control, chunk):
+        if not self.run(self._send_control, chunk):
             await super()._send_chunk(chunk)
 
     def _send_control(self, chunk: Chunk) -> bool:
@@ -398,7 +412,7 @@ class FastSctpTransport(RTCSctpTransport):
         if self._path is None:
             await super()._data_channel_flush()
         else:
-            self._run(self._flush)
+            self.run(self._flush)
             await self._transmit_reconfig()
 
     def _flush(self) -> None:
@@ -448,7 +462,7 @@ class FastSctpTransport(RTCSctpTransport):
         if self._path is None:
             await super()._transmit()
         else:
-            self._run(self._pump)
+            self.run(self._pump)
 
     def _pump(self) -> None:
         """Send what may be sent now."""
@@ -473,7 +487,7 @@ class FastSctpTransport(RTCSctpTransport):
 
     def _pump_again(self) -> None:
         self._pump_is_due = False
-        self._run(self._pump)
+        self.run(self._pump)
 
     def _settle(self, path: DataPath) -> None:
         """Tell channels what no longer waits in them."""
@@ -501,7 +515,7 @@ class FastSctpTransport(RTCSctpTransport):
             self._last_received_tsn = path.receiver.cumulative % TSN_MODULO
 
     async def _transmit_reconfig(self) -> None:
-        if not self._run(self._must_reset_wait):
+        if not self.run(self._must_reset_wait):
             await super()._transmit_reconfig()
 
     def _must_reset_wait(self) -> bool:
@@ -528,7 +542,7 @@ class FastSctpTransport(RTCSctpTransport):
 
     def _timer_expired(self) -> None:
         self._timer = None
-        self._run(self._on_timer)
+        self.run(self._on_timer)
 
     def _on_timer(self) -> None:
         path = self._path
@@ -551,18 +565,18 @@ class FastSctpTransport(RTCSctpTransport):
 
     def path_has_room(self) -> None:
         """The socket takes packets again."""
-        self._run(self._pump)
+        self.run(self._pump)
 
     def path_has_changed(self) -> None:
         """Packets take another path from now on."""
         if self._path is not None:
-            self._run(self._path.on_new_path, self._event_loop.time())
+            self.run(self._path.on_new_path, self._event_loop.time())
 
     def packet_was_too_large(self, packet_bytes: int) -> None:
         """This machine refused to send a packet of that size."""
         if self._path is not None:
             now = self._event_loop.time()
-            self._run(self._path.on_too_large, packet_bytes, now)
+            self.run(self._path.on_too_large, packet_bytes, now)
 
 
 def _over_ice(transport: FastSctpTransport) -> Datagrams:
@@ -572,4 +586,5 @@ def _over_ice(transport: FastSctpTransport) -> Datagrams:
         on_room=transport.path_has_room,
         on_new_path=transport.path_has_changed,
         on_too_large=transport.packet_was_too_large,
+        run=transport.run,
     )

@@ -25,7 +25,7 @@ from sleap_rtc_plugin.transport.sctp.receiver import (
     Message,
     Receiver,
 )
-from sleap_rtc_plugin.transport.sctp.sender import SentChunk
+from sleap_rtc_plugin.transport.sctp.sent_chunk import SentChunk
 
 __all__ = ["CannotTakeOver", "give_back", "take_over"]
 

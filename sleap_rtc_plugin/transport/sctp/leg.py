@@ -118,9 +118,15 @@ class Leg:
             return datagram[:0]
         return datagram[_TURN_HEADER_BYTES:end]
 
-    def close(self) -> None:
-        """Leave the socket to aioice, as it was."""
-        if self._own_fragments is not None:
+    def close(self, *, may_fragment: bool = False) -> None:
+        """Leave the socket to aioice, as it was.
+
+        Args:
+            may_fragment: what is sent from now on may be cut all the same.
+        """
+        if may_fragment:
+            self.set_fragments(True)
+        elif self._own_fragments is not None:
             level, option = _LINUX_MTU_DISCOVER[self.socket.family]
             self.socket.setsockopt(level, option, self._own_fragments)
         self.socket.close()

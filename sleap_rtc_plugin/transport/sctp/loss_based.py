@@ -82,7 +82,7 @@ class LossBased:
         is_recovering = sample.delivered_at_send_bytes < self._recovered_bytes
         if is_recovering and not self._queue.is_trying:
             return
-        step = self._queue.on_ack(sample)
+        step = self._queue.on_ack(sample, self._window)
         if step is not None:
             self._take(step, now)
         elif self._queue.is_trying or is_recovering:
@@ -188,7 +188,7 @@ class LossBased:
         if step is QueueStep.TRY:
             self._untried_window = self._window
             self._tried_at = now
-            self._window = max(min(self._window, queue.try_bytes), least)
+            self._window = max(queue.try_bytes, least)
         elif step is QueueStep.ALONE:
             self._threshold = max(queue.restart_bytes, least)
             self._window = min(self._window, self._threshold)

@@ -1,10 +1,10 @@
 """The congestion control for lossy paths: a model of the bottleneck, not its losses.
 
 What is in flight follows from the rate at which the path delivered lately and from its
-shortest round trip, as in BBR (draft-ietf-ccwg-bbr). Single lost packets are repaired and
-not punished, so that half a percent of loss at 80 ms does not make a fast path slow. It
-may take more than its share beside other flows, which is why it is a choice of the
-user's. Pure; asked by the sender.
+shortest round trip, as in BBR (draft-ietf-ccwg-bbr). Single lost packets are repaired
+and not punished, so that half a percent of loss at 80 ms does not make a fast path
+slow. It may take more than its share beside other flows, which is why it is a choice of
+the user's. Pure; asked by the sender.
 """
 
 import math
@@ -50,7 +50,7 @@ HEADROOM_S = 0.006
 RTT_PROBE_S = 0.2
 RTT_PROBE_GAIN = 0.5
 RTT_PROBE_EVERY_S = 2.0
-"""So long less is in flight to measure the shortest round trip, and at most so often."""
+"""So long less is in flight to measure the round trip, and at most so often."""
 
 LONG_RTT_GAIN = 1.5
 LONG_RTT_S = 0.010
@@ -62,7 +62,7 @@ one, after the second the shortest round trip is measured."""
 
 MAX_LOSS_SHARE = 0.15
 LOSS_PACKETS = 64
-"""More than this share of at least so many packets means that the path is overloaded."""
+"""More than this share of at least so many packets: the path is overloaded."""
 
 MADE_UP_LOSS_SHARE = 0.03
 """What is lost by chance is sent on top of the rate that arrives, up to so much."""

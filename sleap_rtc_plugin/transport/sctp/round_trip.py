@@ -13,13 +13,15 @@ RTO_INITIAL_S: Final = 1.0
 # probe, long before this timer; it is left to outages, and after one the wait must be
 # short.
 RTO_MIN_S: Final = 0.4
-RTO_MAX_S: Final = 5.0
+RTO_MAX_S: Final = 2.0
 MAX_BACKOFF: Final = 8
 _ALPHA: Final = 1 / 8
 _BETA: Final = 1 / 4
 # A timer of an event loop is late by that much.
 CLOCK_GRAIN_S: Final = 0.005
 PROBE_MIN_S: Final = 0.02
+# The peer may talk on and not hear us: each attempt costs a look at all that is sent.
+RETRY_MIN_S: Final = 0.05
 # Reordering that is taken for loss only after an eighth of a round trip (RFC 9002,
 # section 6.1.2).
 _REORDERING: Final = 9 / 8
@@ -74,7 +76,13 @@ class RoundTrip:
         else:
             spread = max(4 * self._variation_s, CLOCK_GRAIN_S)
             seconds = max(RTO_MIN_S, self.smoothed_s + spread)
-        return min(RTO_MAX_S, seconds * (1 << min(self.backoff, MAX_BACKOFF)))
+        longest_s = max(RTO_MAX_S, seconds)
+        return min(longest_s, seconds * (1 << min(self.backoff, MAX_BACKOFF)))
+
+    @property
+    def retry_s(self) -> float:
+        """How long after a sign of life to send again what had timed out."""
+        return max(RETRY_MIN_S, self.smoothed_s or RTO_INITIAL_S)
 
     @property
     def probe_s(self) -> float | None:

@@ -2,114 +2,188 @@
 
 The fast path uses what aiortc and aioice keep to themselves, verified with the versions
 named here. Anything else, and connections go aiortc's own way. Looks, and changes
-nothing; asked once by `transport.data_channels`.
+nothing; asked by `transport.data_channels` before it imports the fast path.
 """
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from pkgutil import resolve_name
+from types import MappingProxyType
 from typing import Any, Final
 
-from aioice import turn
-from aioice.ice import CandidatePair, Connection, StunProtocol
-from aiortc import RTCDataChannel, RTCDtlsTransport, RTCPeerConnection, rtcsctptransport
-from aiortc.rtcicetransport import RTCIceTransport
-from aiortc.rtcsctptransport import DataChunk, InboundStream, RTCSctpTransport
-from OpenSSL import SSL
-
-__all__ = ["fault_of_installation", "find_fault"]
+__all__ = [
+    "EXPECTED",
+    "NAMES",
+    "VERIFIED",
+    "Class",
+    "fault_of_installation",
+    "find_fault",
+]
 
 # Distribution and the beginning of the versions that were verified.
-VERIFIED: Final = {"aiortc": "1.16.", "aioice": "0.13."}
+VERIFIED: Final = MappingProxyType({"aiortc": "1.16.", "aioice": "0.13."})
 
-# Attributes that these classes set when they are made.
-_FIELDS: Final[dict[type, tuple[str, ...]]] = {
-    RTCSctpTransport: (
-        "_advanced_peer_ack_tsn",
-        "_advertised_rwnd",
-        "_association_state",
-        "_cwnd",
-        "_data_channel_queue",
-        "_data_channels",
-        "_fast_recovery_exit",
-        "_fast_recovery_transmit",
-        "_flight_size",
-        "_inbound_streams",
-        "_last_received_tsn",
-        "_last_sacked_tsn",
-        "_local_port",
-        "_local_tsn",
-        "_local_verification_tag",
-        "_outbound_queue",
-        "_outbound_stream_seq",
-        "_partial_bytes_acked",
-        "_reconfig_deferred",
-        "_reconfig_queue",
-        "_remote_partial_reliability",
-        "_remote_port",
-        "_remote_verification_tag",
-        "_rto",
-        "_sack_duplicates",
-        "_sack_misordered",
-        "_sack_needed",
-        "_sent_queue",
+
+@dataclass(frozen=True)
+class Class:
+    """What the fast path expects of a class.
+
+    Attributes:
+        name: its module and its own name.
+        fields: attributes that it has, or sets when an object is made.
+        methods: those called or overridden, with the names of their parameters.
+        made_elsewhere: methods, of whatever class, and attributes that they set.
+    """
+
+    name: str
+    fields: tuple[str, ...] = ()
+    methods: Mapping[str, str] = MappingProxyType({})
+    made_elsewhere: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+
+
+EXPECTED: Final = (
+    Class(
+        "aiortc.rtcsctptransport:RTCSctpTransport",
+        fields=(
+            "_advanced_peer_ack_tsn",
+            "_advertised_rwnd",
+            "_association_state",
+            "_cwnd",
+            "_data_channel_id",
+            "_data_channel_queue",
+            "_data_channels",
+            "_fast_recovery_exit",
+            "_fast_recovery_transmit",
+            "_flight_size",
+            "_inbound_streams",
+            "_last_received_tsn",
+            "_last_sacked_tsn",
+            "_local_port",
+            "_local_tsn",
+            "_local_verification_tag",
+            "_outbound_queue",
+            "_outbound_stream_seq",
+            "_partial_bytes_acked",
+            "_reconfig_deferred",
+            "_reconfig_queue",
+            "_remote_partial_reliability",
+            "_remote_port",
+            "_remote_verification_tag",
+            "_rto",
+            "_sack_duplicates",
+            "_sack_misordered",
+            "_sack_needed",
+            "_sent_queue",
+            "_t3_handle",
+        ),
+        methods={
+            "__init__": "self transport port",
+            "_abort": "self",
+            "_data_channel_close": "self channel",
+            "_data_channel_flush": "self",
+            "_data_channel_receive": "self stream_id pp_id data",
+            "_handle_data": "self data",
+            "_receive_chunk": "self chunk",
+            "_receive_data_chunk": "self chunk",
+            "_reset_deferred_streams": "self",
+            "_send_chunk": "self chunk",
+            "_send_sack": "self",
+            "_set_state": "self state",
+            "_t3_start": "self",
+            "_transmit": "self",
+            "_transmit_reconfig": "self",
+            "_update_advanced_peer_ack_point": "self",
+            "stop": "self",
+        },
+        made_elsewhere={
+            "aiortc.rtcsctptransport:RTCSctpTransport._receive_chunk": ("_ssthresh",)
+        },
     ),
-    RTCDtlsTransport: ("_data_receiver", "_role", "_ssl", "_state"),
-    RTCIceTransport: ("_connection",),
-    Connection: ("_nominated", "_queue"),
-    CandidatePair: ("protocol", "remote_candidate"),
-    InboundStream: ("reassembly", "sequence_number"),
-    turn.TurnClientMixin: ("peer_to_channel",),
-    turn.TurnTransport: ("_TurnTransport__inner_protocol",),
-}
-
-# Methods that are called or overridden, with their parameters.
-_METHODS: Final[tuple[tuple[Callable[..., Any], str], ...]] = (
-    (RTCSctpTransport.__init__, "self transport port"),
-    (RTCSctpTransport.stop, "self"),
-    (RTCSctpTransport._data_channel_close, "self channel"),
-    (RTCSctpTransport._data_channel_flush, "self"),
-    (RTCSctpTransport._data_channel_receive, "self stream_id pp_id data"),
-    (RTCSctpTransport._handle_data, "self data"),
-    (RTCSctpTransport._receive_chunk, "self chunk"),
-    (RTCSctpTransport._receive_data_chunk, "self chunk"),
-    (RTCSctpTransport._reset_deferred_streams, "self"),
-    (RTCSctpTransport._send_chunk, "self chunk"),
-    (RTCSctpTransport._send_sack, "self"),
-    (RTCSctpTransport._set_state, "self state"),
-    (RTCSctpTransport._transmit, "self"),
-    (RTCSctpTransport._transmit_reconfig, "self"),
-    (RTCSctpTransport._update_advanced_peer_ack_point, "self"),
-    (RTCDataChannel._addBufferedAmount, "self amount"),
-    (RTCPeerConnection._RTCPeerConnection__createSctpTransport, "self"),  # type: ignore[attr-defined]
-    (Connection.data_received, "self data component"),
-    (StunProtocol.datagram_received, "self data addr"),
-    (turn.TurnClientUdpProtocol.datagram_received, "self data addr"),
-    (SSL.Connection.bio_read, "self bufsiz"),
-    (SSL.Connection.bio_write, "self buf"),
-    (SSL.Connection.get_shutdown, "self"),
-    (SSL.Connection.send, "self buf flags"),
-    (SSL.Connection.recv, "self bufsiz flags"),
+    Class(
+        "aiortc.rtcsctptransport:DataChunk",
+        fields=("flags", "protocol", "stream_id", "stream_seq", "tsn", "user_data"),
+        methods={"__init__": "self flags body"},
+        made_elsewhere={
+            "aiortc.rtcsctptransport:RTCSctpTransport._send": (
+                "_abandoned",
+                "_acked",
+                "_book_size",
+                "_expiry",
+                "_in_flight",
+                "_max_retransmits",
+                "_misses",
+                "_retransmit",
+                "_sent_count",
+                "_sent_time",
+            )
+        },
+    ),
+    Class(
+        "aiortc.rtcsctptransport:InboundStream",
+        fields=("reassembly", "sequence_number"),
+        methods={"pop_messages": "self"},
+    ),
+    Class(
+        "aiortc:RTCDataChannel",
+        methods={"_addBufferedAmount": "self amount", "_setId": "self id"},
+    ),
+    Class(
+        "aiortc:RTCPeerConnection",
+        methods={"_RTCPeerConnection__createSctpTransport": "self"},
+    ),
+    Class("aiortc:RTCDtlsTransport", ("_data_receiver", "_role", "_ssl", "_state")),
+    Class("aiortc.rtcicetransport:RTCIceTransport", ("_connection",)),
+    Class(
+        "aioice.ice:Connection",
+        ("_nominated", "_queue"),
+        {"data_received": "self data component"},
+    ),
+    Class("aioice.ice:CandidatePair", ("protocol", "remote_candidate")),
+    Class("aioice.ice:StunProtocol", methods={"datagram_received": "self data addr"}),
+    Class("aioice.turn:TurnClientMixin", ("peer_to_channel",)),
+    Class(
+        "aioice.turn:TurnClientUdpProtocol",
+        methods={"datagram_received": "self data addr"},
+    ),
+    Class("aioice.turn:TurnTransport", ("_TurnTransport__inner_protocol",)),
+    Class(
+        "OpenSSL.SSL:Connection",
+        methods={
+            "bio_read": "self bufsiz",
+            "bio_write": "self buf",
+            "get_shutdown": "self",
+            "recv": "self bufsiz flags",
+            "send": "self buf flags",
+        },
+    ),
 )
 
-_FUNCTIONS: Final = ("tsn_minus_one", "crc32c")
-_CHUNK_FIELDS: Final = ("_abandoned", "_acked", "_book_size", "_in_flight")
+# What is imported besides.
+NAMES: Final = (
+    "aiortc.rtcsctptransport:CHUNK_TYPES",
+    "aiortc.rtcsctptransport:USERDATA_MAX_LENGTH",
+    "aiortc.rtcsctptransport:WEBRTC_BINARY",
+    "aiortc.rtcsctptransport:WEBRTC_BINARY_EMPTY",
+    "aiortc.rtcsctptransport:WEBRTC_DCEP",
+    "aiortc.rtcsctptransport:WEBRTC_STRING",
+    "aiortc.rtcsctptransport:WEBRTC_STRING_EMPTY",
+)
 
 
 @cache
 def fault_of_installation() -> str | None:
     """Return why the fast path cannot be used here, or None if it can."""
     try:
-        return find_fault(VERIFIED, _FIELDS, _METHODS)
+        return find_fault(VERIFIED, EXPECTED, NAMES)
     except Exception as error:  # whatever it trips over is a reason not to go on
         return f"the check itself failed ({error!r})"
 
 
 def find_fault(
-    versions: dict[str, str],
-    fields: dict[type, tuple[str, ...]],
-    methods: Iterable[tuple[Callable[..., Any], str]],
+    versions: Mapping[str, str], expected: Iterable[Class], names: Iterable[str]
 ) -> str | None:
     """Return the first thing that is not as it was verified, or None."""
     for name, verified in versions.items():
@@ -119,25 +193,46 @@ def find_fault(
             return f"{name} is not installed as a package"
         if not f"{installed}.".startswith(verified):
             return f"{name} {installed} was not verified, {verified}* was"
-    for owner, names in fields.items():
-        known = _names_set_by(owner)
-        for field in names:
-            if field not in known:
-                return f"{owner.__name__} has no {field}"
-    for method, parameters in methods:
-        found = " ".join(inspect.signature(method).parameters)
-        if found != parameters:
-            return f"{method.__qualname__} takes ({found})"
-    for function in _FUNCTIONS:
-        if not hasattr(rtcsctptransport, function):
-            return f"aiortc's SCTP has no {function}"
-    for field in _CHUNK_FIELDS:
-        if field not in DataChunk.__annotations__:
-            return f"a data chunk has no {field}"
+    for one in expected:
+        fault = _fault_of_class(one)
+        if fault is not None:
+            return fault
+    for name in names:
+        if _find(name) is None:
+            return f"there is no {name}"
     return None
 
 
-def _names_set_by(owner: type) -> set[str]:
-    """Return the attributes that a class sets in its `__init__`, or has itself."""
-    code = getattr(owner.__init__, "__code__", None)  # type: ignore[misc]
-    return {*dir(owner), *(code.co_names if code is not None else ())}
+def _find(name: str) -> Any:
+    try:
+        return resolve_name(name)
+    except (ImportError, AttributeError):
+        return None
+
+
+def _fault_of_class(expected: Class) -> str | None:
+    owner = _find(expected.name)
+    if owner is None:
+        return f"there is no {expected.name}"
+    for method, parameters in expected.methods.items():
+        function = getattr(owner, method, None)
+        if function is None:
+            return f"{expected.name} has no {method}()"
+        found = " ".join(inspect.signature(function).parameters)
+        if found != parameters:
+            return f"{expected.name}.{method} takes ({found})"
+    known = {*dir(owner), *_names_used_by(owner.__init__)}
+    for field in expected.fields:
+        if field not in known:
+            return f"{expected.name} has no {field}"
+    for maker, fields in expected.made_elsewhere.items():
+        known = set(_names_used_by(_find(maker)))
+        for field in fields:
+            if field not in known:
+                return f"{expected.name} gets no {field} in {maker}"
+    return None
+
+
+def _names_used_by(function: Any) -> tuple[str, ...]:
+    code = getattr(inspect.unwrap(function), "__code__", None) if function else None
+    return () if code is None else code.co_names

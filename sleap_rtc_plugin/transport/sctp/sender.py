@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sleap_rtc_plugin.transport.sctp.congestion import AckSample, CongestionControl
+from sleap_rtc_plugin.transport.sctp.delivery_rate import DeliveryRate
+from sleap_rtc_plugin.transport.sctp.pacing import Pacer
 from sleap_rtc_plugin.transport.sctp.packet import (
     FIRST_FRAGMENT,
     LAST_FRAGMENT,
@@ -18,87 +20,19 @@ from sleap_rtc_plugin.transport.sctp.packet import (
     UNORDERED,
     unwrap,
 )
+from sleap_rtc_plugin.transport.sctp.reordering import Reordering
 from sleap_rtc_plugin.transport.sctp.round_trip import RoundTrip
+from sleap_rtc_plugin.transport.sctp.sent_chunk import SentChunk
 from sleap_rtc_plugin.transport.sctp.streams import OutboundMessage, StreamScheduler
 from sleap_rtc_plugin.transport.sctp.tsn_ranges import TsnRanges
 
-__all__ = ["Sender", "SentChunk"]
+__all__ = ["Sender"]
 
-# So many chunks sent later have arrived: this one is lost (section 7.2.4).
-REORDERING_CHUNKS: Final = 3
-# Where chunks turn out to have been late only, more have to arrive.
-MAX_REORDERING_CHUNKS: Final = 192
-MAX_RESENT_REMEMBERED: Final = 1024
 # Probes for a lost tail before T3-rtx takes over (RFC 8985 section 7.3).
 MAX_PROBES: Final = 2
-# Timers are this late anyhow: what is paced goes out in portions of that time.
-PACE_PORTION_S: Final = 0.001
-PACE_CREDIT_S: Final = 0.004
-MIN_CREDIT_CHUNKS: Final = 4
 # The peer's window does not name streams and chunks; what it may cost there to hold
 # very small ones is bounded by their number.
 MAX_OUTSTANDING_CHUNKS: Final = 30_000
-
-
-class SentChunk:
-    """A DATA chunk from its first transmission until everything before it arrived."""
-
-    __slots__ = (
-        "data",
-        "delivered_at",
-        "delivered_bytes",
-        "first_sent_at",
-        "flags",
-        "is_abandoned",
-        "is_acked",
-        "is_app_limited",
-        "is_lost",
-        "message",
-        "number",
-        "protocol",
-        "sent_at",
-        "sent_count",
-        "serial",
-        "size",
-        "stream_id",
-        "stream_seq",
-    )
-
-    def __init__(
-        self,
-        serial: int,
-        flags: int,
-        message: OutboundMessage,
-        stream_seq: int,
-        data: bytes,
-    ) -> None:
-        """Take the next TSN, unwrapped, for a fragment of a message."""
-        self.serial = serial
-        self.flags = flags
-        self.stream_id = message.stream_id
-        self.stream_seq = stream_seq
-        self.protocol = message.protocol
-        self.data = data
-        self.size = len(data)
-        # Only who may be given up is asked about it.
-        partial = message.expires_at is not None or message.max_retransmits is not None
-        self.message = message if partial else None
-        # Of the last transmission:
-        self.number = 0
-        self.sent_at = 0.0
-        self.sent_count = 0
-        self.first_sent_at = 0.0
-        self.delivered_bytes = 0
-        self.delivered_at = 0.0
-        self.is_app_limited = False
-        self.is_acked = False
-        self.is_lost = False
-        self.is_abandoned = False
-
-    @property
-    def is_in_flight(self) -> bool:
-        """Whether it counts in the flight size (section 1.3)."""
-        return not (self.is_acked or self.is_lost or self.is_abandoned)
 
 
 class Sender:
@@ -115,7 +49,7 @@ class Sender:
         is_forward_due: a FORWARD-TSN is to be sent.
         max_bytes_per_s: the most to send, whatever the congestion control says.
         large_losses: lost chunks larger than the base payload that were sent after the
-            last one of them that arrived.
+            last one of them that arrived. A timeout says nothing of sizes.
     """
 
     def __init__(
@@ -163,26 +97,18 @@ class Sender:
         self._number = 0
         self._largest_acked = 0
         self._largest_large_acked = 0
-        self._reordering_chunks = REORDERING_CHUNKS
-        self._resent: dict[int, None] = {}
+        self._reordering = Reordering()
         self._may_resend_one = False
         self._probe: SentChunk | None = None
         self._probes = 0
-        # Delivery rate (draft-cheng-iccrg-delivery-rate-estimation)
-        self._delivered_bytes = 0
-        self._delivered_at = 0.0
-        self._first_sent_at = 0.0
-        self._app_limited_until = 0
+        self._delivery = DeliveryRate()
+        self._pacer = Pacer()
         self._is_window_limited = False
-        # Pacing
-        self._credit_bytes = 0.0
-        self._credit_at = 0.0
         # Timers
         self._last_sent_at = 0.0
         self._t3_at: float | None = None
         self._probe_at: float | None = None
         self._loss_at: float | None = None
-        self._pace_at: float | None = None
         congestion.on_packet_size(payload_bytes)
 
     @property
@@ -213,7 +139,8 @@ class Sender:
     def poll(self, now: float, max_chunks: int, max_bytes: int) -> list[SentChunk]:
         """Return the chunks to send now, which count as sent from here on."""
         chunks: list[SentChunk] = []
-        room_bytes = min(max_bytes, self._credit(now))
+        pace = self._pace()
+        room_bytes = min(max_bytes, self._pacer.credit(pace, self._payload_bytes, now))
         if self._probe is not None:
             probe, self._probe = self._probe, None
             if probe.is_in_flight:
@@ -231,25 +158,30 @@ class Sender:
         # A chunk may be sent into a closed window where nothing else is in flight.
         window_bytes = max(1, window_bytes)
         while len(chunks) < max_chunks and room_bytes > 0:
-            if self.in_flight_bytes >= window_bytes and not (
-                self._lost and self._may_resend_one
-            ):
-                self._is_window_limited = self.in_flight_bytes >= congestion_bytes
-                break
-            chunk = self._next_lost(now)
+            is_full = self.in_flight_bytes >= window_bytes
+            chunk = None
+            if not is_full or self._may_resend_one:
+                chunk = self._next_lost(now)
             if chunk is None:
+                if is_full:
+                    self._is_window_limited = self.in_flight_bytes >= congestion_bytes
+                    break
                 if len(self._outstanding) >= MAX_OUTSTANDING_CHUNKS:
                     break
                 chunk = self._next_new(now)
                 if chunk is None:
-                    self._app_limited_until = (
-                        self._delivered_bytes + self.in_flight_bytes
-                    )
+                    self._delivery.on_nothing_to_send(self.in_flight_bytes)
                     break
             self._record(chunk, now)
             chunks.append(chunk)
             room_bytes -= chunk.size
-        self._spend(chunks, now)
+        sent_bytes = sum(chunk.size for chunk in chunks)
+        self._pacer.spend(pace, sent_bytes, has_more=self.has_unsent, now=now)
+        if chunks:
+            self._last_sent_at = now
+            if self._t3_at is None:
+                self._t3_at = now + self.round_trip.timeout_s
+            self._set_probe()
         return chunks
 
     def _next_lost(self, now: float) -> SentChunk | None:
@@ -303,18 +235,12 @@ class Sender:
 
     def _record(self, chunk: SentChunk, now: float) -> None:
         """Note a transmission."""
-        if self.in_flight_bytes <= chunk.size:
-            # Nothing else was in flight: the measurement of the rate begins anew.
-            self._first_sent_at = self._delivered_at = now
+        is_alone = self.in_flight_bytes <= chunk.size
+        self._delivery.on_sent(chunk, is_alone=is_alone, now=now)
         self._number += 1
         chunk.number = self._number
         chunk.sent_at = now
         chunk.sent_count += 1
-        chunk.first_sent_at = self._first_sent_at
-        chunk.delivered_bytes = self._delivered_bytes
-        chunk.delivered_at = self._delivered_at
-        # Also of what is sent after a pause, when all before it is acknowledged.
-        chunk.is_app_limited = self._app_limited_until >= self._delivered_bytes
         self._sent_order.append((self._number, chunk))
 
     def _pace(self) -> float | None:
@@ -323,34 +249,6 @@ class Sender:
         if pace is None or limit is None:
             return pace if limit is None else limit
         return min(pace, limit)
-
-    def _credit(self, now: float) -> int:
-        """Return how much may be sent now without exceeding the pace."""
-        rate = self._pace()
-        if rate is None:
-            self._pace_at = None
-            return 1 << 62
-        most = max(rate * PACE_CREDIT_S, MIN_CREDIT_CHUNKS * self._payload_bytes)
-        gained = rate * max(0.0, now - self._credit_at)
-        self._credit_bytes = min(most, self._credit_bytes + gained)
-        self._credit_at = now
-        return int(self._credit_bytes)
-
-    def _spend(self, chunks: Sequence[SentChunk], now: float) -> None:
-        """Set the timers after a round of sending."""
-        rate = self._pace()
-        if rate is not None:
-            self._credit_bytes -= sum(chunk.size for chunk in chunks)
-            self._pace_at = None
-            if self._credit_bytes < 1 and self.has_unsent:
-                wait_s = (1 - self._credit_bytes) / rate
-                self._pace_at = now + max(PACE_PORTION_S, wait_s)
-        if not chunks:
-            return
-        self._last_sent_at = now
-        if self._t3_at is None:
-            self._t3_at = now + self.round_trip.timeout_s
-        self._set_probe()
 
     def _set_probe(self) -> None:
         probe_s = self.round_trip.probe_s
@@ -394,7 +292,9 @@ class Sender:
             ):
                 newest = chunk
         if duplicates:
-            self._learn_reordering(duplicates)
+            self._reordering.arrived_twice(
+                unwrap(tsn, self.acked) for tsn in duplicates
+            )
         rtt_s: float | None = None
         if newest is not None:
             self._largest_acked = max(self._largest_acked, newest.number)
@@ -407,14 +307,14 @@ class Sender:
                 )
                 self.large_losses = 0
         if acked_bytes:
-            self._delivered_bytes += acked_bytes
-            self._delivered_at = now
+            self._delivery.on_acked(acked_bytes, now)
             self._probes = 0
             self.round_trip.heard()
             self._t3_at = now + self.round_trip.timeout_s
         lost_bytes, lost_sent_at = self._detect_losses(now)
         if acked_bytes or lost_bytes:
-            rate = self._rate(newest, now)
+            rate = self._delivery.measure(newest, self._shortest_s(), now)
+            delivered_bytes = self._delivery.delivered_bytes
             self.congestion.on_ack(
                 AckSample(
                     now=now,
@@ -424,9 +324,9 @@ class Sender:
                     in_flight_bytes=in_flight_bytes,
                     is_window_limited=self._is_window_limited,
                     rtt_s=rtt_s,
-                    delivered_bytes=self._delivered_bytes,
+                    delivered_bytes=delivered_bytes,
                     delivered_at_send_bytes=(
-                        self._delivered_bytes - acked_bytes
+                        delivered_bytes - acked_bytes
                         if newest is None
                         else newest.delivered_bytes
                     ),
@@ -477,21 +377,9 @@ class Sender:
         if not self._outstanding:
             self._t3_at = self._probe_at = self._loss_at = None
             self._sent_order.clear()
-            return
-        self._set_probe()
+        else:
+            self._set_probe()
         self._check_forward()
-
-    def _rate(self, newest: SentChunk | None, now: float) -> float | None:
-        """Return the delivery rate; None where the time is too short to tell."""
-        if newest is None:
-            return None
-        self._first_sent_at = max(self._first_sent_at, newest.sent_at)
-        interval_s = max(
-            newest.sent_at - newest.first_sent_at, now - newest.delivered_at
-        )
-        if interval_s <= 0 or interval_s < self._shortest_s():
-            return None
-        return (self._delivered_bytes - newest.delivered_bytes) / interval_s
 
     # -- loss (sections 7.2.4 and 6.3.3; RFC 8985) ---------------------------------
 
@@ -500,7 +388,7 @@ class Sender:
         order = self._sent_order
         lost_bytes = 0
         lost_sent_at: float | None = None
-        surely_lost = self._largest_acked - self._reordering_chunks
+        surely_lost = self._largest_acked - self._reordering.chunks
         delay_s = self.round_trip.loss_delay_s
         self._loss_at = None
         while order:
@@ -516,7 +404,12 @@ class Sender:
                 lost_bytes += chunk.size
                 lost_sent_at = chunk.sent_at
                 self._lose(chunk)
-                self._remember_resent(chunk.serial)
+                self._reordering.resent(chunk.serial)
+                if (
+                    chunk.size > self._base_payload_bytes
+                    and number > self._largest_large_acked
+                ):
+                    self.large_losses += 1
             order.popleft()
         if lost_bytes:
             self._may_resend_one = True
@@ -526,27 +419,6 @@ class Sender:
         chunk.is_lost = True
         self.in_flight_bytes -= chunk.size
         self._lost.append(chunk)
-        if (
-            chunk.size > self._base_payload_bytes
-            and chunk.number > self._largest_large_acked
-        ):
-            self.large_losses += 1
-
-    def _remember_resent(self, serial: int) -> None:
-        self._resent[serial] = None
-        if len(self._resent) > MAX_RESENT_REMEMBERED:
-            del self._resent[next(iter(self._resent))]
-
-    def _learn_reordering(self, duplicates: Sequence[int]) -> None:
-        """What was sent again without need was late: wait for more the next time."""
-        for tsn in duplicates:
-            serial = unwrap(tsn, self.acked)
-            if serial in self._resent:
-                del self._resent[serial]
-                self._reordering_chunks = min(
-                    MAX_REORDERING_CHUNKS, 2 * self._reordering_chunks
-                )
-                return
 
     def _time_out(self, now: float) -> None:
         """T3-rtx expired: everything in flight counts as lost (section 6.3.3)."""
@@ -634,8 +506,7 @@ class Sender:
     def _check_forward(self) -> None:
         """Tell the peer to skip what was given up at the front, if anything was."""
         first = self._outstanding.get(self.acked + 1)
-        if first is not None and first.is_abandoned:
-            self.is_forward_due = True
+        self.is_forward_due = first is not None and first.is_abandoned
 
     def take_forward(self, max_streams: int) -> tuple[int, list[tuple[int, int]]]:
         """Return where to skip to, unwrapped, and the streams that skip a message."""
@@ -658,7 +529,7 @@ class Sender:
 
     def deadline(self) -> float | None:
         """Return when `on_deadline` wants to be called; None for never."""
-        times = (self._t3_at, self._probe_at, self._loss_at, self._pace_at)
+        times = (self._t3_at, self._probe_at, self._loss_at, self._pacer.next_at)
         return min((at for at in times if at is not None), default=None)
 
     def on_deadline(self, now: float) -> None:
@@ -666,44 +537,39 @@ class Sender:
         if self._loss_at is not None and now >= self._loss_at:
             lost_bytes, lost_sent_at = self._detect_losses(now)
             if lost_bytes:
-                self.congestion.on_ack(self._loss_alone(lost_bytes, lost_sent_at, now))
+                self.congestion.on_ack(
+                    AckSample(
+                        now=now,
+                        lost_bytes=lost_bytes,
+                        lost_sent_at=lost_sent_at,
+                        in_flight_bytes=self.in_flight_bytes + lost_bytes,
+                        delivered_bytes=self._delivery.delivered_bytes,
+                        delivered_at_send_bytes=self._delivery.delivered_bytes,
+                    )
+                )
         if self._probe_at is not None and now >= self._probe_at:
             self._ask_for_answer()
         if self._t3_at is not None and now >= self._t3_at:
             self._time_out(now)
-        if self._pace_at is not None and now >= self._pace_at:
-            self._pace_at = None
-
-    def _loss_alone(
-        self, lost_bytes: int, lost_sent_at: float | None, now: float
-    ) -> AckSample:
-        return AckSample(
-            now=now,
-            acked_bytes=0,
-            lost_bytes=lost_bytes,
-            lost_sent_at=lost_sent_at,
-            in_flight_bytes=self.in_flight_bytes + lost_bytes,
-            is_window_limited=False,
-            rtt_s=None,
-            delivered_bytes=self._delivered_bytes,
-            delivered_at_send_bytes=self._delivered_bytes,
-            rate_bytes_per_s=None,
-            is_app_limited=False,
-        )
+        if self._pacer.next_at is not None and now >= self._pacer.next_at:
+            self._pacer.next_at = None
 
     def on_heard(self, now: float) -> None:
         """A packet came from the peer after a silence: do not wait out the back-off."""
         if self._t3_at is not None and self.round_trip.has_timed_out():
-            soon = now + (self.round_trip.smoothed_s or 0.0) + PACE_PORTION_S
-            self._t3_at = min(self._t3_at, soon)
+            self._t3_at = min(self._t3_at, now + self.round_trip.retry_s)
 
     def on_new_path(self, now: float) -> None:
-        """Packets take another path: measure anew, and send what is outstanding."""
+        """Packets take another path: measure anew, and ask what has arrived.
+
+        ICE changes to a better pair while the old one works: what is on its way there
+        most often arrives. Whatever does not, the answer to a probe shows.
+        """
         self.round_trip = RoundTrip()
         self.congestion.on_new_path(now)
         self._probes = 0
-        self._lose_everything()
         if self._outstanding:
+            self._ask_for_answer()
             self._t3_at = now + self.round_trip.timeout_s
 
     # -- moving out --------------------------------------------------------------------

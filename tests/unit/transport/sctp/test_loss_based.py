@@ -2,7 +2,6 @@
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 from support.bottleneck import (
     MBIT,
     PACKET_BYTES,
