@@ -109,6 +109,7 @@ class Datagrams:
         self._are_fragments_allowed = False
         self._ssl: SSL.Connection = dtls._ssl
         self._overhead_bytes = 0
+        self._may_answer = False
         self._has_ended = False
         self._leg: Leg | None = Leg(pair)
 
@@ -129,6 +130,24 @@ class Datagrams:
         vars(self._connection)["data_received"] = self._data_received
         if self._leg is not None:
             self._hook(self._leg)
+        # Not now: aiortc is in the middle of a datagram.
+        self._loop.call_soon(self._catch_up)
+
+    def _catch_up(self) -> None:
+        """Read what came before, and aiortc has not read to its end."""
+        if self._leg is None:
+            return
+        packets: list[bytes] = []
+        while self._read(MAX_RECORD_BYTES, packets):
+            pass
+        self._hand_over(packets)
+        queue = self._connection._queue
+        for _ in range(queue.qsize()):
+            item = queue.get_nowait()
+            if item is None:
+                queue.put_nowait(None)
+            else:
+                self._data_received(*item)
 
     def detach(self) -> None:
         """Leave the packets to aiortc again."""
@@ -253,28 +272,31 @@ class Datagrams:
         """Append the data of one record; False if there is none."""
         try:
             packets.append(self._ssl.recv(size))
+            return True
         except SSL.WantReadError:
             # Damaged, replayed, forged, or a part of a handshake that is over.
-            return False
+            self._may_answer = True
         except SSL.Error as error:
+            self._may_answer = True
             if self._ssl.get_shutdown() & SSL.RECEIVED_SHUTDOWN:
                 self._end("The peer has closed the connection (%r).", error)
-            return False
-        return True
+        return False
 
     def _hand_over(self, packets: list[bytes]) -> None:
-        # What was left by a reader that took one record of several.
-        while self._read(MAX_RECORD_BYTES, packets):
-            pass
-        # What DTLS answers by itself, before it could get into a packet of ours.
-        try:
-            answer = self._ssl.bio_read(MAX_DATAGRAM_BYTES)
-        except SSL.Error:
-            answer = b""
-        if answer and self._is_current() and not self._is_waiting:
-            self._send_record(answer)
+        if self._may_answer:
+            self._may_answer = False
+            self._send_answer()
         if packets:
             self._on_packets(packets)
+
+    def _send_answer(self) -> None:
+        """Send what DTLS says by itself, before it gets into a packet of ours."""
+        try:
+            answer = self._ssl.bio_read(MAX_DATAGRAM_BYTES)
+        except SSL.WantReadError:
+            return
+        if self._is_current() and not self._is_waiting:
+            self._send_record(answer)
 
     def _end(self, reason: str, error: SSL.Error) -> None:
         """DTLS has ended: let aiortc's own loop find that out, once."""
