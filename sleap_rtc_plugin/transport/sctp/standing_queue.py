@@ -198,8 +198,11 @@ class StandingQueue:
             return None
         if self._is_shared and sample.now < self._retry_at:
             return None
-        rate = (sample.delivered_bytes - self._round_bytes) / took_s
-        self._try_rate = max(rate, self._rate)
+        self._try_rate = self._rate
+        if took_s > 0:
+            # Several SACKs may come at once, and a round begin with the one before.
+            rate = (sample.delivered_bytes - self._round_bytes) / took_s
+            self._try_rate = max(rate, self._rate)
         self._baseline_s = round_trip_s
         self._try_window = window_bytes
         self.try_bytes = DRAIN * min(window_bytes, self._try_rate * round_trip_s)

@@ -96,3 +96,19 @@ def test_a_try_that_is_called_off_is_not_repeated_at_once() -> None:
     watched.queue.call_off(watched.now)
     assert not watched.queue.is_trying
     assert watched.acknowledge(0.10, 200) is None
+
+
+def test_several_acknowledgements_may_come_at_once() -> None:
+    """As they do in one batch of packets: a round begins with one, a look ends."""
+    for together in range(2, 12):
+        watched = Watched()
+        assert watched.acknowledge(0.02, 50) is None
+        for number in range(400):
+            if not number % together:
+                watched.now += ACK_S * together
+            watched.now -= ACK_S
+            watched.acknowledge(0.10)
+            if watched.queue.is_trying:
+                break
+        assert watched.queue.is_trying
+        assert watched.queue.try_bytes > 0
