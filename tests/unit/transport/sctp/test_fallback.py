@@ -31,10 +31,13 @@ from support.simulated_transports import (
 
 from sleap_rtc_plugin.transport.sctp import fast_transport
 from sleap_rtc_plugin.transport.sctp.data_path import DataPath
+from sleap_rtc_plugin.transport.sctp.delivery_rate import DeliveryRate
 from sleap_rtc_plugin.transport.sctp.leg import UnknownPath
 from sleap_rtc_plugin.transport.sctp.loss_based import LossBased
-from sleap_rtc_plugin.transport.sctp.path_mtu import PathMtu
+from sleap_rtc_plugin.transport.sctp.pacing import Pacer
+from sleap_rtc_plugin.transport.sctp.path_mtu import Oversized, PathMtu
 from sleap_rtc_plugin.transport.sctp.receiver import Receiver
+from sleap_rtc_plugin.transport.sctp.reordering import Reordering
 from sleap_rtc_plugin.transport.sctp.round_trip import RoundTrip
 from sleap_rtc_plugin.transport.sctp.sender import Sender
 from sleap_rtc_plugin.transport.sctp.streams import StreamScheduler
@@ -42,10 +45,14 @@ from sleap_rtc_plugin.transport.sctp.tsn_ranges import TsnRanges
 
 OWNERS = (
     DataPath,
+    DeliveryRate,
     EmulatedDatagrams,
     LossBased,
+    Oversized,
+    Pacer,
     PathMtu,
     Receiver,
+    Reordering,
     RoundTrip,
     Sender,
     StreamScheduler,
