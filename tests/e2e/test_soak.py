@@ -3,6 +3,7 @@
 import asyncio
 import os
 import statistics
+import sys
 
 import psutil
 import pytest
@@ -25,6 +26,11 @@ def ends() -> list[psutil.Process]:
     return sorted(found, key=lambda process: process.pid)
 
 
+def say(figures: str) -> None:
+    """Tell whoever runs it by hand, with `-s`."""
+    sys.stdout.write(f"\n{figures}")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 300)
 async def test_an_hour_at_full_speed() -> None:
@@ -43,14 +49,13 @@ async def test_an_hour_at_full_speed() -> None:
     figures = await turn
     assert figures.client.engine == figures.worker.engine == "fast"
     arrived_gb = figures.worker.size_bytes / GB
-    print(f"\n{arrived_gb:.1f} GB in {figures.worker.seconds:.0f} s, all intact")
+    say(f"{arrived_gb:.1f} GB in {figures.worker.seconds:.0f} s, all intact")
     assert len(memory) == 2
     for pid, samples in memory.items():
         early = samples[int(len(samples) * WARM_UP_SHARE) :][: len(samples) // 10 + 1]
         late = samples[-len(samples) // 10 - 2 : -2]
         before, after = statistics.median(early), statistics.median(late)
-        print(
-            f"memory {before:.1f} MiB, at the end {after:.1f}, most {max(samples):.1f}"
-        )
+        most = max(samples)
+        say(f"memory {before:.1f} MiB, at the end {after:.1f}, most {most:.1f}")
         assert after - before < MAX_GROWTH_MIB
         assert max(files[pid][2:]) == files[pid][2]
