@@ -10,7 +10,7 @@ import asyncio
 import errno
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from aioice.ice import Connection
@@ -316,23 +316,53 @@ class Datagrams:
         leg = self._follow()
         if leg is None or self._has_ended:
             return
-        for packet in packets:
-            try:
+        begin, count = 0, len(packets)
+        while begin < count:
+            size = len(packets[begin])
+            end = begin + 1
+            most = begin + leg.max_segments(size + RECORD_OVERHEAD_BYTES)
+            while end < min(most, count) and len(packets[end]) == size:
+                end += 1
+            records = self._encrypt(packets[begin:end])
+            if not records:
+                return
+            self._send_records(leg, records, end - begin)
+            begin = end
+
+    def _encrypt(self, packets: Sequence[bytes]) -> bytes:
+        """Return the records of packets of one size; nothing where DTLS has ended."""
+        size = len(packets[0])
+        try:
+            for packet in packets:
                 self._ssl.send(packet)
-                record = self._ssl.bio_read(len(packet) + RECORD_OVERHEAD_BYTES)
-            except SSL.WantReadError:
-                return
-            except SSL.Error as error:
-                self._end("The connection takes no more packets (%r).", error)
-                return
-            self._overhead_bytes = len(record) - len(packet)
-            if self._is_waiting:
-                if len(self._unsent) < MAX_UNSENT:
-                    self._unsent.append(record)
-            elif not self._send_record(record):
+            records = self._ssl.bio_read((size + RECORD_OVERHEAD_BYTES) * len(packets))
+        except SSL.WantReadError:
+            return b""
+        except SSL.Error as error:
+            self._end("The connection takes no more packets (%r).", error)
+            return b""
+        self._overhead_bytes = len(records) // len(packets) - size
+        return records
+
+    def _send_records(self, leg: Leg, records: bytes, count: int) -> None:
+        """Send records, most often of one size, or let them wait."""
+        size = len(records) // count
+        if count > 1 and size * count == len(records) and not self._is_waiting:
+            try:
+                if leg.send_segments(records, size):
+                    return
+            except (BlockingIOError, InterruptedError):
+                self._wait(leg)
+        for record in _split(records):
+            if not self._is_waiting and not self._send_record(record):
+                self._wait(leg)
+            if self._is_waiting and len(self._unsent) < MAX_UNSENT:
                 self._unsent.append(record)
-                self._is_waiting = True
-                self._loop.add_writer(leg.socket, self._writable)
+
+    def _wait(self, leg: Leg) -> None:
+        """Go on when the socket has room."""
+        self._is_waiting = True
+        self._loop.add_writer(leg.socket, self._writable)
 
     def _send_record(self, record: bytes) -> bool:
         """Send a record; False where the socket takes no more for now."""
@@ -371,6 +401,16 @@ class Datagrams:
             self._loop.remove_writer(self._leg.socket)
         self._is_waiting = False
         self._on_room()
+
+
+def _split(records: bytes) -> Iterator[bytes]:
+    """Yield the records, which lie one after the other (RFC 6347 section 4.1)."""
+    begin = 0
+    while begin < len(records):
+        length = int.from_bytes(records[begin + 11 : begin + 13], "big")
+        end = begin + _RECORD_HEADER_BYTES + length
+        yield records[begin:end]
+        begin = end
 
 
 def _is_dtls(datagram: memoryview | bytes) -> bool:

@@ -474,10 +474,11 @@ class FastSctpTransport(RTCSctpTransport):
         if packets:
             datagrams.set_fragments(path.may_fragment)
             datagrams.send(packets)
-            # There may be more; whatever else waits has its turn first.
-            self._soon()
         self._settle(path)
         if self._path is path:
+            if packets and path.sender.has_unsent:
+                # There may be more; whatever else waits has its turn first.
+                self._soon()
             self._set_timer(path)
 
     def _soon(self) -> None:
@@ -531,12 +532,13 @@ class FastSctpTransport(RTCSctpTransport):
     def _set_timer(self, path: DataPath) -> None:
         """Wake up at the path's deadline, or earlier and look again."""
         deadline = path.deadline()
-        if deadline is None:
-            return
         if self._timer is not None:
-            if self._timer_at <= deadline:
+            if deadline is not None and self._timer_at <= deadline:
                 return
             self._timer.cancel()
+            self._timer = None
+        if deadline is None:
+            return
         self._timer_at = deadline
         self._timer = self._event_loop.call_at(deadline, self._timer_expired)
 

@@ -7,6 +7,7 @@ connection stays aiortc's. Thin; used by `transport.sctp.datagrams`.
 import asyncio
 import socket
 import sys
+from struct import Struct
 from typing import Any, Final
 
 from aioice.ice import CandidatePair, StunProtocol
@@ -23,6 +24,11 @@ _LINUX_MTU_DISCOVER: Final = {
     socket.AF_INET: (socket.IPPROTO_IP, 10),
     socket.AF_INET6: (socket.IPPROTO_IPV6, 23),
 }
+# Generic segmentation offload (udp(7)): Python's socket module does not name it.
+_LINUX_UDP_SEGMENT: Final = 103
+_SEGMENT_SIZE: Final = Struct("=H")
+_MAX_SEGMENTS: Final = 64
+_MAX_SEGMENTS_BYTES: Final = 65_000
 _PMTUDISC_DONT: Final = 0
 _PMTUDISC_PROBE: Final = 3
 
@@ -78,6 +84,7 @@ class Leg:
         self.socket: socket.socket = known.dup()
         self.socket.setblocking(False)
         self._own_fragments: int | None = None
+        self._can_segment = sys.platform == "linux" and self._address is not None
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             if self.socket.getsockopt(socket.SOL_SOCKET, option) < SOCKET_BUFFER_BYTES:
                 self.socket.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
@@ -108,6 +115,37 @@ class Leg:
             self.socket.send(b"".join((self._channel, size, record)))
         else:
             self.socket.sendto(record, self._address)
+
+    def send_segments(self, records: bytes, record_bytes: int) -> bool:
+        """Send many records in one call; the system cuts them apart (udp(7), GSO).
+
+        Args:
+            records: at most `max_segments`, one after the other; the last one may be
+                shorter.
+            record_bytes: how long each of the others is.
+
+        Returns:
+            Whether they were sent. Where the system cannot, it is not asked again.
+
+        Raises:
+            BlockingIOError: the socket takes no more for now.
+        """
+        segment = _SEGMENT_SIZE.pack(record_bytes)
+        options = [(socket.SOL_UDP, _LINUX_UDP_SEGMENT, segment)]
+        try:
+            self.socket.sendmsg([records], options, 0, self._address)
+        except (BlockingIOError, InterruptedError):
+            raise
+        except OSError:
+            self._can_segment = False
+            return False
+        return True
+
+    def max_segments(self, record_bytes: int) -> int:
+        """Return how many records of that length one call sends; 1 for no more."""
+        if not self._can_segment:
+            return 1
+        return max(1, min(_MAX_SEGMENTS, _MAX_SEGMENTS_BYTES // record_bytes))
 
     def unwrap(self, datagram: memoryview) -> memoryview:
         """Return what the peer sent; nothing if it was not the peer that sent it."""
