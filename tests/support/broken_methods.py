@@ -6,7 +6,6 @@ Used by the tests that the fast path gives way to aiortc's without losing anythi
 
 import functools
 import inspect
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import Any, Literal
 
 import pytest
 
-__all__ = ["BrokenOnPurpose", "Place", "Trap", "broken", "call_counts", "places_in"]
+__all__ = ["BrokenOnPurpose", "Place", "Trap", "broken", "counting", "places_in"]
 
 
 class BrokenOnPurpose(RuntimeError):
@@ -122,17 +121,15 @@ def _trapped(
     return call
 
 
-def call_counts(places: Iterable[Place], run: Callable[[], object]) -> Counter[Place]:
-    """Return how often a run calls each place; those that it never calls are left out.
+@contextmanager
+def counting(places: Iterable[Place]) -> Iterator[Callable[[], dict[Place, int]]]:
+    """Give a function that tells how often each place has been called so far.
 
-    A run that counts is a run without faults.
+    Those that were never called are left out.
     """
     with ExitStack() as stack:
         traps = {
             place: stack.enter_context(broken(place, Trap(at_call=0)))
             for place in places
         }
-        run()
-        return Counter(
-            {place: trap.calls for place, trap in traps.items() if trap.calls}
-        )
+        yield lambda: {place: trap.calls for place, trap in traps.items() if trap.calls}
