@@ -131,7 +131,7 @@ class Datagrams:
         if self._leg is not None:
             self._hook(self._leg)
         # Not now: aiortc is in the middle of a datagram.
-        self._loop.call_soon(self._catch_up)
+        self._loop.call_soon(self._run, self._catch_up)
 
     def _catch_up(self) -> None:
         """Read what came before, and aiortc has not read to its end."""
