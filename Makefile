@@ -51,7 +51,7 @@ lint: setup ## ruff, mypy and the import contracts
 	  $(BIN)/lint-imports --no-logo; }
 
 unit: setup ## unit and property tests: seconds, no socket
-	$(PYTEST) tests/unit tests/property $(ARGS)
+	$(PYTEST) --numprocesses $(JOBS) tests/unit tests/property $(ARGS)
 
 integration: setup ## real sockets, processes and aiortc peers
 	$(PYTEST) $(BESIDE) tests/integration $(ARGS)

@@ -55,6 +55,7 @@ class LossBased:
         self._limited_at: float | None = None
         self._was_limited = False
         self._rtt_s = 0.0
+        self._best_rate = 0.0
 
     @property
     def window_bytes(self) -> int:
@@ -76,9 +77,7 @@ class LossBased:
         waited_s = 0.0 if self._acked_at is None else now - self._acked_at
         self._acked_at = now
         if self._threshold == math.inf:
-            self._slow_start.on_ack(rtt_s, is_new_round=is_new_round)
-            if self._slow_start.is_over:
-                self._threshold = self._window
+            self._start(sample, is_new_round=is_new_round)
         is_recovering = sample.delivered_at_send_bytes < self._recovered_bytes
         if is_recovering and not self._queue.is_trying:
             return
@@ -128,6 +127,20 @@ class LossBased:
         """Begin anew; what is lost of what was sent on the old path tells nothing."""
         self._begin()
         self._reduced_at = now
+
+    def _start(self, sample: AckSample, *, is_new_round: bool) -> None:
+        """Go on with slow start."""
+        start = self._slow_start
+        self._best_rate = max(self._best_rate, sample.rate_bytes_per_s or 0.0)
+        was_cautious = start.is_cautious
+        start.on_ack(sample.rtt_s, is_new_round=is_new_round)
+        if start.is_cautious and not was_cautious and self._best_rate:
+            # The queue is what was sent too much of in the round trip since.
+            least = float(MIN_WINDOW_PACKETS * self._packet_bytes)
+            held = self._best_rate * (start.floor_s + self._queue.limit_s)
+            self._window = max(least, min(self._window, held))
+        if start.is_over:
+            self._threshold = self._window
 
     def _grow(self, now: float, acked_bytes: int) -> None:
         if self._window < self._threshold:

@@ -14,6 +14,8 @@ RTO_INITIAL_S: Final = 1.0
 # short.
 RTO_MIN_S: Final = 0.4
 RTO_MAX_S: Final = 2.0
+# What a path whose round trips are longer than that may still be waited for.
+RTO_SLOW_PATH_S: Final = 60.0
 MAX_BACKOFF: Final = 8
 _ALPHA: Final = 1 / 8
 _BETA: Final = 1 / 4
@@ -76,7 +78,7 @@ class RoundTrip:
         else:
             spread = max(4 * self._variation_s, CLOCK_GRAIN_S)
             seconds = max(RTO_MIN_S, self.smoothed_s + spread)
-        longest_s = max(RTO_MAX_S, seconds)
+        longest_s = max(RTO_MAX_S, min(seconds, RTO_SLOW_PATH_S))
         return min(longest_s, seconds * (1 << min(self.backoff, MAX_BACKOFF)))
 
     @property

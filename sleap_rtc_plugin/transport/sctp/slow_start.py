@@ -48,6 +48,16 @@ class SlowStart:
         self._cautious_rounds = 0
 
     @property
+    def is_cautious(self) -> bool:
+        """Whether the round trips have become longer."""
+        return self._cautious_rounds > 0
+
+    @property
+    def floor_s(self) -> float:
+        """The shortest round trip so far; infinite before the first."""
+        return self._floor_s
+
+    @property
     def growth(self) -> float:
         """By how much of what is acknowledged the window grows."""
         return CAUTIOUS_GROWTH if self._cautious_rounds else 1.0

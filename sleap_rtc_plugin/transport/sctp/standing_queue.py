@@ -16,9 +16,11 @@ from sleap_rtc_plugin.transport.sctp.congestion import AckSample
 
 __all__ = ["QueueStep", "StandingQueue"]
 
-QUEUE_MIN_S = 0.010
-QUEUE_MAX_S = 0.110
-"""How long the queue may be when alone: a round trip and a bit, within these bounds."""
+QUEUE_MIN_S = 0.007
+QUEUE_SHARE = 0.8
+QUEUE_MAX_S = 0.080
+"""How long the queue may be when alone: a part of a round trip and a bit, at most so
+long."""
 
 LOOK_S = 0.030
 LOOK_SAMPLES = 8
@@ -129,7 +131,7 @@ class StandingQueue:
     @property
     def limit_s(self) -> float:
         """How long the queue may be."""
-        return min(QUEUE_MIN_S + self._least_s, QUEUE_MAX_S)
+        return min(QUEUE_MIN_S + QUEUE_SHARE * self._least_s, QUEUE_MAX_S)
 
     def on_ack(self, sample: AckSample, window_bytes: float) -> QueueStep | None:
         """Take an acknowledgement, with the window, and say what is to be done."""
