@@ -7,11 +7,10 @@ nothing; asked by `transport.data_channels` before it imports the fast path.
 
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pkgutil import resolve_name
-from types import MappingProxyType
 from typing import Any, Final
 
 __all__ = [
@@ -40,7 +39,7 @@ class Class:
 
     name: str
     fields: tuple[str, ...] = ()
-    methods: Mapping[str, str] = MappingProxyType({})
+    methods: Mapping[str, str] = field(default_factory=dict)
     made_elsewhere: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
