@@ -5,12 +5,13 @@ named here. Anything else, and connections go aiortc's own way. Looks, and chang
 nothing; asked by `transport.data_channels` before it imports the fast path.
 """
 
+import dataclasses
 import inspect
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pkgutil import resolve_name
+from types import MappingProxyType
 from typing import Any, Final
 
 __all__ = [
@@ -26,7 +27,7 @@ __all__ = [
 VERIFIED: Final = MappingProxyType({"aiortc": "1.16.", "aioice": "0.13."})
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Class:
     """What the fast path expects of a class.
 
@@ -39,8 +40,10 @@ class Class:
 
     name: str
     fields: tuple[str, ...] = ()
-    methods: Mapping[str, str] = field(default_factory=dict)
-    made_elsewhere: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    methods: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    made_elsewhere: Mapping[str, tuple[str, ...]] = dataclasses.field(
+        default_factory=dict
+    )
 
 
 EXPECTED: Final = (
