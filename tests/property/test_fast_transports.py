@@ -122,7 +122,10 @@ def test_every_message_arrives_once_and_in_order(
     first_tsns: tuple[int, int],
 ) -> None:
     def before_start(pair: SimulatedPair) -> None:
-        for sctp, tsn in zip(pair.sctp, first_tsns, strict=True):
+        for at, (sctp, tsn) in enumerate(zip(pair.sctp, first_tsns, strict=True)):
+            if pairing[1 - at] is stock:
+                # aiortc never gets over a gap in which TSNs wrap.
+                tsn = min(tsn, 2**31)
             numbers = {0: 65530}
             start_below_wrap(sctp, tsn=tsn, stream_seq=numbers, peer_stream_seq=numbers)
 

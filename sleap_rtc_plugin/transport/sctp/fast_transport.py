@@ -114,6 +114,11 @@ class FastSctpTransport(RTCSctpTransport):
         transport._was_tried = False
         transport._pump_is_due = False
         transport._rto = RTO_INITIAL_S
+        # aiortc never gets over a gap in which TSNs wrap, should it be the peer. From
+        # the lower half, that is terabytes away.
+        tsn = transport._local_tsn // 2 + 1
+        transport._local_tsn = transport._reconfig_request_seq = tsn
+        transport._last_sacked_tsn = transport._advanced_peer_ack_tsn = tsn - 1
         # The peer may send this much before it hears of it again.
         transport._advertised_rwnd = RECEIVE_WINDOW_BYTES
         return transport

@@ -44,3 +44,15 @@ def test_what_is_too_old_to_be_sent_no_longer_counts_as_buffered() -> None:
             assert len(there.messages) < 100
 
     simulate(main)
+
+
+def test_numbers_wrap_only_after_terabytes() -> None:
+    """aiortc, as the peer, does not get over a gap in which they do."""
+
+    async def main() -> None:
+        for _ in range(20):
+            async with connected_pair(make=(fast(), fast())) as pair:
+                for sctp in pair.sctp:
+                    assert sctp._local_tsn <= 2**31 + 100
+
+    simulate(main)
