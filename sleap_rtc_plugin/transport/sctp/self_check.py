@@ -71,6 +71,7 @@ EXPECTED: Final = (
             "_partial_bytes_acked",
             "_reconfig_deferred",
             "_reconfig_queue",
+            "_reconfig_request_seq",
             "_reconfig_response_seq",
             "_remote_partial_reliability",
             "_remote_port",
