@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
+from sleap_rtc_plugin.transport.sctp.ack_delay import AckDelay
 from sleap_rtc_plugin.transport.sctp.congestion import CongestionControl
 from sleap_rtc_plugin.transport.sctp.packet import (
     COMMON_HEADER_BYTES,
@@ -124,6 +125,7 @@ class DataPath:
         # Packets may be cut into smaller ones on their way: some have to be.
         self.may_fragment = False
         self._oversized = Oversized()
+        self._ack_delay = AckDelay()
         # Not even the smallest packets came through lately.
         self._narrow_until = 0.0
         self._header = b"".join(
@@ -162,6 +164,7 @@ class DataPath:
                         packet, begin
                     )
                     data = packet[begin + DATA_HEADER_BYTES : end]
+                    self._ack_delay.on_packet()
                     receiver.on_data(
                         tsn, DataChunk(flags, stream_id, seq, protocol, data)
                     )
@@ -245,7 +248,11 @@ class DataPath:
     def _control(self, now: float) -> list[bytes]:
         """Return the chunks that go before data (section 6.10)."""
         parts = []
-        if self.receiver.is_ack_due:
+        receiver = self.receiver
+        if receiver.is_ack_due and not self._ack_delay.must_wait(
+            is_urgent=receiver.is_ack_urgent, now=now
+        ):
+            self._ack_delay.acknowledged()
             parts.append(sack_chunk(*self.receiver.take_ack(MAX_ACK_BLOCKS)))
         if self.sender.is_forward_due:
             target, streams = self.sender.take_forward(MAX_FORWARD_STREAMS)
@@ -271,7 +278,7 @@ class DataPath:
     def deadline(self) -> float | None:
         """Return when `handle_timeout` wants to be called; None for never."""
         probe_at = None if self.may_fragment else self.path_mtu.deadline()
-        times = (self.sender.deadline(), probe_at)
+        times = (self.sender.deadline(), probe_at, self._ack_delay.due_at)
         return min((at for at in times if at is not None), default=None)
 
     def handle_timeout(self, now: float) -> None:

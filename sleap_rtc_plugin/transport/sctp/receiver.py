@@ -107,6 +107,11 @@ class Receiver:
         """Whether something is missing before what has arrived."""
         return bool(self._beyond)
 
+    @property
+    def is_ack_urgent(self) -> bool:
+        """Whether the sender should hear at once: some are missing, or came twice."""
+        return bool(self._beyond) or bool(self._duplicates)
+
     # -- DATA (section 6.2) ------------------------------------------------------------
 
     def on_data(self, tsn: int, chunk: DataChunk) -> None:
