@@ -33,6 +33,7 @@ from sleap_rtc_plugin.bench.package import make_package
 from sleap_rtc_plugin.local_lab import local_lab
 from sleap_rtc_plugin.protocol.errors import NoReply
 from sleap_rtc_plugin.protocol.limits import MIB
+from sleap_rtc_plugin.transport.transport_options import TransportOptions
 
 __all__ = ["SentTooSoon", "bench_gui"]
 
@@ -73,6 +74,7 @@ async def bench_gui(
     # What else runs here takes the timer's time, too.
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     platform = ""
+    engine = TransportOptions.from_environment().engine
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         say(f"Making a package of {size_bytes / MIB:.0f} MiB.")
@@ -97,7 +99,7 @@ async def bench_gui(
     rows: list[dict[str, Any]] = [
         {
             "case": case,
-            "engine": "none" if case == "idle" else "aiortc",
+            "engine": "none" if case == "idle" else engine,
             "rounds": rounds,
             "package_mib": round(size_bytes / MIB, 1),
             **medians([one[case] for one in measured]),

@@ -222,6 +222,8 @@ class Programs:
                 "PYTHONUNBUFFERED": "1",
                 "NO_COLOR": "1",
                 "COLUMNS": "200",
+                # What a test wants to interrupt takes a while on any machine.
+                "SLEAP_REMOTE_MAX_MBIT": "100",
                 MARK: self._mark,
             }
         )

@@ -1,7 +1,7 @@
 """A congestion control as a kernel's TCP has it: CUBIC, to compete with in tests.
 
 Written on its own after RFC 9438, with the window in packets: it shares no line with
-what it is compared to. Driven by `support.bottleneck`.
+what it is compared to. Driven by `support.narrow_path`.
 """
 
 from sleap_rtc_plugin.transport.sctp.congestion import AckSample

@@ -2,7 +2,8 @@
 
 import pytest
 from hypothesis import given
-from support.bottleneck import (
+from support.congestion_samples import Acks, ack_samples, play
+from support.narrow_path import (
     MBIT,
     PACKET_BYTES,
     Bottleneck,
@@ -11,7 +12,6 @@ from support.bottleneck import (
     jain,
     percentile,
 )
-from support.congestion_samples import Acks, ack_samples, play
 from support.tcp_cubic import TcpCubic
 
 from sleap_rtc_plugin.transport.sctp.congestion import MAX_WINDOW_BYTES

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 from hypothesis import given
-from support.bottleneck import MBIT, PACKET_BYTES, Bottleneck, Flow, Path, percentile
 from support.congestion_samples import Acks, ack_samples, play
+from support.narrow_path import MBIT, PACKET_BYTES, Bottleneck, Flow, Path, percentile
 from support.tcp_cubic import TcpCubic
 
 from sleap_rtc_plugin.transport.sctp.congestion import MAX_WINDOW_BYTES
