@@ -69,6 +69,12 @@ def _enter(descriptor: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
+def _is_mounted() -> bool:
+    """Whether the folder of namespaces is a mount of its own."""
+    mounts = Path("/proc/self/mounts")
+    return mounts.exists() and " /run/netns " in mounts.read_text()
+
+
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True)  # noqa: S607
 
@@ -83,6 +89,7 @@ def namespaces_joined(
     mark = f"slp{os.getpid()}"
     cable = Cable((f"{mark}a", f"{mark}b"), f"{mark}r" if has_router else None)
     made = [name for name in (*cable.names, cable.router) if name is not None]
+    was_mounted = _is_mounted()
     try:
         try:
             for name in made:
@@ -95,6 +102,9 @@ def namespaces_joined(
         for name in made:
             if (NAMESPACES / name).exists():
                 _ip("netns", "delete", name)
+        if not was_mounted and _is_mounted():
+            # `ip` mounts that folder on itself, and leaves it so.
+            subprocess.run(["umount", str(NAMESPACES)], check=False)  # noqa: S607
 
 
 def _join(cable: Cable, mtu_bytes: int, version: int) -> None:
