@@ -119,7 +119,7 @@ def carry(
     for path in pair.paths:
         assert path.receiver.held_bytes == 0
         assert path.sender.in_flight_bytes == 0
-        assert path.sender.streams.queued_bytes == 0
+        assert not path.sender.streams
 
 
 @given(message_lists(sizes, 8), scripts, st.tuples(tsns, tsns), windows)

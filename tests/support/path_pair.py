@@ -248,5 +248,6 @@ class PathPair:
     def is_quiet(self) -> bool:
         """Whether everything is sent and acknowledged."""
         return not any(
-            path.sender.has_outstanding or path.sender.has_unsent for path in self.paths
+            path.sender.outstanding_chunks() or path.sender.has_unsent
+            for path in self.paths
         )

@@ -38,7 +38,6 @@ from sleap_rtc_plugin.transport.sctp.path_mtu import (
 )
 from sleap_rtc_plugin.transport.sctp.receiver import DataChunk, Message, Receiver
 from sleap_rtc_plugin.transport.sctp.sender import Sender
-from sleap_rtc_plugin.transport.sctp.sent_chunk import SentChunk
 from sleap_rtc_plugin.transport.sctp.streams import OutboundMessage
 
 __all__ = ["Association", "ControlChunk", "DataPath"]
@@ -312,7 +311,3 @@ class DataPath:
         self.path_mtu.on_new_path(now)
         self.sender.on_new_path(now)
         self._shrink(has_shrunk, now)
-
-    def sent_chunks(self) -> list[SentChunk]:
-        """Return what is not acknowledged cumulatively, by TSN."""
-        return self.sender.outstanding_chunks()

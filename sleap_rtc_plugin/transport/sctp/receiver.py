@@ -103,11 +103,6 @@ class Receiver:
         return self._held_bytes + self._partial_bytes
 
     @property
-    def has_gaps(self) -> bool:
-        """Whether something is missing before what has arrived."""
-        return bool(self._beyond)
-
-    @property
     def is_ack_urgent(self) -> bool:
         """Whether the sender should hear at once: some are missing, or came twice."""
         return bool(self._beyond) or bool(self._duplicates)

@@ -112,11 +112,6 @@ class Sender:
         congestion.on_packet_size(payload_bytes)
 
     @property
-    def has_outstanding(self) -> bool:
-        """Whether something is sent and not acknowledged cumulatively."""
-        return bool(self._outstanding)
-
-    @property
     def has_unsent(self) -> bool:
         """Whether something waits to be sent, or sent again."""
         return bool(self._message or self._lost or self.streams or self._probe)

@@ -45,7 +45,6 @@ class StreamScheduler:
             OrderedDict[int, deque[OutboundMessage]],
             OrderedDict[int, deque[OutboundMessage]],
         ] = (OrderedDict(), OrderedDict())
-        self.queued_bytes = 0
 
     def __bool__(self) -> bool:
         return bool(self._turns[0]) or bool(self._turns[1])
@@ -59,7 +58,6 @@ class StreamScheduler:
 
     def push(self, message: OutboundMessage) -> None:
         """Queue a message behind those of its stream."""
-        self.queued_bytes += len(message.data)
         turns = self._turns[0 if message.stream_id in self._urgent else 1]
         waiting = turns.get(message.stream_id)
         if waiting is None:
@@ -76,23 +74,8 @@ class StreamScheduler:
             turns.move_to_end(stream_id)
         else:
             del turns[stream_id]
-        message = waiting.popleft()
-        self.queued_bytes -= len(message.data)
-        return message
+        return waiting.popleft()
 
     def has_queued(self, stream_id: int) -> bool:
         """Whether something of a stream waits."""
         return any(stream_id in turns for turns in self._turns)
-
-    def drop(self, stream_id: int) -> None:
-        """Forget what waits on a stream."""
-        for turns in self._turns:
-            for message in turns.pop(stream_id, ()):
-                self.queued_bytes -= len(message.data)
-
-    def take_all(self) -> list[OutboundMessage]:
-        """Take everything, in the order in which it would have been sent."""
-        messages = []
-        while (message := self.pop()) is not None:
-            messages.append(message)
-        return messages

@@ -43,4 +43,4 @@ def test_a_message_given_up_half_sent_has_an_end_to_skip(is_unordered: bool) -> 
     assert sender.in_flight_bytes == len(b"next")
 
     sender.on_sack(4, 1 << 20, [], [], LATER)
-    assert not sender.has_outstanding
+    assert not sender.outstanding_chunks()

@@ -472,7 +472,7 @@ def test_a_fragment_takes_its_whole_message_with_it() -> None:
     target, streams = bench.sender.take_forward(9)
     assert (target - FIRST, streams) == (1, [(1, 0)])
     bench.ack(7)
-    assert not bench.sender.has_outstanding
+    assert not bench.sender.outstanding_chunks()
 
 
 def test_several_streams_are_named_each_with_its_last_message() -> None:
@@ -501,7 +501,7 @@ def test_a_skip_is_told_again_until_it_is_acknowledged() -> None:
     assert bench.sender.is_forward_due
     bench.ack(0)
     assert not bench.sender.is_forward_due
-    assert not bench.sender.has_outstanding
+    assert not bench.sender.outstanding_chunks()
 
 
 def test_what_is_too_old_is_not_sent_at_all() -> None:
@@ -596,5 +596,5 @@ def test_tsns_wrap() -> None:
     assert bench.send(6) == [0, 1, 2, 3, 4, 5]
     assert bench.ack(-1, (1, 5)) == [0]
     bench.ack(5)
-    assert not bench.sender.has_outstanding
+    assert not bench.sender.outstanding_chunks()
     assert bench.sender.wire_tsn() == 3

@@ -11,7 +11,7 @@ def scheduler(*entries: tuple[int, bytes]) -> StreamScheduler:
 
 
 def order(made: StreamScheduler) -> list[bytes]:
-    return [message.data for message in made.take_all()]
+    return [message.data for message in iter(made.pop, None)]
 
 
 def test_streams_take_turns_and_keep_their_order() -> None:
@@ -33,16 +33,12 @@ def test_what_waits_already_becomes_urgent_with_its_stream() -> None:
     assert order(made) == [b"control", b"bulk"]
 
 
-def test_what_is_queued_is_counted() -> None:
+def test_what_is_queued_is_known_by_stream() -> None:
     made = scheduler((1, b"12345"), (2, b"123"))
-    assert (made.queued_bytes, made.has_queued(1), made.has_queued(3)) == (
-        8,
-        True,
-        False,
-    )
-    made.drop(1)
-    assert (made.queued_bytes, made.has_queued(1)) == (3, False)
+    assert (made.has_queued(1), made.has_queued(3)) == (True, False)
+    assert made.pop() is not None
+    assert (made.has_queued(1), made.has_queued(2)) == (False, True)
     assert made
     assert made.pop() is not None
-    assert (made.pop(), made.queued_bytes) == (None, 0)
+    assert made.pop() is None
     assert not made
