@@ -22,6 +22,7 @@ from sleap_rtc_plugin.transport.transport_options import (
     CONGESTION_VARIABLE,
     ENGINE_VARIABLE,
     MAX_MBIT,
+    MIN_MBIT,
     RATE_VARIABLE,
     DataChannelEngine,
     TransportOptions,
@@ -59,6 +60,16 @@ def verbose_option(function: F) -> F:
     )(function)
 
 
+def _read_rate(
+    context: click.Context, parameter: click.Parameter, mbit: float | None
+) -> int | None:
+    """Return bytes per second."""
+    rate = None if mbit is None else bytes_per_s(mbit)
+    if mbit is not None and rate is None:
+        raise click.BadParameter(f"{mbit} is no number of Mbit/s.")
+    return rate
+
+
 def transport_options(function: F) -> F:
     """Add what says how data channels go; the command is given it as `transport`."""
 
@@ -81,7 +92,8 @@ def transport_options(function: F) -> F:
     )
     @click.option(
         "--max-mbit",
-        type=click.FloatRange(0, MAX_MBIT, min_open=True),
+        type=click.FloatRange(MIN_MBIT, MAX_MBIT),
+        callback=_read_rate,
         envvar=RATE_VARIABLE,
         help=f"Send at most that many Mbit/s.  [env: {RATE_VARIABLE}]",
     )
@@ -90,11 +102,10 @@ def transport_options(function: F) -> F:
         *args: Any,
         data_channels: DataChannelEngine,
         congestion: CongestionName,
-        max_mbit: float | None,
+        max_mbit: int | None,
         **others: Any,
     ) -> Any:
-        rate = None if max_mbit is None else bytes_per_s(max_mbit)
-        transport = TransportOptions(data_channels, congestion, rate)
+        transport = TransportOptions(data_channels, congestion, max_mbit)
         return function(*args, transport=transport, **others)
 
     return cast(F, command)

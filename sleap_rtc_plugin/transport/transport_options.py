@@ -15,6 +15,7 @@ __all__ = [
     "CONGESTION_VARIABLE",
     "ENGINE_VARIABLE",
     "MAX_MBIT",
+    "MIN_MBIT",
     "RATE_VARIABLE",
     "DataChannelEngine",
     "TransportOptions",
@@ -25,6 +26,8 @@ DataChannelEngine = Literal["fast", "stock"]
 ENGINE_VARIABLE: Final = "SLEAP_REMOTE_DATA_CHANNELS"
 CONGESTION_VARIABLE: Final = "SLEAP_REMOTE_CONGESTION"
 RATE_VARIABLE: Final = "SLEAP_REMOTE_MAX_MBIT"
+# Less leaves nothing for control messages and keep-alive.
+MIN_MBIT: Final = 0.1
 MAX_MBIT: Final = 100_000.0
 
 
@@ -65,9 +68,9 @@ class TransportOptions:
 
 
 def bytes_per_s(mbit: str | float) -> int | None:
-    """Return Mbit/s in bytes per second; None for nothing that limits."""
+    """Return Mbit/s in bytes per second; None for what is no bound to send by."""
     try:
         number = float(mbit)
     except ValueError:
         return None
-    return int(number * 1e6 / 8) if 0 < number <= MAX_MBIT else None
+    return int(number * 1e6 / 8) if MIN_MBIT <= number <= MAX_MBIT else None

@@ -17,8 +17,15 @@ from sleap_rtc_plugin.session.settings import (
     RememberedRoom,
     Settings,
     change_rooms,
+    chosen_transport,
     config_folder,
     replace_file,
+)
+from sleap_rtc_plugin.transport.transport_options import (
+    CONGESTION_VARIABLE,
+    ENGINE_VARIABLE,
+    RATE_VARIABLE,
+    TransportOptions,
 )
 
 SERVER = "https://lab.example:8001"
@@ -227,3 +234,24 @@ def test_a_file_that_is_replaced_is_private(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new"
     if os.name == "posix":
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_how_data_channels_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment goes before the file; what is no choice says nothing."""
+    monkeypatch.setenv(CONFIG_DIR_VARIABLE, str(tmp_path))
+    for name in (ENGINE_VARIABLE, CONGESTION_VARIABLE, RATE_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    assert chosen_transport() == TransportOptions("fast", "loss", None)
+    write(
+        tmp_path,
+        {"data_channels": "stock", "congestion": "rate", "max_mbit_per_s": 8},
+    )
+    assert chosen_transport() == TransportOptions("stock", "rate", 1_000_000)
+    monkeypatch.setenv(ENGINE_VARIABLE, "fast")
+    monkeypatch.setenv(RATE_VARIABLE, "16")
+    monkeypatch.setenv(CONGESTION_VARIABLE, "as fast as it goes")
+    assert chosen_transport() == TransportOptions("fast", "rate", 2_000_000)
+    write(tmp_path, {"data_channels": "quic", "max_mbit_per_s": 0.000001})
+    for nothing in ("", "nan", "0", "-1", "0.000001", "much"):
+        monkeypatch.setenv(RATE_VARIABLE, nothing)
+        assert chosen_transport() == TransportOptions("fast", "loss", None)
