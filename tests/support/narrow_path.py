@@ -250,6 +250,10 @@ class Flow:
                 break
             if pace is not None:
                 if self._sends_at > now:
+                    in_flight_bytes = self.in_flight_bytes
+                    self._is_window_limited = (
+                        2 * in_flight_bytes >= control.window_bytes
+                    )
                     self._wake_at(self._sends_at + PACING_QUANTUM_S)
                     break
                 self._sends_at += PACKET_BYTES / pace

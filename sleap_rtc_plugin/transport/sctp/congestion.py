@@ -33,7 +33,8 @@ class AckSample:
         acked_bytes: acknowledged by it for the first time.
         lost_bytes: found lost by it.
         lost_sent_at: when the last sent of what is lost was sent; None without loss.
-        is_window_limited: the window was what held the sender back since the last one.
+        is_window_limited: the window was what held the sender back since the last one,
+            or the pace was, while half of the window or more was used.
         rtt_s: round trip of the last sent chunk it acknowledges; None where that was
             sent more than once, or nothing is new.
         rate_bytes_per_s: the delivery rate; None where nothing can be said.

@@ -22,18 +22,24 @@ MIN_WINDOW_PACKETS = 2
 TIMEOUT_WINDOW_PACKETS = 1
 MAX_IDLE_HALVINGS = 32
 
+PACED_RTT_S = 0.005
+START_PACE_GAIN = 2.0
+PACE_GAIN = 1.25
+"""From such a round trip on, the window is sent in no less than this part of one (RFC
+9002 section 7.7): one SACK that was late would let all of it go at once, over and over,
+and what is urgent would wait for the whole of it. On shorter ways timers are too late.
+"""
+
 UNUSED_S = 1.0
 """After so long, a part of the window that is not used is given up."""
 
 
 class LossBased:
-    """A window without a pace: acknowledgements are what sets the pace.
+    """A window, spread over the round trip where that is long.
 
     It grows by the bytes that are acknowledged, for one SACK covers up to a whole batch
     of packets, and only when it was what held the sender back.
     """
-
-    pace_bytes_per_s: float | None = None
 
     def __init__(self, packet_bytes: int) -> None:
         """Know nothing of the path; a full packet carries `packet_bytes` of data."""
@@ -55,12 +61,22 @@ class LossBased:
         self._limited_at: float | None = None
         self._was_limited = False
         self._rtt_s = 0.0
+        self._least_rtt_s = math.inf
         self._best_rate = 0.0
 
     @property
     def window_bytes(self) -> int:
         """How much may be in flight."""
         return int(self._window)
+
+    @property
+    def pace_bytes_per_s(self) -> float | None:
+        """How fast to send; no bound of its own on a short way."""
+        if not PACED_RTT_S <= self._least_rtt_s < math.inf:
+            return None
+        is_start = self._window < self._threshold
+        gain = START_PACE_GAIN if is_start else PACE_GAIN
+        return gain * self._window / self._rtt_s
 
     def on_ack(self, sample: AckSample) -> None:
         """Take what a SACK told."""
@@ -74,6 +90,7 @@ class LossBased:
         now, rtt_s = sample.now, sample.rtt_s
         if rtt_s is not None:
             self._rtt_s += (rtt_s - self._rtt_s) / 8 if self._rtt_s else rtt_s
+            self._least_rtt_s = min(self._least_rtt_s, rtt_s)
         waited_s = 0.0 if self._acked_at is None else now - self._acked_at
         self._acked_at = now
         if self._threshold == math.inf:

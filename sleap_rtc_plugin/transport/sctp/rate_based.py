@@ -31,7 +31,8 @@ STARTUP_GAIN = 2.885
 
 STARTUP_GROWTH = 1.25
 STARTUP_FLAT_ROUNDS = 3
-"""The rate of the path is found where it has grown by less for so many rounds."""
+"""The rate of the path is found where it has grown by less for so many rounds, or for
+one in which all round trips were long: then a queue stands there."""
 
 UP_GAIN = 1.25
 UP_GROWTH = 1.15
@@ -43,7 +44,8 @@ STARTUP_CYCLES = 3
 faster, and ends at once where it has; after so many of these it starts up again. The
 queue which that made is drained then."""
 
-WINDOW_GAIN = 2.0
+STARTUP_WINDOW_GAIN = 2.0
+WINDOW_GAIN = 1.5
 HEADROOM_S = 0.006
 """SACKs come in batches, and timers late: so much more than the model is in flight."""
 
@@ -166,7 +168,8 @@ class RateBased:
             gone_bytes = sample.acked_bytes + sample.lost_bytes
             if sample.in_flight_bytes - gone_bytes <= self._held_bytes(1.0, 0.0):
                 self._phase = _Phase.CRUISE
-        gain = STARTUP_GAIN if self._phase is _Phase.STARTUP else WINDOW_GAIN
+        is_startup = self._phase is _Phase.STARTUP
+        gain = STARTUP_WINDOW_GAIN if is_startup else WINDOW_GAIN
         self._window = min(
             self._window + sample.acked_bytes, self._held_bytes(gain, HEADROOM_S)
         )
@@ -255,7 +258,7 @@ class RateBased:
             self._rate = max(self._rates)
             self._rates.append(0.0)
         if self._probe_ends_at is None:
-            self._advance(is_overloaded)
+            self._advance(is_overloaded=is_overloaded, is_long=is_long)
         else:
             self._probe_rounds += 1
         self._round_has_rate = self._round_is_app_limited = False
@@ -275,10 +278,10 @@ class RateBased:
         self._back_off = max(self._back_off * BACK_OFF, BACK_OFF_LEAST)
         return True
 
-    def _advance(self, is_overloaded: bool) -> None:
+    def _advance(self, *, is_overloaded: bool, is_long: bool) -> None:
         """Go on to the next phase, where a round trip decides that."""
         if self._phase is _Phase.STARTUP:
-            self._advance_startup(is_overloaded)
+            self._advance_startup(is_overloaded=is_overloaded, is_long=is_long)
             return
         self._cycle_rounds += 1
         if self._phase is _Phase.UP:
@@ -295,9 +298,11 @@ class RateBased:
         elif self._cycle_rounds >= DOWN_ROUNDS:
             self._phase = _Phase.CRUISE
 
-    def _advance_startup(self, is_overloaded: bool) -> None:
+    def _advance_startup(self, *, is_overloaded: bool, is_long: bool) -> None:
         if self._rate >= self._cycle_rate * STARTUP_GROWTH:
             self._begin_cycle(_Phase.STARTUP)
+        elif is_long:
+            self._flat_rounds = STARTUP_FLAT_ROUNDS
         elif not self._round_is_app_limited:
             self._flat_rounds += 1
         if is_overloaded or self._flat_rounds >= STARTUP_FLAT_ROUNDS:

