@@ -215,7 +215,9 @@ class Datagrams:
         if leg is None:
             return
         packets: list[bytes] = []
-        self._take(leg, memoryview(data), address, packets)
+        if not self._take(leg, memoryview(data), address, packets):
+            # ICE asks for consent now and then; nothing else is likely to wait.
+            return
         receive, view = leg.socket.recvfrom_into, self._view
         for _ in range(MAX_BATCH - 1):
             try:
@@ -234,16 +236,17 @@ class Datagrams:
         datagram: memoryview,
         address: tuple[Any, ...],
         packets: list[bytes],
-    ) -> None:
+    ) -> bool:
         """Decrypt a datagram if it is one of ours; leave others to aioice."""
         content = leg.unwrap(datagram)
         if _is_dtls(content):
             self._decrypt(content, packets)
-            return
+            return True
         try:
             type(leg.protocol).datagram_received(leg.protocol, bytes(datagram), address)
         except Exception as error:  # a stranger's bytes, which aioice does not check
             logger.debug("A datagram that cannot be used: %r", error)
+        return False
 
     def _data_received(self, data: bytes, component: int) -> None:
         """What aioice took for data: from another socket, or not DTLS."""
@@ -353,7 +356,7 @@ class Datagrams:
                     return
             except (BlockingIOError, InterruptedError):
                 self._wait(leg)
-        for record in _split(records):
+        for record in _split(records) if count > 1 else (records,):
             if not self._is_waiting and not self._send_record(record):
                 self._wait(leg)
             if self._is_waiting and len(self._unsent) < MAX_UNSENT:

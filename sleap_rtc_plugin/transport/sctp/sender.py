@@ -133,6 +133,11 @@ class Sender:
 
     def poll(self, now: float, max_chunks: int, max_bytes: int) -> list[SentChunk]:
         """Return the chunks to send now, which count as sent from here on."""
+        if not self.has_unsent:
+            self._is_window_limited = False
+            self._pacer.next_at = None
+            self._delivery.on_nothing_to_send(self.in_flight_bytes)
+            return []
         chunks: list[SentChunk] = []
         pace = self._pace()
         room_bytes = min(max_bytes, self._pacer.credit(pace, self._payload_bytes, now))
