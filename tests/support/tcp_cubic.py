@@ -66,8 +66,11 @@ class TcpCubic:
         target = self.origin + C * (t - self.k) ** 3
         target = min(max(target, self.cwnd), 1.5 * self.cwnd)
         self.w_tcp += 3 * (1 - BETA) / (1 + BETA) * acked / self.cwnd
-        self.cwnd += (target - self.cwnd) * acked / self.cwnd
-        self.cwnd = max(self.cwnd, self.w_tcp)
+        growth = (target - self.cwnd) * acked / self.cwnd
+        if not self.w_max:
+            # Linux: a twentieth in each round trip, until something is lost.
+            growth = max(growth, acked / 20)
+        self.cwnd = max(self.cwnd + growth, self.w_tcp)
 
     def _reduce(self) -> None:
         fast = self.cwnd < self.w_max

@@ -30,6 +30,11 @@ PACE_GAIN = 1.25
 and what is urgent would wait for the whole of it. On shorter ways timers are too late.
 """
 
+UNSURE_GROWTH = 0.05
+"""Beside others and before anything was lost, the window grows by this part of what is
+acknowledged at least, as Linux lets it: whoever is slower now stays behind for minutes.
+"""
+
 UNUSED_S = 1.0
 """After so long, a part of the window that is not used is given up."""
 
@@ -60,6 +65,7 @@ class LossBased:
         self._acked_at: float | None = None
         self._limited_at: float | None = None
         self._was_limited = False
+        self._has_lost = False
         self._rtt_s = 0.0
         self._least_rtt_s = math.inf
         self._best_rate = 0.0
@@ -167,6 +173,8 @@ class LossBased:
             window = min(self._window + growth * acked_bytes, self._threshold)
         else:
             window = self._cubic.grow(now, self._window, acked_bytes, self._rtt_s)
+            if self._queue.is_shared and not self._has_lost:
+                window = max(window, self._window + UNSURE_GROWTH * acked_bytes)
         self._window = min(window, float(MAX_WINDOW_BYTES))
 
     def _reduce(self, sample: AckSample, lost_sent_at: float) -> None:
@@ -188,6 +196,7 @@ class LossBased:
         What is lost while little is sent says nothing about how much the path takes:
         slow start is not over then.
         """
+        self._has_lost = True
         left = self._cubic.reduce(self._leave_try())
         left = max(left, float(MIN_WINDOW_PACKETS * self._packet_bytes))
         if is_window_limited or self._threshold < math.inf:

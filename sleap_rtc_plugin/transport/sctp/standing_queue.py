@@ -129,6 +129,11 @@ class StandingQueue:
         return self._try_sent_bytes is not None
 
     @property
+    def is_shared(self) -> bool:
+        """Whether others fill the queue too, or it cannot be told."""
+        return self._is_shared
+
+    @property
     def limit_s(self) -> float:
         """How long the queue may be."""
         return min(QUEUE_MIN_S + QUEUE_SHARE * self._least_s, QUEUE_MAX_S)

