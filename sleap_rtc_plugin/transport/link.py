@@ -5,6 +5,7 @@ the worker's job coordinator. It says when the peer went silent and who closed.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Protocol
@@ -68,10 +69,12 @@ class Link:
         kind: str,
         engine: str,
         close: Callable[[], None],
+        max_bytes_per_s: int | None = None,
     ) -> None:
         """Wrap two open channels; `close` begins to close the connection.
 
-        `engine` is what moves our data channels: `fast` or `aiortc`.
+        `engine` is what moves our data channels: `fast` or `aiortc`. The transfer
+        channel is given `max_bytes_per_s` at most, by what is sent in a second.
         """
         self.peer_id = peer_id
         self.version = authenticated.version
@@ -90,7 +93,7 @@ class Link:
         self._heard_at = monotonic()
         self._room_in_control = asyncio.Event()
         self._room_in_transfer = asyncio.Event()
-        self._budget = SendBudget()
+        self._budget = SendBudget(max_bytes_per_s)
         self._keep_alive = asyncio.get_running_loop().create_task(self._run())
 
     # -- sending ---------------------------------------------------------------------
@@ -128,6 +131,10 @@ class Link:
             LinkClosed: the link ended.
         """
         channel, budget = self._transfer, self._budget
+        while (wait_s := budget.wait_s(monotonic())) > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.closed.wait(), wait_s)
+            self._raise_if_closed()
         while channel.bufferedAmount > (room_at := budget.room_at(len(frame))):
             # Several transfers may wait here, each for room of its own; whoever is
             # woken too early waits again.

@@ -100,6 +100,7 @@ class PeerConnection:
         self._role = role
         self._peer_id = peer_id
         self._secret = secret
+        self._options = options or TransportOptions.from_environment()
         self._pc = make_peer_connection(
             RTCConfiguration(
                 iceServers=[
@@ -111,7 +112,7 @@ class PeerConnection:
                     for server in ice_servers
                 ]
             ),
-            options or TransportOptions.from_environment(),
+            self._options,
         )
         loop = asyncio.get_running_loop()
         self._authenticated: asyncio.Future[Authenticated] = loop.create_future()
@@ -194,6 +195,7 @@ class PeerConnection:
             kind=self._kind(),
             engine=engine_of(self._pc),
             close=self._close_soon,
+            max_bytes_per_s=self._options.max_bytes_per_s,
         )
         self._control.on("bufferedamountlow", self._link.control_drained)
         self._transfer.on("bufferedamountlow", self._link.transfer_drained)

@@ -25,10 +25,15 @@ class SendBudget:
     Only time in which something waited counts: a channel that was given nothing is
     not slow. The first estimate is the slowest that the floor allows, so that a slow
     link is never flooded, and a fast one is found out within a few fragments.
+
+    What the user allows at most is kept here too, for aiortc's own way of sending knows
+    no bound.
     """
 
-    def __init__(self) -> None:
-        """Assume a slow channel."""
+    def __init__(self, max_bytes_per_s: int | None = None) -> None:
+        """Assume a slow channel; the user allows `max_bytes_per_s`, None for any."""
+        self._max_bytes_per_s = max_bytes_per_s
+        self._allowed_at = 0.0
         self._bytes = float(SEND_BUFFER_FLOOR_BYTES)
         self._seconds = SEND_QUEUE_TIME_S
         self._buffered_bytes = 0
@@ -61,8 +66,15 @@ class SendBudget:
         """
         return max(0, self.limit_bytes - frame_bytes)
 
+    def wait_s(self, now: float) -> float:
+        """Return for how long the user wants nothing sent; 0 for not at all."""
+        return max(0.0, self._allowed_at - now)
+
     def sent(self, frame_bytes: int, buffered_bytes: int, now: float) -> None:
         """A frame joins the `buffered_bytes` that wait at `now`, in seconds."""
+        if self._max_bytes_per_s is not None:
+            begun_at = max(self._allowed_at, now - SEND_QUEUE_TIME_S)
+            self._allowed_at = begun_at + frame_bytes / self._max_bytes_per_s
         if buffered_bytes > 0:
             self.drained(buffered_bytes, now)
         self._buffered_bytes = buffered_bytes + frame_bytes

@@ -35,6 +35,8 @@ RECORD_OVERHEAD_BYTES: Final = 128
 _RECORD_HEADER_BYTES: Final = 13
 MAX_RECORD_BYTES: Final = _RECORD_HEADER_BYTES + 16_384 + 2_048
 _COMPONENT: Final = 1
+# How a STUN message begins (RFC 7983 section 7), from a TURN server too.
+_STUN: Final = frozenset((b"\0", b"\1", b"\2", b"\3"))
 
 
 class WideRecords:
@@ -167,6 +169,9 @@ class Datagrams:
     def _hook(self, leg: Leg) -> None:
         leg.set_fragments(self._are_fragments_allowed)
         vars(leg.protocol)["datagram_received"] = self._datagram_received
+        # The event loop makes room for 256 KiB before it reads, for any datagram: at
+        # that size the system gives memory page by page, ten times as slow as reading.
+        vars(leg.transport)["max_size"] = MAX_DATAGRAM_BYTES
 
     def _leave(self, *, may_fragment: bool = False) -> None:
         """Let the socket go, with what waits for it."""
@@ -174,6 +179,7 @@ class Datagrams:
         if leg is None:
             return
         vars(leg.protocol).pop("datagram_received", None)
+        vars(leg.transport).pop("max_size", None)
         if self._is_waiting:
             self._loop.remove_writer(leg.socket)
             self._is_waiting = False
@@ -207,7 +213,12 @@ class Datagrams:
 
     def _datagram_received(self, data: bytes, address: tuple[Any, ...]) -> None:
         """The event loop read one datagram for a protocol of aioice's."""
-        self._run(self._read_batch, data, address)
+        leg = self._leg
+        if leg is not None and data[:1] in _STUN:
+            # All there is on an idle connection: ICE asks whether we still agree.
+            _leave_to_ice(leg, data, address)
+        else:
+            self._run(self._read_batch, data, address)
 
     def _read_batch(self, data: bytes, address: tuple[Any, ...]) -> None:
         """Take a datagram, and the others that wait as well."""
@@ -215,9 +226,7 @@ class Datagrams:
         if leg is None:
             return
         packets: list[bytes] = []
-        if not self._take(leg, memoryview(data), address, packets):
-            # ICE asks for consent now and then; nothing else is likely to wait.
-            return
+        self._take(leg, memoryview(data), address, packets)
         receive, view = leg.socket.recvfrom_into, self._view
         for _ in range(MAX_BATCH - 1):
             try:
@@ -236,17 +245,13 @@ class Datagrams:
         datagram: memoryview,
         address: tuple[Any, ...],
         packets: list[bytes],
-    ) -> bool:
+    ) -> None:
         """Decrypt a datagram if it is one of ours; leave others to aioice."""
         content = leg.unwrap(datagram)
         if _is_dtls(content):
             self._decrypt(content, packets)
-            return True
-        try:
-            type(leg.protocol).datagram_received(leg.protocol, bytes(datagram), address)
-        except Exception as error:  # a stranger's bytes, which aioice does not check
-            logger.debug("A datagram that cannot be used: %r", error)
-        return False
+        else:
+            _leave_to_ice(leg, bytes(datagram), address)
 
     def _data_received(self, data: bytes, component: int) -> None:
         """What aioice took for data: from another socket, or not DTLS."""
@@ -404,6 +409,13 @@ class Datagrams:
             self._loop.remove_writer(self._leg.socket)
         self._is_waiting = False
         self._on_room()
+
+
+def _leave_to_ice(leg: Leg, datagram: bytes, address: tuple[Any, ...]) -> None:
+    try:
+        type(leg.protocol).datagram_received(leg.protocol, datagram, address)
+    except Exception as error:  # a stranger's bytes, which aioice does not check
+        logger.debug("A datagram that cannot be used: %r", error)
 
 
 def _split(records: bytes) -> Iterator[bytes]:

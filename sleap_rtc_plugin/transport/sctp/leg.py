@@ -46,6 +46,7 @@ class Leg:
     Attributes:
         pair: which pair it is.
         protocol: what the event loop gives the socket's datagrams.
+        transport: how the event loop reads them.
         socket: a descriptor of our own for the same socket.
     """
 
@@ -80,6 +81,7 @@ class Leg:
         known = inner.get_extra_info("socket")
         if known is None or known.type != socket.SOCK_DGRAM or inner.is_closing():
             raise UnknownPath("no socket")
+        self.transport: asyncio.DatagramTransport = inner
         # A descriptor of our own: the event loop lets nobody near its own.
         self.socket: socket.socket = known.dup()
         self.socket.setblocking(False)

@@ -17,6 +17,7 @@ from sleap_rtc_plugin.protocol.limits import (
     SEND_BUFFER_HIGH_BYTES,
 )
 from sleap_rtc_plugin.protocol.messages import Acknowledged, KeepAlive
+from sleap_rtc_plugin.transport.effects import monotonic
 from sleap_rtc_plugin.transport.link import Link, LinkClosed
 
 ACK = Acknowledged(command_id="c-1")
@@ -40,7 +41,7 @@ class FakeChannel:
 class Ends:
     """A link and what it was built on."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes_per_s: int | None = None) -> None:
         self.control, self.transfer = FakeChannel(), FakeChannel()
         self.closes = 0
         self.heard: list[Any] = []
@@ -52,6 +53,7 @@ class Ends:
             kind="direct",
             engine="aiortc",
             close=self._close,
+            max_bytes_per_s=max_bytes_per_s,
         )
         self.link.on_control = self.link.on_fragment = self.heard.append
 
@@ -133,6 +135,27 @@ async def test_sending_waits_for_room(ends: Ends) -> None:
     ends.link.transfer_drained()
     await asyncio.gather(paced, fragment)
     assert ends.transfer.sent == [b"x"]
+
+
+async def test_what_the_user_allows_is_kept_whatever_moves_the_packets() -> None:
+    ends = Ends(max_bytes_per_s=1_000_000)
+    begun_at = monotonic()
+    for _ in range(16):
+        await ends.link.send_fragment(b"x" * 10_000)
+    # All but the last one, and what a moment of silence is worth.
+    assert monotonic() - begun_at >= 0.1 - 0.01
+    ends.link.close("the test is over")
+
+
+async def test_who_waits_for_what_the_user_allows_hears_of_the_end() -> None:
+    ends = Ends(max_bytes_per_s=1)
+    await ends.link.send_fragment(b"x" * 1000)
+    waiting = asyncio.ensure_future(ends.link.send_fragment(b"x"))
+    await turns()
+    assert not waiting.done()
+    ends.link.close("done")
+    with pytest.raises(LinkClosed, match="done"):
+        await waiting
 
 
 async def test_the_threshold_is_where_the_frame_has_room(ends: Ends) -> None:

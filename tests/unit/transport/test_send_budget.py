@@ -146,6 +146,33 @@ def test_a_machine_that_slept_is_itself_again_soon() -> None:
 
 
 @given(
+    st.integers(12_500, 12_500_000_000),
+    st.lists(st.tuples(st.integers(1, 65_536), st.floats(0, 10)), max_size=50),
+)
+def test_what_the_user_allows_is_kept_whatever_was_not_sent_before(
+    max_bytes_per_s: int, frames: list[tuple[int, float]]
+) -> None:
+    budget, now, sent_bytes = SendBudget(max_bytes_per_s), 100.0, 0
+    for frame_bytes, pause_s in frames:
+        wait_s = budget.wait_s(now)
+        assert wait_s <= 65_536 / max_bytes_per_s
+        now += wait_s + 1e-9
+        assert budget.wait_s(now) == 0
+        burst_bytes = SEND_QUEUE_TIME_S * max_bytes_per_s
+        assert sent_bytes <= 1.001 * (now - 100.0) * max_bytes_per_s + burst_bytes
+        budget.sent(frame_bytes, 0, now)
+        sent_bytes += frame_bytes
+        now += pause_s
+
+
+def test_without_a_bound_nothing_waits() -> None:
+    budget = SendBudget()
+    for _ in range(100):
+        budget.sent(FRAGMENT_BYTES, 0, 1.0)
+        assert budget.wait_s(1.0) == 0
+
+
+@given(
     st.lists(
         st.tuples(st.integers(1_000, 500_000_000), st.integers(1, 30), st.booleans()),
         min_size=1,
