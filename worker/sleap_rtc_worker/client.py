@@ -13,9 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from sleap_rtc_plugin.protocol.errors import RtcError
 from sleap_rtc_plugin.protocol.ids import clean_text
-from sleap_rtc_plugin.protocol.limits import MAX_LINKS_PER_WORKER
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.protocol.signaling_messages import (
     IceServer,
@@ -25,7 +23,7 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
 )
 from sleap_rtc_plugin.transport.account import AccountClient
 from sleap_rtc_plugin.transport.effects import in_thread
-from sleap_rtc_plugin.transport.peer import accept_offer
+from sleap_rtc_plugin.transport.link import Link
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
 from sleap_rtc_plugin.transport.transport_options import TransportOptions
@@ -43,6 +41,7 @@ from sleap_rtc_worker.journal import Journal
 from sleap_rtc_worker.limits import GPU_MEMORY_POLL_S
 from sleap_rtc_worker.link_service import LinkService
 from sleap_rtc_worker.mounts import MountTable
+from sleap_rtc_worker.offer_service import OfferService
 from sleap_rtc_worker.room_service import RoomService
 from sleap_rtc_worker.sleap_nn_command import trainer_command
 from sleap_rtc_worker.state_manager import StateManager, WorkerStatus
@@ -136,8 +135,7 @@ class RTCWorkerClient:
         self._session: Session | None = None
         self._ice_servers: list[IceServer] = []
         self._gpu_id = gpu_id
-        self._transport = transport
-        self._links = 0
+        self._offers = OfferService(self._serve, transport)
         self._stopping = asyncio.Event()
 
     # -- what users of earlier workers read ------------------------------------------
@@ -255,7 +253,7 @@ class RTCWorkerClient:
     def _on_relayed(self, message: RelayedMessage) -> None:
         match message:
             case RelayedOffer():
-                self._spawn(self._serve(message))
+                self._answer(message)
             case RelayedPeerMessage():
                 self._room.received(
                     message,
@@ -265,40 +263,26 @@ class RTCWorkerClient:
             case _:
                 logger.info("An unexpected message of %s", message.from_)
 
-    # -- links -----------------------------------------------------------------------
-
-    async def _serve(self, offer: RelayedOffer) -> None:
-        """Answer one client's offer and serve its link until it closes."""
+    def _answer(self, offer: RelayedOffer) -> None:
         if self._signaling is None or self._session is None:
             return
-        if self._links >= MAX_LINKS_PER_WORKER:
-            logger.warning("An offer of %s was refused: too many links", offer.from_)
-            return
-        self._links += 1
-        try:
-            connection, link = await accept_offer(
-                self._signaling,
+        self._spawn(
+            self._offers.serve(
                 offer,
+                signaling=self._signaling,
                 secret=self._session.secret,
                 ice_servers=self._ice_servers,
-                options=self._transport,
             )
-            service = LinkService(
-                link,
-                coordinator=self._coordinator,
-                journal=self._journal,
-                shared_storage=self._shared_storage,
-                mounts=self._mounts,
-            )
-            logger.info("Linked with %s (%s)", link.peer_id, link.software)
-            try:
-                await service.run()
-            finally:
-                await connection.close()
-        except RtcError as error:
-            logger.warning("No link with %s: %s", offer.from_, error)
-        finally:
-            self._links -= 1
+        )
+
+    def _serve(self, link: Link) -> LinkService:
+        return LinkService(
+            link,
+            coordinator=self._coordinator,
+            journal=self._journal,
+            shared_storage=self._shared_storage,
+            mounts=self._mounts,
+        )
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
