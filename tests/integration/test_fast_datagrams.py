@@ -36,7 +36,7 @@ from support.fast_calls import (
 from support.peers import linked
 
 from sleap_rtc_plugin.transport.sctp import fast_transport
-from sleap_rtc_plugin.transport.sctp.datagrams import MAX_UNSENT
+from sleap_rtc_plugin.transport.sctp.datagrams import MAX_DATAGRAM_BYTES, MAX_UNSENT
 from sleap_rtc_plugin.transport.sctp.handover import CannotTakeOver
 from sleap_rtc_plugin.transport.sctp.leg import Leg
 from sleap_rtc_plugin.transport.sctp.packet import seal
@@ -71,7 +71,7 @@ async def test_a_transfer_follows_ice_to_another_pair() -> None:
     one, other = CallEnd(), CallEnd()
     async with called(one, other):
         there, back = Stream(one, other, 24 * MEGABYTE), Stream(other, one, MEGABYTE)
-        old = [(end.leg, end.leg.protocol) for end in (one, other)]
+        old = [(end.leg, end.leg.protocol, end.leg.transport) for end in (one, other)]
 
         async def change() -> None:
             await there.reaches(0.2)
@@ -83,13 +83,19 @@ async def test_a_transfer_follows_ice_to_another_pair() -> None:
             assert end.is_fast
             assert end.leg.pair is end.ice._nominated[1]
             assert "datagram_received" in vars(end.leg.protocol)
-        for leg, protocol in old:
+            assert vars(end.leg.transport)["max_size"] == MAX_DATAGRAM_BYTES
+        for leg, protocol, transport in old:
             assert leg.socket.fileno() == -1
             assert "datagram_received" not in vars(protocol)
+            assert "max_size" not in vars(transport)
 
 
 @pytest.mark.parametrize("mover", ["sender", "receiver"])
-async def test_one_side_takes_another_pair_first(mover: str) -> None:
+async def test_one_side_takes_another_pair_first(
+    mover: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A check on the new pair would make the other side take it as well.
+    monkeypatch.setattr(ice, "CONSENT_INTERVAL", 1000)
     one, other = CallEnd(), CallEnd()
     async with called(one, other):
         first, second = (one, other) if mover == "sender" else (other, one)

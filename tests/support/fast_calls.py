@@ -177,7 +177,7 @@ class Stream:
         if self.received_bytes < share * self._total_bytes:
             await reached.wait()
 
-    async def run(self, timeout_s: float = 30.0) -> None:
+    async def run(self, timeout_s: float = 90.0) -> None:
         """Send everything, and wait until it has arrived as it was sent."""
         try:
             async with asyncio.timeout(timeout_s):
