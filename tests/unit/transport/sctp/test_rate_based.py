@@ -117,6 +117,13 @@ def test_it_fills_a_path_that_loses_packets_and_leaves_the_queue_short(
     assert percentile(flow.rtts_between(2, 12), 0.99) <= 3 * rtt_s + 0.02
 
 
+@pytest.mark.parametrize("rtt_s", [0.02, 0.08])
+def test_the_start_leaves_room_for_control_messages(rtt_s: float) -> None:
+    flow = run(Path(50 * MBIT, rtt_s), 5)
+    assert max(flow.rtts_between(0, 5)) <= 2 * rtt_s + 0.01
+    assert flow.rate_between(1, 5) > 0.98 * 50 * MBIT
+
+
 def test_a_path_that_can_queue_little_is_filled_without_losing_much() -> None:
     flow = run(Path(10 * MBIT, 0.08, 0.02), 12)
     assert flow.rate_between(2, 12) > 0.92 * 10 * MBIT
