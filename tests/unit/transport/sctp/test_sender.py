@@ -4,10 +4,17 @@ Sections are those of RFC 9260, unless another one is named.
 """
 
 import pytest
-from support.path_pair import FixedWindow
 from support.sctp_invariants import check_sender
+from support.sender_bench import (
+    ANY,
+    FIRST,
+    LARGE,
+    PAYLOAD,
+    RTT_S,
+    Bench,
+    measured,
+)
 
-from sleap_rtc_plugin.transport.sctp.congestion import AckSample
 from sleap_rtc_plugin.transport.sctp.packet import (
     FIRST_FRAGMENT,
     LAST_FRAGMENT,
@@ -23,111 +30,7 @@ from sleap_rtc_plugin.transport.sctp.round_trip import (
 from sleap_rtc_plugin.transport.sctp.sender import (
     MAX_OUTSTANDING_CHUNKS,
     MAX_PROBES,
-    Sender,
 )
-from sleap_rtc_plugin.transport.sctp.sent_chunk import SentChunk
-from sleap_rtc_plugin.transport.sctp.streams import OutboundMessage
-
-PAYLOAD = 100
-LARGE = 1000
-FIRST = 10
-ANY = 1 << 20
-RTT_S = 0.1
-
-
-class Recorded(FixedWindow):
-    """A window that a test sets, and what the sender told."""
-
-    def __init__(self, window_bytes: int, pace: float | None = None) -> None:
-        super().__init__(window_bytes, pace)
-        self.samples: list[AckSample] = []
-        self.idle_s: list[float] = []
-
-    def set_window(self, window_bytes: int) -> None:
-        self._window_bytes = window_bytes
-
-    def on_ack(self, sample: AckSample) -> None:
-        super().on_ack(sample)
-        self.samples.append(sample)
-
-    def on_idle(self, idle_s: float, rto_s: float) -> None:
-        self.idle_s.append(idle_s)
-
-
-class Bench:
-    """A sender, and time as the test lets it pass."""
-
-    def __init__(
-        self,
-        window: int = ANY,
-        peer_window: int = ANY,
-        pace: float | None = None,
-        first: int = FIRST,
-    ) -> None:
-        self.congestion = Recorded(window, pace)
-        self.sender = Sender(
-            first, self.congestion, payload_bytes=PAYLOAD, peer_window_bytes=peer_window
-        )
-        self.first = first
-        self.now = 50.0
-
-    def push(self, size: int = PAYLOAD, stream: int = 1, **options: object) -> None:
-        self.sender.streams.push(OutboundMessage(stream, 53, bytes(size), **options))
-
-    def poll(self, max_chunks: int = 1000) -> list[int]:
-        """Send, and return the TSNs, counted from the first."""
-        chunks = self.sender.poll(self.now, max_chunks, ANY)
-        check_sender(self.sender)
-        return [chunk.serial - self.first for chunk in chunks]
-
-    def send(self, count: int) -> list[int]:
-        """Send so many messages of one packet each."""
-        for _ in range(count):
-            self.push()
-        return self.poll()
-
-    def ack(
-        self,
-        upto: int,
-        *gaps: tuple[int, int],
-        after_s: float = RTT_S,
-        window: int = ANY,
-        duplicates: tuple[int, ...] = (),
-    ) -> list[int]:
-        """Take a SACK of all up to a TSN and of ranges; send, and return that."""
-        self.now += after_s
-        self.sender.on_sack(
-            (self.first + upto) % TSN_MODULO,
-            window,
-            [(low - upto, high - upto) for low, high in gaps],
-            [(self.first + tsn) % TSN_MODULO for tsn in duplicates],
-            self.now,
-        )
-        check_sender(self.sender)
-        return self.poll()
-
-    def wait(self) -> list[int]:
-        """Let time pass to the deadline; send, and return that."""
-        deadline = self.sender.deadline()
-        assert deadline is not None
-        assert deadline > self.now
-        self.now = deadline
-        self.sender.on_deadline(self.now)
-        check_sender(self.sender)
-        return self.poll()
-
-    def sent(self, tsn: int) -> SentChunk:
-        return self.sender._outstanding[self.first + tsn]
-
-
-def measured() -> Bench:
-    """A bench whose round trip is known, and nothing in flight."""
-    bench = Bench()
-    assert bench.send(1) == [0]
-    bench.ack(0)
-    bench.first += 1
-    return bench
-
 
 # -- fragments and windows (sections 6.1 and 6.9) --------------------------------------
 
@@ -388,68 +291,6 @@ def test_another_path_is_measured_anew_and_asked_what_has_arrived() -> None:
     assert bench.poll() == [LEAST_CHUNKS]
     # What did not arrive is sent again as soon as that is known.
     assert bench.ack(-1, (LEAST_CHUNKS, LEAST_CHUNKS)) == [0, 1]
-
-
-# -- samples and pace ------------------------------------------------------------------
-
-
-def test_a_sample_tells_the_rate_of_delivery() -> None:
-    bench = Bench(window=4 * PAYLOAD)
-    bench.send(20)
-    for upto in range(3, 20, 4):
-        bench.ack(upto)
-    sample = bench.congestion.samples[-1]
-    assert sample.acked_bytes == 4 * PAYLOAD
-    assert sample.rtt_s == pytest.approx(RTT_S)
-    assert sample.delivered_bytes == 20 * PAYLOAD
-    assert sample.rate_bytes_per_s == pytest.approx(4 * PAYLOAD / RTT_S)
-
-
-def test_a_sample_says_whether_there_was_enough_to_send() -> None:
-    bench = Bench(window=4 * PAYLOAD)
-    bench.send(6)
-    bench.ack(3)
-    assert not bench.congestion.samples[-1].is_app_limited
-    assert bench.congestion.samples[-1].is_window_limited
-    bench.ack(5)
-    bench.first += 6
-    bench.send(1)
-    bench.ack(0)
-    assert bench.congestion.samples[-1].is_app_limited
-    assert not bench.congestion.samples[-1].is_window_limited
-
-
-def test_the_pace_is_kept() -> None:
-    bench = Bench(pace=10 * PAYLOAD / 0.1)
-    for _ in range(50):
-        bench.push()
-    sent = len(bench.poll())
-    began_at = bench.now
-    while bench.now < began_at + 0.2:
-        sent += len(bench.wait())
-    assert sent == pytest.approx(20, abs=6)
-
-
-@pytest.mark.parametrize(("window", "is_limited"), [(8, True), (50, False)])
-def test_where_the_pace_holds_back_the_window_may_grow_while_half_of_it_is_used(
-    window: int, is_limited: bool
-) -> None:
-    bench = Bench(window=window * PAYLOAD, pace=10 * PAYLOAD / 0.1)
-    for _ in range(50):
-        bench.push()
-    sent = len(bench.poll())
-    while sent < 6:
-        sent += len(bench.wait())
-    bench.ack(0, after_s=0.001)
-    assert bench.congestion.samples[-1].is_window_limited is is_limited
-
-
-def test_the_limit_of_the_user_holds_whatever_the_congestion_control_says() -> None:
-    bench = Bench()
-    bench.sender.max_bytes_per_s = 100 * PAYLOAD
-    for _ in range(50):
-        bench.push()
-    assert len(bench.poll()) < 10
 
 
 # -- messages that may be given up (RFC 3758 section 3.5) ------------------------------
