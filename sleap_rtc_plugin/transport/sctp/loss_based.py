@@ -27,8 +27,8 @@ START_PACE_GAIN = 2.0
 PACE_GAIN = 1.25
 """From such a round trip on, the window is spread over it, sent only so many times as
 fast as would just fill it (RFC 9002 section 7.7). One SACK that was late would let all
-of it go at once, over and over, and what is urgent would wait for the whole of it. Where
-the round trip is shorter, timers are too late.
+of it go at once, over and over, and what is urgent would wait for the whole of it.
+Where the round trip is shorter, timers are too late.
 """
 
 UNSURE_GROWTH = 0.05
