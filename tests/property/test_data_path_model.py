@@ -23,6 +23,7 @@ from sleap_rtc_plugin.transport.sctp.round_trip import RTO_MAX_S
 
 ORDERED = (0, 1, 9)
 UNORDERED = (2, 65534)
+URGENT = (9, 65534)
 LATENCY_S = 0.02
 ROUND_TRIP_S = 2 * LATENCY_S
 FULL = 1160
@@ -135,6 +136,7 @@ def test_any_script_of_faults(
         first_tsns=first_tsns,
         first_seq=65534,
         streams=ORDERED,
+        urgent=URGENT,
     )
     for direction, faults in zip(pair.directions, script, strict=True):
         direction.conditions = Conditions(LATENCY_S, faults=[scripted(faults)])
@@ -174,6 +176,7 @@ def test_any_mixture_of_chance_ends_soon_after_the_faults(
         ),
         seed=seed,
         congestion=lambda: FixedWindow(window_bytes),
+        urgent=URGENT,
     )
     pair.send(*sent)
     end = pair.now + FAULTY_S
@@ -231,6 +234,7 @@ def test_what_is_held_is_bounded(
         seed=seed,
         congestion=lambda: FixedWindow(window_bytes),
         window_bytes=held_bytes,
+        urgent=URGENT,
     )
     pair.send(*sent)
     most_bytes = min(window_bytes, held_bytes) + FULL_ETHERNET
@@ -276,6 +280,7 @@ def test_what_is_given_up_never_blocks_the_rest(
         first_tsns=first_tsns,
         first_seq=65530,
         streams=ORDERED,
+        urgent=URGENT,
     )
     pair.send(*sent)
     end = pair.now + FAULTY_S

@@ -107,6 +107,7 @@ class PathPair:
         congestion: makes the congestion control of an end.
         first_tsns: of either end.
         first_seq: the first sequence number of every stream in `streams`.
+        urgent: the streams that go before others, at either end.
         window_bytes: what either receiver holds.
         is_checked: whether the books are looked at after each step.
     """
@@ -120,6 +121,7 @@ class PathPair:
         first_tsns: tuple[int, int] = (1, 1),
         first_seq: int = 0,
         streams: Sequence[int] = (),
+        urgent: Sequence[int] = (),
         window_bytes: int = RECEIVE_WINDOW_BYTES,
         is_checked: bool = True,
     ) -> None:
@@ -148,6 +150,8 @@ class PathPair:
                     stream_seqs=dict.fromkeys(streams, first_seq),
                 )
             )
+            for stream in urgent:
+                self.paths[end].sender.streams.set_urgent(stream)
 
     @property
     def elapsed_s(self) -> float:

@@ -206,6 +206,8 @@ class DataPath:
             self._oversized.is_outstanding(self.sender.acked)
             or now < self._narrow_until
         )
+        if self.receiver.has_gaps:
+            self.sender.copies.on_loss(now)
         packets: list[bytes] = []
         # First, since what it gives up the peer is told of in the same packet.
         chunks = self.sender.poll(now, MAX_BURST_CHUNKS, MAX_BURST_BYTES)

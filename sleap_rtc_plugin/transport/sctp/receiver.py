@@ -103,9 +103,14 @@ class Receiver:
         return self._held_bytes + self._partial_bytes
 
     @property
+    def has_gaps(self) -> bool:
+        """Whether some are missing before what has arrived."""
+        return bool(self._beyond)
+
+    @property
     def is_ack_urgent(self) -> bool:
         """Whether the sender should hear at once: some are missing, or came twice."""
-        return bool(self._beyond) or bool(self._duplicates)
+        return self.has_gaps or bool(self._duplicates)
 
     # -- DATA (section 6.2) ------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sleap_rtc_plugin.transport.sctp.congestion import AckSample, CongestionControl
+from sleap_rtc_plugin.transport.sctp.copies import Copies
 from sleap_rtc_plugin.transport.sctp.delivery_rate import DeliveryRate
 from sleap_rtc_plugin.transport.sctp.pacing import Pacer
 from sleap_rtc_plugin.transport.sctp.packet import (
@@ -41,6 +42,7 @@ class Sender:
     Attributes:
         streams: what the application wants sent.
         round_trip: the estimates of the path.
+        copies: what is sent twice.
         congestion: how much may be in flight; it may be replaced.
         acked: the last TSN acknowledged cumulatively, unwrapped.
         next_serial: the next TSN, unwrapped.
@@ -72,6 +74,7 @@ class Sender:
         """
         self.streams = StreamScheduler()
         self.round_trip = RoundTrip()
+        self.copies = Copies()
         self.congestion = congestion
         self.acked = first_tsn - 1
         self.next_serial = first_tsn
@@ -137,8 +140,8 @@ class Sender:
             self._is_window_limited = False
             self._pacer.next_at = None
             self._delivery.on_nothing_to_send(self.in_flight_bytes)
-            return []
-        chunks: list[SentChunk] = []
+            return self.copies.take(now)
+        chunks = self.copies.take(now)
         pace = self._pace()
         room_bytes = min(max_bytes, self._pacer.credit(pace, self._payload_bytes, now))
         if self._probe is not None:
@@ -220,6 +223,8 @@ class Sender:
         self._position = end
         if flags & LAST_FRAGMENT:
             self._message = None
+            if flags & FIRST_FRAGMENT and self.streams.is_urgent(chunk.stream_id):
+                self.copies.offer(chunk, now)
         return chunk
 
     def _begin(self, now: float) -> OutboundMessage | None:
@@ -408,7 +413,8 @@ class Sender:
                 lost_bytes += chunk.size
                 lost_sent_at = chunk.sent_at
                 self._lose(chunk)
-                self._reordering.resent(chunk.serial)
+                if not chunk.is_copied:
+                    self._reordering.resent(chunk.serial)
                 if (
                     chunk.size > self._base_payload_bytes
                     and number > self._largest_large_acked
@@ -417,12 +423,14 @@ class Sender:
             order.popleft()
         if lost_bytes:
             self._may_resend_one = True
+            self.copies.on_loss(now)
         return lost_bytes, lost_sent_at
 
     def _lose(self, chunk: SentChunk) -> None:
         chunk.is_lost = True
         self.in_flight_bytes -= chunk.size
-        self._lost.append(chunk)
+        is_urgent = self.streams.is_urgent(chunk.stream_id)
+        (self._lost.appendleft if is_urgent else self._lost.append)(chunk)
 
     def _time_out(self, now: float) -> None:
         """T3-rtx expired: everything in flight counts as lost (section 6.3.3)."""
@@ -534,7 +542,8 @@ class Sender:
     def deadline(self) -> float | None:
         """Return when `on_deadline` wants to be called; None for never."""
         times = (self._t3_at, self._probe_at, self._loss_at, self._pacer.next_at)
-        return min((at for at in times if at is not None), default=None)
+        due = (at for at in (*times, self.copies.due_at) if at is not None)
+        return min(due, default=None)
 
     def on_deadline(self, now: float) -> None:
         """A timer expired, or not yet; `poll` afterwards."""

@@ -20,6 +20,7 @@ class SentChunk:
         "is_abandoned",
         "is_acked",
         "is_app_limited",
+        "is_copied",
         "is_lost",
         "message",
         "number",
@@ -59,6 +60,8 @@ class SentChunk:
         self.delivered_bytes = 0
         self.delivered_at = 0.0
         self.is_app_limited = False
+        # It was to go twice, whatever happens to the first.
+        self.is_copied = False
         self.is_acked = False
         self.is_lost = False
         self.is_abandoned = False

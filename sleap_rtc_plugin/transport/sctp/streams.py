@@ -56,6 +56,10 @@ class StreamScheduler:
         if waiting is not None:
             self._turns[0][stream_id] = waiting
 
+    def is_urgent(self, stream_id: int) -> bool:
+        """Whether a stream goes before others."""
+        return stream_id in self._urgent
+
     def push(self, message: OutboundMessage) -> None:
         """Queue a message behind those of its stream."""
         turns = self._turns[0 if message.stream_id in self._urgent else 1]
