@@ -32,8 +32,9 @@ MAX_RECENT_EPOCHS: Final = 200
 MAX_OLDER_EPOCHS: Final = 200
 MAX_BATCHES_REPLAYED: Final = 300
 # The viewer draws batches, and moves its axes, at most twice a second and only when
-# one arrives: the last one of a replay comes well after that time, or stays unseen.
-REDRAW_REST_S: Final = 1.0
+# one arrives: the last one of a replay comes well after that time, even on a busy
+# machine, or stays unseen.
+REDRAW_REST_S: Final = 1.5
 
 _LOSSES: Final = {
     "train_begin": (),
