@@ -16,6 +16,7 @@ from support.companions import Companion, HostKind, companion
 from support.packages import CENTROID, LABELS, extract, pad_labels, read_members
 from support.programs import POSIX, Programs, Worker
 
+from sleap_rtc_plugin.companion import host
 from sleap_rtc_plugin.companion.messages import (
     AttachJob,
     CancelJob,
@@ -426,6 +427,22 @@ async def test_a_killed_child_goes_on_with_the_same_job(
     assert began.job_id == job_id
     gate.touch()
     await child_desk.event(ResultsHome)
+
+
+@POSIX
+async def test_a_child_that_does_not_answer_is_ended_by_force(
+    child_desk: Companion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await child_desk.ask(ListRooms())
+    child = psutil.Process(pid_of(child_desk))
+    monkeypatch.setattr(host, "SHUTDOWN_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(host, "REAP_TIMEOUT_S", 0.1)
+    # A busy machine may not even end what was killed in time; that is no error here.
+    monkeypatch.setattr(host, "KILL_TIMEOUT_S", 0.0)
+    child.suspend()
+    await child_desk.host.close()
+    gone, _ = psutil.wait_procs([child], timeout=10)
+    assert gone
 
 
 async def test_the_child_ends_with_its_parent(programs: Programs) -> None:
