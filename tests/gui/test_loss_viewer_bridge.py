@@ -27,7 +27,7 @@ from sleap_rtc_worker.trainer_messages import parse_trainer_message
 
 JOB = "job-00000000000000000001"
 WHAT = "centroid"
-DEADLINE_S = 40.0
+DEADLINE_S = 90.0
 
 
 def free_ports() -> tuple[int, int]:
