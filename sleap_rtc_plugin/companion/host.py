@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 SHUTDOWN_TIMEOUT_S: Final = 2.0
 REAP_TIMEOUT_S: Final = 1.0
-# What was killed is gone at once, but on a machine that has too much to do.
+# What was killed is gone at once, except on a machine that has too much to do.
 KILL_TIMEOUT_S: Final = 5.0
 RESTART_AGAIN_AFTER_S: Final = 600.0
 MAX_LOG_BYTES: Final = 2 * 1024 * 1024
