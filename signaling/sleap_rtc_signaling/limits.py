@@ -20,6 +20,8 @@ class Rate(NamedTuple):
 # -- sockets ------------------------------------------------------------------
 MAX_SOCKETS: Final = 4_096
 MAX_SOCKETS_PER_ADDRESS: Final = 512
+# Beside `protocol.limits.MAX_SIGNALING_SEND_QUEUE`, for messages that are large.
+MAX_WAITING_BYTES: Final = 2 * MIB
 MAX_MALFORMED_MESSAGES: Final = 3
 MAX_MESSAGE_FRAGMENTS: Final = 1_024
 CLOSE_DEADLINE_S: Final = 2.0

@@ -46,6 +46,7 @@ from sleap_rtc_signaling.instructions import (
 from sleap_rtc_signaling.limits import (
     ADDRESS_MESSAGE_RATE,
     CLOSE_DEADLINE_S,
+    MAX_WAITING_BYTES,
     PEER_MESSAGE_RATE,
     PURGE_INTERVAL_S,
     REFUSAL_RATE,
@@ -72,6 +73,7 @@ class _Socket:
         self._outbox: asyncio.Queue[str | None] = asyncio.Queue(
             MAX_SIGNALING_SEND_QUEUE
         )
+        self._waiting_bytes = 0
         self._close_code = 1000
         self._aborting: asyncio.TimerHandle | None = None
 
@@ -82,10 +84,15 @@ class _Socket:
         """Queue a message; False if the peer is too far behind."""
         if self.is_closing():
             return True
+        text = codec.encode_signaling(message)
+        # One message always fits; many large ones would be megabytes for each socket.
+        if self._waiting_bytes > MAX_WAITING_BYTES:
+            return False
         try:
-            self._outbox.put_nowait(codec.encode_signaling(message))
+            self._outbox.put_nowait(text)
         except asyncio.QueueFull:
             return False
+        self._waiting_bytes += len(text)
         return True
 
     def close(self, code: CloseCode) -> None:
@@ -109,6 +116,7 @@ class _Socket:
         # RuntimeError is how the ASGI server says that the socket closed meanwhile.
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
             while (text := await self._outbox.get()) is not None:
+                self._waiting_bytes -= len(text)
                 await self._websocket.send_text(text)
             await self._websocket.close(self._close_code)
 
