@@ -102,6 +102,13 @@ class StopRequested:
 
 
 @dataclass(frozen=True)
+class LimitReached:
+    """The job has run for as long as one may; what it has trained is kept."""
+
+    error: RtcError
+
+
+@dataclass(frozen=True)
 class CancelRequested:
     """The user wants the job ended and discarded."""
 
@@ -127,6 +134,7 @@ Event = (
     | StepEnded
     | RunnerLost
     | StopRequested
+    | LimitReached
     | CancelRequested
     | ResultsCollected
     | CollectingFailed
@@ -185,6 +193,7 @@ class Job(Machine[JobState, Event, Instruction]):
 
     _ENDED: ClassVar[Mapping[type, str]] = {
         StopRequested: "_nothing",
+        LimitReached: "_nothing",
         CancelRequested: "_nothing",
         StepEnded: "_nothing",
         RunnerLost: "_nothing",
@@ -218,6 +227,7 @@ class Job(Machine[JobState, Event, Instruction]):
             StepEnded: "_step_ended",
             RunnerLost: "_lost",
             StopRequested: "_stop",
+            LimitReached: "_limit",
             CancelRequested: "_cancel",
         },
         JobState.RUNNING: {
@@ -225,6 +235,7 @@ class Job(Machine[JobState, Event, Instruction]):
             StepEnded: "_step_ended",
             RunnerLost: "_lost",
             StopRequested: "_stop",
+            LimitReached: "_limit",
             CancelRequested: "_cancel",
         },
         JobState.STOPPING: {
@@ -232,6 +243,7 @@ class Job(Machine[JobState, Event, Instruction]):
             StepEnded: "_step_ended",
             RunnerLost: "_lost",
             StopRequested: "_widen_stop",
+            LimitReached: "_limit",
             CancelRequested: "_cancel",
         },
         JobState.CANCELLING: {
@@ -239,12 +251,14 @@ class Job(Machine[JobState, Event, Instruction]):
             StepEnded: "_cancelled",
             RunnerLost: "_cancelled",
             StopRequested: "_nothing",
+            LimitReached: "_nothing",
             CancelRequested: "_nothing",
         },
         JobState.COLLECTING: {
             ResultsCollected: "_ended",
             CollectingFailed: "_collecting_failed",
             StopRequested: "_nothing",
+            LimitReached: "_nothing",
             CancelRequested: "_cancelled",
         },
         JobState.SUCCEEDED: _ENDED,
@@ -322,6 +336,15 @@ class Job(Machine[JobState, Event, Instruction]):
         self.stop_scope = event.scope
         return self._to(JobState.STOPPING)
 
+    def _limit(self, event: LimitReached, now: float) -> list[Instruction]:
+        if self.error is not None:
+            return []
+        is_told = self.state is JobState.STOPPING
+        # With the error it fails in the end, and with the model it still has.
+        self.error, self.stop_scope = event.error, "job"
+        stopping = self._to(JobState.STOPPING)
+        return stopping if is_told else [*stopping, StopStep(self._current_step())]
+
     def _cancel(self, event: Event, now: float) -> list[Instruction]:
         return [*self._to(JobState.CANCELLING), CancelStep(self._current_step())]
 
@@ -335,7 +358,7 @@ class Job(Machine[JobState, Event, Instruction]):
             self.spec.steps[step], PredictStep
         )
         if event.error is not None and not stopped_inference:
-            self.error = event.error
+            self.error = self.error or event.error
             return self._collect()
         if event.error is None and not stopped_inference:
             self.finished_steps.append(step)

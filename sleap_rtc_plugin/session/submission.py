@@ -27,11 +27,10 @@ from sleap_rtc_plugin.protocol.errors import (
 )
 from sleap_rtc_plugin.protocol.ids import clean_text, new_job_id
 from sleap_rtc_plugin.protocol.job import ENDED, JobState
-from sleap_rtc_plugin.protocol.job_mirror import JobMirror
+from sleap_rtc_plugin.protocol.job_mirror import JobMirror, JobNews
 from sleap_rtc_plugin.protocol.messages import (
     JobSpec,
     PredictStep,
-    StepEvent,
     TrainStep,
 )
 from sleap_rtc_plugin.protocol.session_string import Session
@@ -111,7 +110,7 @@ class Observer(Protocol):
     def found_on_mounts(self, worker: str, found: FoundFiles) -> None:
         """The worker was asked which of the package's files it has already."""
 
-    def event(self, event: StepEvent, mirror: JobMirror) -> None:
+    def event(self, event: JobNews, mirror: JobMirror) -> None:
         """Something happened to the job."""
 
     def interruptions(self, job: RemoteJob) -> AbstractContextManager[None]:
@@ -324,7 +323,7 @@ class Submission:
                 step=f"The job {job.job_id}", missing=", ".join(missing)
             )
 
-    def _take(self, event: StepEvent, mirror: JobMirror) -> None:
+    def _take(self, event: JobNews, mirror: JobMirror) -> None:
         self._report.state = mirror.state.value
         if mirror.state not in _BEFORE_START:
             self._watch.stop("queue")

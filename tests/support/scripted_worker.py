@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import sleap_rtc_worker.client
-import sleap_rtc_worker.job_coordinator
+import sleap_rtc_worker.package_check
 from sleap_rtc_plugin.cli.main import main
 from sleap_rtc_plugin.protocol.manifest import ChunkInfo
 from sleap_rtc_plugin.transport import file_source
@@ -42,7 +42,7 @@ def _install_trainer(behaviour: str) -> None:
         return None
 
     sleap_rtc_worker.client.RTCWorkerClient = build  # type: ignore[misc,assignment]
-    sleap_rtc_worker.job_coordinator.check_configs = accept
+    sleap_rtc_worker.package_check.check_configs = accept
 
 
 def _corrupt_results() -> None:

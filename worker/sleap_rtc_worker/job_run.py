@@ -7,8 +7,9 @@ wakes whoever watches. Made and asked by the job coordinator; knows no link.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
@@ -18,6 +19,7 @@ from sleap_rtc_plugin.protocol.errors import (
     BadRequest,
     ErrorInfo,
     JobLost,
+    ResultsRemoved,
     RtcError,
     StepFailed,
     from_wire,
@@ -36,6 +38,7 @@ from sleap_rtc_plugin.transport.effects import in_thread, monotonic
 from sleap_rtc_plugin.transport.file_source import FileSource
 from sleap_rtc_worker.file_manager import FileManager
 from sleap_rtc_worker.job_executor import Executor, RunningStep
+from sleap_rtc_worker.job_queue import Place
 from sleap_rtc_worker.journal import JobRecord, Journal
 from sleap_rtc_worker.progress_reporter import ProgressReporter, UnnumberedEvent
 from sleap_rtc_worker.sleap_nn_command import judge, order_for, step_name
@@ -48,13 +51,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StepTools:
-    """What every job of a worker uses."""
+    """What every job of a worker uses.
+
+    `gpu_variables` are what a job's steps see of the GPUs, by the name in its record.
+    """
 
     journal: Journal
     files: FileManager
     executor: Executor
     trainer: list[str]
     worker_name: str
+    gpu_variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 class _Watcher(Protocol):
@@ -90,6 +97,9 @@ class JobRun:
         self._running: RunningStep | None = None
         self._read_to = record.events_offset
         self._results: FileSource | None = None
+        self._holders = 0
+        self._place: Place | None = None
+        self.expires_at: float | None = None
 
     # -- what others read ------------------------------------------------------------
 
@@ -136,7 +146,55 @@ class JobRun:
             ended_at=record.ended_at,
             last_seq=self._seq,
             error=_shortened(record.error),
+            position=self.place.position if self.place is not None else None,
+            starts_in_s=self.place.starts_in_s if self.place is not None else None,
+            restarts=getattr(record, "restarts", 0),
+            expires_at=record.removed_at or self.expires_at,
+            results_removed=record.removed_at is not None,
         )
+
+    @property
+    def has_results(self) -> bool:
+        """Whether there is anything to fetch, or was."""
+        return bool(self.record.finished_steps)
+
+    @property
+    def place(self) -> Place | None:
+        """Where in the queue it stands, while it waits there."""
+        return self._place if self.state is JobState.QUEUED else None
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody wants to hear of it."""
+        return bool(self._watchers)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody reads its files now."""
+        return self._holders > 0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep its files from being removed meanwhile.
+
+        Raises:
+            ResultsRemoved: they were removed before.
+        """
+        removed_at = self.record.removed_at
+        if removed_at is not None:
+            date = time.strftime("%Y-%m-%d", time.localtime(removed_at))
+            raise ResultsRemoved(job_id=self.job_id, date=date)
+        self._holders += 1
+        try:
+            yield
+        finally:
+            self._holders -= 1
+
+    def stands_at(self, place: Place | None) -> None:
+        """Tell whoever watches where in the queue it stands."""
+        if place != self._place:
+            self._place = place
+            self._wake()
 
     def watch(self, watcher: _Watcher) -> None:
         """Call `watcher` after each addition to the journal."""
@@ -154,12 +212,11 @@ class JobRun:
 
     def expect(self, package_digest: str, package_bytes: int) -> None:
         """Wait for a package of other bytes than were announced."""
-        self._write(
-            msgspec.structs.replace(
-                self.record, package_digest=package_digest, package_bytes=package_bytes
-            ),
-            [],
-        )
+        self.note(package_digest=package_digest, package_bytes=package_bytes)
+
+    def note(self, **changes: Any) -> None:
+        """Write fields of the record to the journal; no event tells of them."""
+        self._write(msgspec.structs.replace(self.record, **changes), [])
 
     def package_staged(self) -> None:
         """The package is here and acceptable."""
@@ -169,13 +226,18 @@ class JobRun:
         """The package is not acceptable."""
         self.feed(machine.PackageRefused(error))
 
-    def grant_slot(self) -> None:
-        """There is room to run."""
+    def grant_slot(self, turn: int = 0, gpu: str | None = None) -> None:
+        """There is room to run, on this GPU."""
+        self.note(turn=turn, gpu=gpu)
         self.feed(machine.SlotGranted())
 
     def stop(self, scope: StopScope) -> None:
         """End the training soon and keep the model."""
         self.feed(machine.StopRequested(scope))
+
+    def limit_reached(self, error: RtcError) -> None:
+        """It ran for as long as it may: end it soon, keep the model, and say why."""
+        self.feed(machine.LimitReached(error))
 
     def cancel(self) -> None:
         """End the job now and discard it."""
@@ -300,6 +362,9 @@ class JobRun:
         self._tools.journal.write(record, events)
         self.record = record
         self._seq += len(events)
+        self._wake()
+
+    def _wake(self) -> None:
         for watcher in list(self._watchers):
             watcher()
 
@@ -345,6 +410,13 @@ class JobRun:
                 config_name=files.config_name(wanted),
                 allow_wandb=spec.allow_wandb,
             )
+            if self.record.gpu is not None:
+                # The slot's, or of an earlier worker's slot that the job still holds.
+                shown = {"CUDA_VISIBLE_DEVICES": self.record.gpu}
+                shown = {**self._tools.gpu_variables.get(self.record.gpu, shown)}
+                order = msgspec.structs.replace(
+                    order, environment={**shown, **order.environment}
+                )
             folder = files.step_dir(self.job_id, step)
             running = await self._tools.executor.start(order, folder)
         except RtcError as error:

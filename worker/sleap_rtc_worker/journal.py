@@ -63,6 +63,14 @@ class JobRecord(Struct, frozen=True, kw_only=True):
         epoch: of the current step, counted from 0.
         done: frames that the current step has predicted.
         total: frames that it is to predict.
+        ticket: when it was queued; a number of the same count as `turn`.
+        turn: when it was given a slot.
+        gpu: the slot's GPU, as CUDA_VISIBLE_DEVICES names it.
+        epochs: the most that each step trains for, 0 where that is not known.
+        ran_s: for how long it was seen running.
+        size_bytes: what its files take on the disk, once it has ended.
+        fetched_at: when a client had all its results (Unix seconds).
+        removed_at: when its files were removed.
     """
 
     job_id: str
@@ -82,6 +90,14 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     epoch: int | None = None
     done: int = 0
     total: int = 0
+    ticket: int = 0
+    turn: int = 0
+    gpu: str | None = None
+    epochs: list[int] = []
+    ran_s: float = 0.0
+    size_bytes: int = 0
+    fetched_at: float | None = None
+    removed_at: float | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -191,6 +207,20 @@ class Journal:
                     (record.job_id, msgspec.json.encode(record), record.created_at),
                 )
                 self._db.executemany("INSERT INTO events VALUES (?, ?, ?)", frames)
+        except sqlite3.Error as error:
+            raise StorageFailed(place=str(self._path), reason=str(error)) from None
+
+    def forget(self, job_id: str) -> None:
+        """Delete a job and its events.
+
+        Raises:
+            StorageFailed: the disk failed; nothing was deleted.
+        """
+        try:
+            with self._db:
+                self._db.execute("BEGIN")
+                self._db.execute("DELETE FROM events WHERE job_id = ?", (job_id,))
+                self._db.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))
         except sqlite3.Error as error:
             raise StorageFailed(place=str(self._path), reason=str(error)) from None
 

@@ -42,6 +42,19 @@ MAX_SAVED_CONFIG_BYTES = 8 * 1024 * KIB
 EVENT_POLL_S = 0.1
 CLAIM_GRACE_S = 10.0
 
+# -- the queue, what jobs may take, what is kept of them ---------------------------
+JOBS_WATCH_S = 1.0
+RAN_NOTE_S = 60.0
+PLACES_INTERVAL_S = 1.0
+PLACES_REFRESH_S = 15.0
+ESTIMATE_TOLERANCE = 0.1
+MAX_DURATIONS_KEPT = 200
+KEEP_RESULTS_S = 30 * 24 * 3600.0
+# What came home may still have to be fetched again: its client can fail, too.
+FETCHED_GRACE_S = 3600.0
+KEEPING_INTERVAL_S = 60.0
+FORGET_AFTER_S = 90 * 24 * 3600.0
+
 # -- training configurations ---------------------------------------------------
 MAX_DATA_WORKERS = 16
 MAX_CONFIG_STRING_CHARS = 10_000
