@@ -30,10 +30,11 @@ from sleap_rtc_plugin.protocol.messages import (
     TrainLog,
 )
 from sleap_rtc_plugin.transport.effects import storage_error
+from sleap_rtc_worker.step_restart import Reached
 
 __all__ = ["JobRecord", "Journal"]
 
-JOURNAL_VERSION: Final = 2
+JOURNAL_VERSION: Final = 3
 EVENTS_PAGE: Final = 500
 LOCK_TIMEOUT_S: Final = 0.1
 _FILE: Final = "journal.sqlite3"
@@ -63,6 +64,8 @@ class JobRecord(Struct, frozen=True, kw_only=True):
         epoch: of the current step, counted from 0.
         done: frames that the current step has predicted.
         total: frames that it is to predict.
+        restarts: how often the current step was begun again.
+        reached: how far the events of the current step have come.
     """
 
     job_id: str
@@ -82,6 +85,8 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     epoch: int | None = None
     done: int = 0
     total: int = 0
+    restarts: int = 0
+    reached: Reached = Reached()
 
     @property
     def has_ended(self) -> bool:
