@@ -169,6 +169,10 @@ _ERRORS: Final[Mapping[type[RtcError], str]] = {
         "Remote Jobs says more."
     ),
     errors.JobLost: "The job {job_id} was lost ({reason}). Press Run remotely again.",
+    errors.RunnerNotStarted: (
+        "The worker could not start the process that watches over sleap-nn ({reason}). "
+        "Ask who runs the worker to look into its log, then press Run remotely again."
+    ),
     errors.JobUnknown: (
         "The worker does not know the job {job_id}. See Remote Jobs for those it has."
     ),

@@ -30,10 +30,11 @@ from sleap_rtc_plugin.protocol.messages import (
     TrainLog,
 )
 from sleap_rtc_plugin.transport.effects import storage_error
+from sleap_rtc_worker.step_restart import Reached
 
 __all__ = ["JobRecord", "Journal"]
 
-JOURNAL_VERSION: Final = 2
+JOURNAL_VERSION: Final = 3
 EVENTS_PAGE: Final = 500
 LOCK_TIMEOUT_S: Final = 0.1
 _FILE: Final = "journal.sqlite3"
@@ -71,6 +72,8 @@ class JobRecord(Struct, frozen=True, kw_only=True):
         size_bytes: what its files take on the disk, once it has ended.
         fetched_at: when a client had all its results (Unix seconds).
         removed_at: when its files were removed.
+        restarts: how often the current step was begun again.
+        reached: how far the events of the current step have come.
     """
 
     job_id: str
@@ -98,6 +101,8 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     size_bytes: int = 0
     fetched_at: float | None = None
     removed_at: float | None = None
+    restarts: int = 0
+    reached: Reached = Reached()
 
     @property
     def has_ended(self) -> bool:

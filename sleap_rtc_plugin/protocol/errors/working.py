@@ -297,6 +297,20 @@ class JobLost(JobError):
 
 
 @dataclass(eq=False)
+class RunnerNotStarted(JobError):
+    """The worker could not start the process that watches over sleap-nn."""
+
+    reason: str
+    code = "runner_not_started"
+    retryable = True
+    sentence = (
+        "The worker could not start the process that watches over sleap-nn "
+        "({reason}); ask who runs the worker to look into its log, then run the same "
+        "command again."
+    )
+
+
+@dataclass(eq=False)
 class JobUnknown(JobError):
     """The worker does not know the job."""
 
