@@ -60,8 +60,9 @@ class Retries:
         self._linked_at: float | None = None
 
     def linked(self, now: float) -> None:
-        """A link is there."""
-        self._linked_at = now
+        """A link is there, opened just now or still."""
+        if self._linked_at is None:
+            self._linked_at = now
 
     def failed(self, now: float, jitter: float) -> float | None:
         """Return the seconds to wait before the next try, or None to give up.

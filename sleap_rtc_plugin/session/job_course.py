@@ -51,7 +51,7 @@ class CourseObserver(Protocol):
 
 
 class JobCourse:
-    """One job on one worker.
+    """One job on one worker; `submitted` is where it stood when it was announced.
 
     Args:
         mirror: the job as far as it is known; events from there on are asked for.
@@ -80,7 +80,7 @@ class JobCourse:
         self._job: RemoteJob | None = None
         self._link: WorkerLink | None = None
         self._is_lost = False
-        self._submitted: JobState | None = None
+        self.submitted: JobState | None = None
         self._opening = asyncio.Lock()
 
     @property
@@ -119,7 +119,7 @@ class JobCourse:
         async def submit() -> None:
             async with self._opening:
                 job = await self._open()
-                self._submitted = await job.submit(source)
+                self.submitted = await job.submit(source)
                 await job.attach(self._take)
 
         await (self._keep_on(submit) if is_known else submit())
@@ -140,7 +140,7 @@ class JobCourse:
         Raises:
             RtcError: the worker does not take the package.
         """
-        if self._submitted in _STAGING:
+        if self.submitted in _STAGING:
             await self._persist(
                 lambda job: self._send(job, source, on_progress, home, on_found)
             )
@@ -263,6 +263,7 @@ class JobCourse:
         """Return the job over an open link that its events come on."""
         async with self._opening:
             if self._job is not None and not self._is_closed():
+                self._retries.linked(monotonic())
                 return self._job
             job = await self._open()
             await job.attach(self._take)
@@ -281,8 +282,10 @@ class JobCourse:
         return self._link is None or self._link.link.closed.is_set()
 
     def _lost(self, error: RtcError) -> None:
+        if not self._is_closed():
+            return  # An answer was overdue; whether the link lives, it says itself.
         if not self._is_lost:
-            logger.warning("Job %s: %s", self.mirror.job_id, error)
+            logger.info("Job %s: %s", self.mirror.job_id, error)
             self._observer.link_lost(error)
         self._is_lost = True
 
