@@ -17,8 +17,7 @@ from msgspec import Struct
 
 from sleap_rtc_plugin.bench.memory import PeakMemory
 from sleap_rtc_plugin.protocol.errors import LabelsUnreadable, RtcError
-from sleap_rtc_plugin.protocol.job_mirror import JobMirror
-from sleap_rtc_plugin.protocol.messages import StepEvent
+from sleap_rtc_plugin.protocol.job_mirror import JobMirror, JobNews
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.session.job_course import JobCourse
 from sleap_rtc_plugin.session.pending_jobs import PendingJobs
@@ -66,7 +65,7 @@ class _Quiet:
     def found_on_mounts(self, worker: str, found: FoundFiles) -> None:
         """Ignore."""
 
-    def event(self, event: StepEvent, mirror: JobMirror) -> None:
+    def event(self, event: JobNews, mirror: JobMirror) -> None:
         """Ignore."""
 
     def waiting_for(self, worker: str, job_id: str) -> None:

@@ -29,16 +29,17 @@ from sleap_rtc_plugin.cli.interruption import Interruption
 from sleap_rtc_plugin.protocol.errors import RtcError
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.job import JobState
-from sleap_rtc_plugin.protocol.job_mirror import JobMirror, StepMirror
+from sleap_rtc_plugin.protocol.job_mirror import JobMirror, JobNews, StepMirror
 from sleap_rtc_plugin.protocol.messages import (
     JobEvent,
     ProgressReport,
     Step,
-    StepEvent,
     TrainLog,
     TrainStep,
 )
+from sleap_rtc_plugin.protocol.queue_messages import JobQueue
 from sleap_rtc_plugin.session.job_course import JobCourse
+from sleap_rtc_plugin.session.queue_words import place_words
 from sleap_rtc_plugin.session.report import Report
 from sleap_rtc_plugin.session.worker_files import FoundFiles
 from sleap_rtc_plugin.session.worker_info import WorkerInfo
@@ -94,6 +95,8 @@ class TerminalObserver:
         self._began: dict[str, float] = {}
         self._json_at: dict[str, float] = {}
         self._finals: set[str] = set()
+        self._worker = "the worker"
+        self._place = ""
 
     def __enter__(self) -> Self:
         """Begin to draw."""
@@ -131,6 +134,7 @@ class TerminalObserver:
     def chosen(self, worker: WorkerInfo, job_id: str, *, resumed: bool) -> None:
         """A worker was chosen."""
         where = worker.gpu_model or f"no GPU, {worker.device}"
+        self._worker = worker.name
         verb = "Going on with" if resumed else "Submitting"
         self.say(f"{verb} {job_id} on {worker.name} ({where}).")
         self._emit({"event": "worker", "worker": worker.name, "job_id": job_id})
@@ -212,7 +216,7 @@ class TerminalObserver:
             )
         self.say(f"{words}; all of it verified after {elapsed_s:.1f} s.")
 
-    def event(self, event: StepEvent, mirror: JobMirror) -> None:
+    def event(self, event: JobNews, mirror: JobMirror) -> None:
         """Something happened to the job."""
         match event:
             case JobEvent():
@@ -222,6 +226,8 @@ class TerminalObserver:
             case TrainLog():
                 lines = [clean_text(line, 500) for line in event.lines]
                 self._emit({"event": "log", "step": event.step, "lines": lines})
+            case JobQueue():
+                self._show_place(event)
 
     def waiting_for(self, worker: str, job_id: str) -> None:
         """The worker that has the job is away, and waited for."""
@@ -261,12 +267,30 @@ class TerminalObserver:
         if mirror.error is not None:
             line["error"] = {"code": mirror.error.code, "message": str(mirror.error)}
         self._emit(line)
+        if mirror.state is not JobState.QUEUED and _QUEUE in self._tasks:
+            self._progress.remove_task(self._tasks.pop(_QUEUE))
         words = _STATE_WORDS.get(mirror.state)
         if words is None:
             return
         if mirror.state is JobState.STARTING and mirror.step is not None:
             words += f": {_name(mirror.spec.steps[mirror.step])}"
         self.say(f"{words}.")
+
+    def _show_place(self, place: JobQueue) -> None:
+        words = place_words(self._worker, place.position, place.starts_in_s)
+        words = f"{words[:1].upper()}{words[1:]}"
+        if words == self._place:
+            return
+        self._place = words
+        line: dict[str, Any] = {"event": "queue", "position": place.position}
+        line["waiting"] = place.waiting
+        if place.starts_in_s is not None:
+            line["starts_in_s"] = round(place.starts_in_s)
+        self._emit(line)
+        if self._is_live:
+            self._draw(_QUEUE, words, None, None, "")
+        else:
+            self.say(f"{words}.")
 
     def _show_progress(self, event: ProgressReport, mirror: JobMirror) -> None:
         step, seen = mirror.spec.steps[event.step], mirror.steps[event.step]
@@ -332,6 +356,7 @@ class TerminalObserver:
             )
 
 
+_QUEUE = "queue"
 _FREQUENT = ("batch_end", "predict")
 
 

@@ -111,7 +111,8 @@ class JobRow(_Value, frozen=True):
     """A job as the jobs window shows it.
 
     `step` counts from 0; `epoch` from 0 within the step, `done` of `total` are the
-    frames of an inference. Times are None until they are known.
+    frames of an inference. Times are None until they are known. `position` in the
+    worker's queue counts from 1; results may be removed there after `expires_at`.
     """
 
     job_id: str
@@ -130,6 +131,11 @@ class JobRow(_Value, frozen=True):
     ended_at: float | None = None
     is_followed: bool = False
     error: str = ""
+    position: int | None = None
+    starts_in_s: float | None = None
+    restarts: int = 0
+    expires_at: float | None = None
+    are_results_removed: bool = False
 
 
 # -- commands ------------------------------------------------------------------------

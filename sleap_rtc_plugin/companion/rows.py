@@ -59,4 +59,9 @@ def job_row(
         ended_at=summary.ended_at,
         is_followed=is_followed,
         error=str(from_wire(summary.error)) if summary.error is not None else "",
+        position=summary.position,
+        starts_in_s=summary.starts_in_s,
+        restarts=summary.restarts,
+        expires_at=summary.expires_at,
+        are_results_removed=summary.results_removed,
     )

@@ -149,6 +149,7 @@ MAX_OPTION_CHARS = 4 * KIB
 
 # -- jobs ---------------------------------------------------------------------
 MAX_JOBS_QUEUED = 100
+MAX_STARTS_IN_S = 366 * 24 * 3600.0
 STAGING_IDLE_TIMEOUT_S = 24 * 3600.0
 STOP_GRACE_S = 120.0
 INTERRUPT_GRACE_S = 10.0

@@ -15,8 +15,8 @@ from typing import Final, Protocol, TypeVar
 
 from sleap_rtc_plugin.protocol.errors import RtcError, WorkerAway
 from sleap_rtc_plugin.protocol.job import JobState
-from sleap_rtc_plugin.protocol.job_mirror import JobMirror
-from sleap_rtc_plugin.protocol.messages import StepEvent, StopScope, TrainLog
+from sleap_rtc_plugin.protocol.job_mirror import JobMirror, JobNews
+from sleap_rtc_plugin.protocol.messages import StopScope, TrainLog
 from sleap_rtc_plugin.protocol.retries import Retries, is_passing
 from sleap_rtc_plugin.session.remote_job import RemoteJob
 from sleap_rtc_plugin.session.result_import import ImportedResults
@@ -40,7 +40,7 @@ OnFound = Callable[[str, FoundFiles], None]
 class CourseObserver(Protocol):
     """Who is told how a job goes."""
 
-    def event(self, event: StepEvent, mirror: JobMirror) -> None:
+    def event(self, event: JobNews, mirror: JobMirror) -> None:
         """Something happened to the job."""
 
     def link_lost(self, error: RtcError) -> None:
@@ -289,7 +289,7 @@ class JobCourse:
             self._observer.link_lost(error)
         self._is_lost = True
 
-    def _take(self, event: StepEvent, mirror: JobMirror) -> None:
+    def _take(self, event: JobNews, mirror: JobMirror) -> None:
         if isinstance(event, TrainLog):
             self.log.extend(event.lines)
         self._observer.event(event, mirror)

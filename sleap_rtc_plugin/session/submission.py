@@ -27,12 +27,11 @@ from sleap_rtc_plugin.protocol.errors import (
 )
 from sleap_rtc_plugin.protocol.ids import clean_text, new_job_id
 from sleap_rtc_plugin.protocol.job import ENDED, JobState
-from sleap_rtc_plugin.protocol.job_mirror import JobMirror
+from sleap_rtc_plugin.protocol.job_mirror import JobMirror, JobNews
 from sleap_rtc_plugin.protocol.limits import RECONNECT_BUDGET_S
 from sleap_rtc_plugin.protocol.messages import (
     JobSpec,
     PredictStep,
-    StepEvent,
     TrainStep,
 )
 from sleap_rtc_plugin.protocol.retries import Retries
@@ -117,7 +116,7 @@ class Observer(Protocol):
     def found_on_mounts(self, worker: str, found: FoundFiles) -> None:
         """The worker was asked which of the package's files it has already."""
 
-    def event(self, event: StepEvent, mirror: JobMirror) -> None:
+    def event(self, event: JobNews, mirror: JobMirror) -> None:
         """Something happened to the job."""
 
     def waiting_for(self, worker: str, job_id: str) -> None:
@@ -366,7 +365,7 @@ class Submission:
 
     # -- what the course tells -------------------------------------------------------
 
-    def event(self, event: StepEvent, mirror: JobMirror) -> None:
+    def event(self, event: JobNews, mirror: JobMirror) -> None:
         """Something happened to the job."""
         self._report.state = mirror.state.value
         if mirror.state not in _BEFORE_START:

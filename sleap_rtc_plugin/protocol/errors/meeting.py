@@ -331,3 +331,18 @@ class WorkerBusy(Refusal):
         "The worker {worker} takes no new jobs ({reason}); "
         "try again later or choose another."
     )
+
+
+@dataclass(eq=False)
+class QuotaExceeded(Refusal):
+    """The jobs of a worker may take no more of its disk."""
+
+    worker: str
+    needed: str
+    free: str
+    code = "quota_exceeded"
+    retryable = True
+    sentence = (
+        "The jobs of the worker {worker} may not take more of its disk ({needed} are "
+        "needed and {free} are left); fetch results that wait there, or choose another."
+    )

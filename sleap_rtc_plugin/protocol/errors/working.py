@@ -362,6 +362,34 @@ class JobHasEnded(JobError):
 
 
 @dataclass(eq=False)
+class RuntimeExceeded(JobError):
+    """The job ran for as long as its worker lets one run."""
+
+    job_id: str
+    limit: str
+    code = "runtime_exceeded"
+    sentence = (
+        "The job {job_id} was stopped after {limit}, the longest that its worker lets "
+        "a job run; models that it had trained by then are kept, so fetch those, and "
+        "train for fewer epochs."
+    )
+
+
+@dataclass(eq=False)
+class ResultsRemoved(JobError):
+    """The results are not there any more."""
+
+    job_id: str
+    date: str
+    code = "results_removed"
+    sentence = (
+        "The results of the job {job_id} were removed on {date}, since its worker "
+        "keeps them for a limited time; look where they were fetched to, or train "
+        "again."
+    )
+
+
+@dataclass(eq=False)
 class JobConflict(JobError):
     """The same job id came with another package."""
 
