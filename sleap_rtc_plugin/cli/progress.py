@@ -26,6 +26,7 @@ from rich.progress import (
 from rich.text import Text
 
 from sleap_rtc_plugin.cli.interruption import Interruption
+from sleap_rtc_plugin.protocol.errors import RtcError
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.job import JobState
 from sleap_rtc_plugin.protocol.job_mirror import JobMirror, JobNews, StepMirror
@@ -37,8 +38,8 @@ from sleap_rtc_plugin.protocol.messages import (
     TrainStep,
 )
 from sleap_rtc_plugin.protocol.queue_messages import JobQueue
+from sleap_rtc_plugin.session.job_course import JobCourse
 from sleap_rtc_plugin.session.queue_words import place_words
-from sleap_rtc_plugin.session.remote_job import RemoteJob
 from sleap_rtc_plugin.session.report import Report
 from sleap_rtc_plugin.session.worker_files import FoundFiles
 from sleap_rtc_plugin.session.worker_info import WorkerInfo
@@ -228,7 +229,32 @@ class TerminalObserver:
             case JobQueue():
                 self._show_place(event)
 
-    def interruptions(self, job: RemoteJob) -> AbstractContextManager[None]:
+    def waiting_for(self, worker: str, job_id: str) -> None:
+        """The worker that has the job is away, and waited for."""
+        self.say(f"{job_id} is on {worker}, which is away; waiting for it.")
+        self._emit({"event": "waiting", "worker": worker, "job_id": job_id})
+
+    def left_behind(self, worker: str, job_id: str) -> None:
+        """The user chose another worker; the job there goes on."""
+        self.say(
+            f"{job_id} stays on {worker} and goes on there; this is another job. "
+            f"`sleap-remote jobs cancel {job_id}` ends that one."
+        )
+
+    def link_lost(self, error: RtcError) -> None:
+        """The worker cannot be reached; it is tried again."""
+        self.say(
+            "The connection to the worker is lost; the job goes on there. "
+            "Connecting again..."
+        )
+        self._emit({"event": "link", "state": "lost", "reason": str(error)})
+
+    def link_back(self) -> None:
+        """The worker is there again."""
+        self.say("Connected again; nothing was missed.")
+        self._emit({"event": "link", "state": "back"})
+
+    def interruptions(self, job: JobCourse) -> AbstractContextManager[None]:
         """Let Ctrl-C reach this job."""
         return self.interruption.of_job(job)
 

@@ -153,6 +153,21 @@ class WorkerVanished(ConnectionFailure):
 
 
 @dataclass(eq=False)
+class WorkerAway(ConnectionFailure):
+    """The worker that has the job cannot be reached for longer than one waits."""
+
+    worker: str
+    job_id: str
+    seconds: str
+    code = "worker_away"
+    sentence = (
+        "The worker {worker} could not be reached for {seconds} s, but the job goes on "
+        "there; come back with `sleap-remote jobs attach {job_id}`, or run the same "
+        "command again."
+    )
+
+
+@dataclass(eq=False)
 class PortInUse(ConnectionFailure):
     """A server cannot listen on its port."""
 
