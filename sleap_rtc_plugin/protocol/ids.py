@@ -19,6 +19,7 @@ __all__ = [
     "new_command_id",
     "new_job_id",
     "new_peer_id",
+    "new_relay_id",
     "new_room_id",
     "new_transfer_id",
 ]
@@ -59,6 +60,11 @@ def new_transfer_id() -> str:
 def new_command_id() -> str:
     """Make the id of a command that expects one reply (64 random bits)."""
     return f"c-{secrets.token_hex(8)}"
+
+
+def new_relay_id() -> str:
+    """Make the id of a meeting on the server's relay (128 random bits)."""
+    return f"relay-{secrets.token_hex(16)}"
 
 
 def new_room_id() -> str:
