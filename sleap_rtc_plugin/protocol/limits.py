@@ -47,6 +47,13 @@ SIGNALING_BACKOFF_FIRST_S = 0.5
 SIGNALING_BACKOFF_MAX_S = 30.0
 MAX_PENDING_SIGNALING_COMMANDS = 64
 MAX_SIGNALING_SEND_QUEUE = 256
+MAX_ICE_SERVERS = 32
+
+# -- the relay of last resort ---------------------------------------------------
+RELAY_JOIN_TIMEOUT_S = 10.0
+MAX_RELAY_JOIN_BYTES = 1 * KIB
+# A fragment of the transfer channel with what a cipher and its frame add.
+MAX_RELAY_FRAME_BYTES = 64 * KIB + 64
 
 # -- the link between two peers -----------------------------------------------
 CONTROL_CHANNEL = "control"
