@@ -69,11 +69,6 @@ def new_command_id() -> str:
     return f"c-{secrets.token_hex(8)}"
 
 
-def new_relay_id() -> str:
-    """Make the id of a meeting on the server's relay (128 random bits)."""
-    return f"relay-{secrets.token_hex(16)}"
-
-
 def new_room_id() -> str:
     """Make the id of a new room (80 random bits: not to be guessed)."""
     return f"room-{secrets.token_hex(10)}"

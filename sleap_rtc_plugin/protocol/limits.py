@@ -54,6 +54,11 @@ RELAY_JOIN_TIMEOUT_S = 10.0
 MAX_RELAY_JOIN_BYTES = 1 * KIB
 # A fragment of the transfer channel with what a cipher and its frame add.
 MAX_RELAY_FRAME_BYTES = 64 * KIB + 64
+RELAY_PIECE_BYTES = 16 * KIB
+# What is on its way at once: at 8 Mbit/s a control message waits 0.25 s behind it.
+RELAY_WINDOW_BYTES = 256 * KIB
+RELAY_ACK_BYTES = 32 * KIB
+MAX_RELAYS_PER_WORKER = 8
 
 # -- the link between two peers -----------------------------------------------
 CONTROL_CHANNEL = "control"
@@ -93,17 +98,6 @@ ICE_REFRESH_MARGIN_S = 120.0
 ICE_MAX_AGE_S = 600.0
 MAX_PENDING_OFFERS = 32
 MAX_PENDING_OFFERS_PER_PEER = 8
-
-# -- the relay through the signaling server -----------------------------------
-MAX_RELAY_PAYLOAD_BYTES = 64 * KIB
-MAX_RELAY_FRAME_BYTES = MAX_RELAY_PAYLOAD_BYTES + 64
-RELAY_PIECE_BYTES = 16 * KIB
-# What is on its way at once: at 8 Mbit/s a control message waits 0.25 s behind it.
-RELAY_WINDOW_BYTES = 256 * KIB
-RELAY_ACK_BYTES = 32 * KIB
-RELAY_JOIN_TIMEOUT_S = 10.0
-MAX_RELAY_PATH_CHARS = 64
-MAX_RELAYS_PER_WORKER = 8
 
 # -- transfers ----------------------------------------------------------------
 CHUNK_BYTES = 1 * MIB
