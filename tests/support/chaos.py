@@ -35,8 +35,19 @@ WORKERS: Final = ("left", "right")
 BETWEEN_S: Final = (0.5, 3.0)
 FROZEN_S: Final = (0.5, 6.0)
 BACK_AFTER_S: Final = (0.0, 1.5)
+# The share of the jobs that have ended when harm ends.
+CALM_AT: Final = 0.8
 QUIET_S: Final = 15.0
 LOOK_S: Final = 0.1
+WEIGHTS: Final = {
+    "killed client": 4,
+    "killed worker": 2,
+    "killed runner": 4,
+    "killed trainer": 4,
+    "killed worker and runner": 1,
+    "killed signaling": 2,
+    "frozen": 3,
+}
 
 RUNNER: Final = "sleap_rtc_worker.step_runner"
 TRAINERS: Final = ("paced_sleap_nn", "sleap_nn.cli")
@@ -143,7 +154,10 @@ class Chaos:
         }
 
     def run(self, busy_s: float, limit_s: float) -> Tally:
-        """Do harm for `busy_s`, then let everything end, within `limit_s` in all."""
+        """Do harm, then let everything end, within `limit_s` in all.
+
+        Harm is done for `busy_s` at most, and until most jobs have ended.
+        """
         began = time.monotonic()
         next_fault = began + 1.0
         while not all(job.has_ended for job in self._jobs):
@@ -151,7 +165,9 @@ class Chaos:
             assert now < began + limit_s, self._story()
             self._carry_on(now)
             self._look_after_clients()
-            if now >= next_fault and now < began + busy_s:
+            ended = sum(job.has_ended for job in self._jobs)
+            is_busy = now < began + busy_s and ended < CALM_AT * len(self._jobs)
+            if is_busy and now >= next_fault:
                 self._do_harm()
                 next_fault = now + self._chance.uniform(*BETWEEN_S)
             time.sleep(LOOK_S)
@@ -199,11 +215,9 @@ class Chaos:
 
     def _do_harm(self) -> None:
         names = list(self._faults)
-        self._chance.shuffle(names)
-        for name in names:
-            if self._faults[name]():
-                self._tally.faults[name] += 1
-                return
+        name = self._chance.choices(names, weights=[WEIGHTS[n] for n in names])[0]
+        if self._faults[name]():
+            self._tally.faults[name] += 1
 
     def _kill_client(self) -> bool:
         clients = [j.client for j in self._jobs if j.client and j.client.is_running]
