@@ -260,18 +260,24 @@ async def test_a_quota_refuses_until_room_may_be_made(
     data = programs.folder / "data"
     size = small_package.stat().st_size
     limits = ["--data", data, "--store-limit", "0"]
-    worker = programs.scripted_worker("train", *limits).wait_ready()
+    server = programs.signaling()
+    worker = programs.scripted_worker("train", *limits, "--signaling", server)
+    session = worker.wait_ready().session
+    left = programs.train(small_package, session, workdir / "out", "--detach")
+    assert await asyncio.to_thread(left.wait) == 0
     async with (
         asyncio.timeout(PATIENCE_S),
         clients(worker, small_package, workdir, "ann") as [ann],
     ):
-        first = await ann.queue()
+        _, spec = await describe_job(ann.link, left.report["job_id"])
+        first = RemoteJob(ann.link, left.report["job_id"], spec)
+        await first.attach(lambda news, mirror: None)
         await first.wait_until(lambda mirror: mirror.has_ended)
     worker.terminate()
     await asyncio.to_thread(worker.wait)
 
     # Room for one and a half jobs.
-    limits += ["--disk-quota", f"{size * 2}B"]
+    limits += ["--session", session, "--disk-quota", f"{size * 2}B"]
     worker = programs.scripted_worker("train", *limits).wait_ready()
     async with (
         asyncio.timeout(PATIENCE_S),
@@ -305,6 +311,17 @@ async def test_a_quota_refuses_until_room_may_be_made(
             )
         imported, _ = await second.fetch(workdir / "home", lambda totals: None)
         assert len(imported.models) == 1
+    # The command that left says so, too; once more, it trains again.
+    again = programs.train(small_package, session, workdir / "out")
+    assert await asyncio.to_thread(again.wait) == 1
+    assert again.report["error"]["code"] == ResultsRemoved.code
+    worker.terminate()
+    await asyncio.to_thread(worker.wait)
+    worker = programs.scripted_worker("train", "--session", session, "--data", data)
+    worker.wait_ready()
+    again = programs.train(small_package, session, workdir / "out")
+    assert await asyncio.to_thread(again.wait) == 0
+    assert again.report["job_id"] != first.job_id
 
 
 async def test_a_job_that_waits_is_cancelled_and_submitted_twice(
@@ -366,12 +383,12 @@ def test_every_gpu_runs_a_job_and_a_killed_worker_finds_them_again(
     pids = [int(line.split()[1]) for line in log.read_text().splitlines()]
     assert [shown_gpu(programs, pid) for pid in pids] == ["0", "1"]
 
+    for train in trains:
+        train.kill()
     worker.kill()
     session = worker.session
     again = programs.scripted_worker(start, *where, "--session", session, E2E_GPUS="2")
     again.wait_ready()
-    for train in trains:
-        train.wait()
     trains = [
         programs.train(small_package, session, output / str(number))
         for number in range(3)
