@@ -48,7 +48,9 @@ class Worker:
 
     def end(self, number: int) -> None:
         if self.running:
-            self.running.pop(number % len(self.running))
+            self.count += 1
+            gone = self.running.pop(number % len(self.running))
+            self.served[gone.user] = self.count
 
     def play(self, what: list[tuple[str, object]]) -> None:
         for name, detail in what:

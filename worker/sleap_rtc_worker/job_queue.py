@@ -1,13 +1,14 @@
 """Whose job is next, and where each job that waits stands.
 
 Next is the user with the fewest running jobs, and among those the one who has waited
-longest: since his last job was begun, or since he had a job waiting, whichever was
-later. His own jobs begin in the order in which they were queued.
+longest: since he last got or gave back a slot, or since he had a job waiting, whichever
+was later. His own jobs begin in the order in which they were queued.
 
 Pure: what happened when is told in numbers of one count (`ticket` where a job was
-queued, `turn` where it was begun), which the journal keeps; so a restarted worker and a
-clock that jumps decide as before. Nobody starves: whoever waits is passed at most once
-by every other user while none of his jobs runs. Called by the job coordinator.
+queued, `turn` where it was begun, `left` where it gave its slot back), which the
+journal keeps; so a restarted worker and a clock that jumps decide as before. Nobody
+starves: whoever waits is passed at most once by every other user while none of his jobs
+runs. Called by `job_turns`.
 """
 
 import heapq
@@ -72,7 +73,7 @@ def next_job(
     Args:
         waiting: the jobs that wait.
         running: how many jobs of each user run.
-        served: the `turn` of each user's job that was begun last.
+        served: the number at which each user last got or gave back a slot.
     """
     heads: dict[str, Waiting] = {}
     for job in waiting:
@@ -102,7 +103,7 @@ def places(
     Args:
         waiting: the jobs that wait.
         running: the jobs that hold a slot.
-        served: the `turn` of each user's job that was begun last.
+        served: the number at which each user last got or gave back a slot.
         slots: how many there are.
     """
     left = list(waiting)
@@ -119,6 +120,8 @@ def places(
             end, _, user = heapq.heappop(ends)
             now = max(now, end)
             counts[user] -= 1
+            turn += 1
+            turns[user] = turn
             continue
         job = next_job(left, counts, turns)
         if job is None:

@@ -5,11 +5,12 @@ tells each job that waits its place. Made by the job coordinator.
 """
 
 import asyncio
+import contextlib
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from sleap_rtc_plugin.protocol.errors import RuntimeExceeded
+from sleap_rtc_plugin.protocol.errors import RuntimeExceeded, StorageFailed
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.job import JobState
 from sleap_rtc_plugin.transport.effects import monotonic
@@ -99,11 +100,12 @@ class JobTurns:
         self._telling: asyncio.TimerHandle | None = None
         self._told_at = -PLACES_INTERVAL_S
         records = [run.record for run in jobs.values()]
-        self._number = max((max(r.ticket, r.turn) for r in records), default=0)
+        self._number = max((max(r.ticket, r.turn, r.left) for r in records), default=0)
         self._served: dict[str, int] = {}
         for record in records:
             user = user_of(record)
-            self._served[user] = max(self._served.get(user, 0), record.turn)
+            last = max(record.turn, record.left)
+            self._served[user] = max(self._served.get(user, 0), last)
         self._history: deque[Ended] = deque(maxlen=MAX_DURATIONS_KEPT)
         for record in sorted(records, key=lambda record: record.ended_at or 0.0):
             self._remember(record)
@@ -114,7 +116,7 @@ class JobTurns:
             self._telling.cancel()
 
     def next_number(self) -> int:
-        """Return the next number of the count that tickets and turns share."""
+        """Return the next number of the count that decides about turns."""
         self._number += 1
         return self._number
 
@@ -134,6 +136,12 @@ class JobTurns:
         if watcher is not None:
             run.unwatch(watcher)
             self._remember(run.record)
+        if run.record.turn > run.record.left:
+            left = self.next_number()
+            self._served[user_of(run.record)] = left
+            # Without it a restarted worker takes the turns a little differently.
+            with contextlib.suppress(StorageFailed):
+                run.note(left=left)
 
     def _remember(self, record: JobRecord) -> None:
         began, ended = record.started_at, record.ended_at

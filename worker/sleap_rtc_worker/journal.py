@@ -66,6 +66,7 @@ class JobRecord(Struct, frozen=True, kw_only=True):
         total: frames that it is to predict.
         ticket: when it was queued; a number of the same count as `turn`.
         turn: when it was given a slot.
+        left: when it gave that back.
         gpu: the slot's GPU, as CUDA_VISIBLE_DEVICES names it.
         epochs: the most that each step trains for, 0 where that is not known.
         ran_s: for how long it was seen running.
@@ -95,6 +96,7 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     total: int = 0
     ticket: int = 0
     turn: int = 0
+    left: int = 0
     gpu: str | None = None
     epochs: list[int] = []
     ran_s: float = 0.0
