@@ -416,11 +416,14 @@ class JobRun:
             stop_scope=self._machine.stop_scope,
             ended_at=now if state in ENDED else None,
         )
-        self._write(record, events)
+        is_vital = state not in (JobState.SUBMITTED, JobState.STAGING)
+        self._write(record, events, is_vital=is_vital)
         self._on_change(self)
 
-    def _write(self, record: JobRecord, events: list[StepEvent]) -> None:
-        self._tools.journal.write(record, events)
+    def _write(
+        self, record: JobRecord, events: list[StepEvent], *, is_vital: bool = False
+    ) -> None:
+        self._tools.journal.write(record, events, is_vital=is_vital)
         self.record = record
         self._seq += len(events)
         self._wake()
