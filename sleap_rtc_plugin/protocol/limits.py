@@ -99,6 +99,14 @@ ICE_MAX_AGE_S = 600.0
 MAX_PENDING_OFFERS = 32
 MAX_PENDING_OFFERS_PER_PEER = 8
 
+# -- trying again -------------------------------------------------------------
+RETRY_FIRST_S = 0.5
+RETRY_MAX_S = 15.0
+# A link that held so long ends the outage before it.
+STEADY_LINK_S = 10.0
+# How long a command stays without its worker before it says how to come back.
+RECONNECT_BUDGET_S = 90.0
+
 # -- transfers ----------------------------------------------------------------
 CHUNK_BYTES = 1 * MIB
 MAX_CHUNK_BYTES = 4 * MIB
@@ -175,6 +183,7 @@ MAX_OPTION_CHARS = 4 * KIB
 
 # -- jobs ---------------------------------------------------------------------
 MAX_JOBS_QUEUED = 100
+MAX_STARTS_IN_S = 366 * 24 * 3600.0
 STAGING_IDLE_TIMEOUT_S = 24 * 3600.0
 STOP_GRACE_S = 120.0
 INTERRUPT_GRACE_S = 10.0
@@ -191,6 +200,8 @@ MAX_ERROR_TEXT_CHARS = 2_000
 MAX_JOBS_PER_PAGE = 100
 MAX_JOB_PAGE_BYTES = 64 * KIB
 MAX_JOBS_LISTED = 1_000
+MAX_WORKERS_ASKED = 32
+MAX_CANDIDATES_NAMED = 8
 # The end of the year 9999: the last second that calendars show.
 MAX_UNIX_TIME_S = 253_402_300_799.0
 
