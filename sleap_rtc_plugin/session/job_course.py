@@ -79,7 +79,7 @@ class JobCourse:
         self._retries = Retries(reconnect_for_s)
         self._job: RemoteJob | None = None
         self._link: WorkerLink | None = None
-        self._is_lost = False
+        self._loss: RtcError | None = None
         self.submitted: JobState | None = None
         self._opening = asyncio.Lock()
 
@@ -245,14 +245,14 @@ class JobCourse:
                 jitter = random.random()  # noqa: S311
                 delay_s = self._retries.failed(monotonic(), jitter)
                 if delay_s is None:
-                    raise self._away(error) from error
+                    raise self._away(error) from None
                 await asyncio.sleep(delay_s)
 
     def _away(self, error: RtcError) -> RtcError:
         """Return the words for a worker that stays away."""
         if self.mirror.state in _STAGING:
-            # It has not got all of it; what was said already says so.
-            return error
+            # It has not got all of it, and how the link was lost says so.
+            return self._loss or error
         return WorkerAway(
             worker=self._worker,
             job_id=self.job_id,
@@ -265,6 +265,9 @@ class JobCourse:
             if self._job is not None and not self._is_closed():
                 self._retries.linked(monotonic())
                 return self._job
+            if self._link is not None and self._link.link.breach is not None:
+                # It ended while nobody was waiting for anything.
+                raise self._link.link.breach
             job = await self._open()
             await job.attach(self._take)
             return job
@@ -273,8 +276,8 @@ class JobCourse:
         self._link = await self._connect()
         self._retries.linked(monotonic())
         self._job = RemoteJob.resume(self._link, self.mirror)
-        if self._is_lost:
-            self._is_lost = False
+        if self._loss is not None:
+            self._loss = None
             self._observer.link_back()
         return self._job
 
@@ -284,10 +287,10 @@ class JobCourse:
     def _lost(self, error: RtcError) -> None:
         if not self._is_closed():
             return  # An answer was overdue; whether the link lives, it says itself.
-        if not self._is_lost:
+        if self._loss is None:
+            self._loss = error
             logger.info("Job %s: %s", self.mirror.job_id, error)
             self._observer.link_lost(error)
-        self._is_lost = True
 
     def _take(self, event: JobNews, mirror: JobMirror) -> None:
         if isinstance(event, TrainLog):

@@ -290,7 +290,7 @@ class Chaos:
 
     def _start_worker(self, name: str, *words: str) -> str:
         worker = self._programs.scripted_worker(
-            f"paced,epochs={EPOCHS},pace_s={PACE_S}",
+            f"resuming,epochs={EPOCHS},pace_s={PACE_S}",
             *words,
             "--name",
             name,

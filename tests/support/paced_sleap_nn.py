@@ -1,7 +1,7 @@
 """A stand-in for sleap-nn that takes its time, goes on from a checkpoint, and can be
 checked: what it trains follows from the job alone.
 
-Started as `paced_sleap_nn.py paced [epochs=N] [pace_s=S] train|predict ...`, for a
+Started as `paced_sleap_nn.py resuming [epochs=N] [pace_s=S] train|predict ...`, for a
 real worker. A run whose name begins with `real` is handed to sleap-nn itself.
 """
 

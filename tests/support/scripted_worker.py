@@ -21,7 +21,7 @@ from sleap_rtc_plugin.transport import file_source
 from sleap_rtc_worker.capabilities import WorkerCapabilities
 from sleap_rtc_worker.gpu_slots import Gpu, plan_slots
 
-TRAINERS = {"paced": Path(__file__).with_name("paced_sleap_nn.py")}
+TRAINERS = {"resuming": Path(__file__).with_name("paced_sleap_nn.py")}
 TRAINER = Path(__file__).with_name("scripted_sleap_nn.py")
 
 
