@@ -39,6 +39,8 @@ BACK_AFTER_S: Final = (0.0, 1.5)
 CALM_AT: Final = 0.8
 QUIET_S: Final = 15.0
 LOOK_S: Final = 0.1
+# Only the last line of a command has it.
+REPORT: Final = "seconds"
 WEIGHTS: Final = {
     "killed client": 4,
     "killed worker": 2,
@@ -201,15 +203,17 @@ class Chaos:
             job.was_accepted |= event.get("event") in ("state", "transfer")
         if client.is_running:
             return
-        code = client.wait()
+        client.wait()
         job.client = None
-        report = client.report if client.events else {}
-        state = report.get("state")
-        if state == "succeeded" and code == 0:
+        # One that is killed after its last word has done its work.
+        said = client.report if client.events else {}
+        report = said if REPORT in said else {}
+        state = report.get("state", "")
+        if state == "succeeded" and report["error"] is None:
             job.state = state
         elif state in ("failed", "lost", "cancelled"):
             job.state = state
-            self._tally.wrong.append(f"{job.run_name}: {report.get('error')}")
+            self._tally.wrong.append(f"{job.run_name}: {report['error']}")
 
     # -- harm --------------------------------------------------------------------------
 
