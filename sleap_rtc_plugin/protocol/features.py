@@ -11,6 +11,7 @@ __all__ = [
     "FEATURES",
     "JOB_IMAGES",
     "JOB_LIST",
+    "JOB_QUEUE",
     "LARGE_PACKETS",
     "MOUNTS",
     "SHARED_STORAGE",
@@ -20,6 +21,8 @@ __all__ = [
 JOB_LIST: Final = "job-list"
 # JOB_FETCH understands `part`.
 JOB_IMAGES: Final = "job-images"
+# JOB_QUEUE is understood.
+JOB_QUEUE: Final = "job-queue"
 # The frames about shared storage are understood, whether or not there is any.
 SHARED_STORAGE: Final = "shared-storage"
 # The frames about a worker's mounts are understood, whether or not it has any.
@@ -28,4 +31,4 @@ MOUNTS: Final = "mounts"
 LARGE_PACKETS: Final = "large-packets"
 
 # What every link can do.
-FEATURES: Final = frozenset({JOB_LIST, JOB_IMAGES, SHARED_STORAGE, MOUNTS})
+FEATURES: Final = frozenset({JOB_LIST, JOB_IMAGES, JOB_QUEUE, SHARED_STORAGE, MOUNTS})

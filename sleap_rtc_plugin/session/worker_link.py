@@ -14,6 +14,7 @@ from sleap_rtc_plugin.protocol.errors import (
     BadRequest,
     NoReply,
     RemoteProtocolError,
+    RtcError,
     SharedStorageUnusable,
     WorkerTooOld,
     WorkerVanished,
@@ -25,6 +26,7 @@ from sleap_rtc_plugin.protocol.features import (
     MOUNTS,
     SHARED_STORAGE,
 )
+from sleap_rtc_plugin.protocol.job_mirror import JobNews
 from sleap_rtc_plugin.protocol.limits import (
     COMMAND_REPLY_TIMEOUT_S,
     SHARED_RESULTS_TIMEOUT_S,
@@ -55,7 +57,6 @@ from sleap_rtc_plugin.protocol.messages import (
     SharedJobId,
     SharedOutputPath,
     SharedStorageJob,
-    StepEvent,
     TrainLog,
     ZmqCtrl,
 )
@@ -65,6 +66,7 @@ from sleap_rtc_plugin.protocol.mount_messages import (
     MountResolve,
     MountResolved,
 )
+from sleap_rtc_plugin.protocol.queue_messages import JobQueue
 from sleap_rtc_plugin.transport.link import Link, LinkClosed
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.staging_area import StagingArea
@@ -122,15 +124,17 @@ class WorkerLink:
         self.pump = TransferPump(link)
         self._replies: dict[str, asyncio.Future[Reply]] = {}
         self._laid: dict[str, asyncio.Future[None]] = {}
-        self._followers: dict[str, Callable[[StepEvent], None]] = {}
+        self._followers: dict[str, Callable[[JobNews], None]] = {}
         self._offer: asyncio.Future[FileMeta] | None = None
         self._offer_of: tuple[str, str] = ("", "")
         self._asking = asyncio.Lock()
         self._given_up: Counter[tuple[str, str]] = Counter()
         link.on_control = self._on_control
 
-    def vanished(self, activity: str) -> WorkerVanished:
+    def vanished(self, activity: str) -> RtcError:
         """Return the error for a link that ended while we were at something."""
+        if self.link.breach is not None:
+            return self.link.breach
         return WorkerVanished(worker=self.worker_name, activity=activity)
 
     async def ask(self, command: Command) -> Reply:
@@ -188,8 +192,8 @@ class WorkerLink:
         finally:
             closed.cancel()
 
-    def follow(self, job_id: str, follower: Callable[[StepEvent], None]) -> None:
-        """Hand a job's events to `follower` from now on."""
+    def follow(self, job_id: str, follower: Callable[[JobNews], None]) -> None:
+        """Hand a job's events and its place to `follower` from now on."""
         self._followers[job_id] = follower
 
     @asynccontextmanager
@@ -258,7 +262,7 @@ class WorkerLink:
                 laid = self._laid.get(message.command_id)
                 if laid is not None and not laid.done():
                     laid.set_result(None)
-            case JobEvent() | ProgressReport() | TrainLog():
+            case JobEvent() | ProgressReport() | TrainLog() | JobQueue():
                 follower = self._followers.get(message.job_id)
                 if follower is not None:
                     follower(message)

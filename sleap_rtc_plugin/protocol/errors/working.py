@@ -132,6 +132,35 @@ class StorageFailed(TransferError):
 
 
 @dataclass(eq=False)
+class JournalDamaged(TransferError):
+    """The worker's journal cannot be read."""
+
+    place: str
+    reason: str
+    code = "journal_damaged"
+    sentence = (
+        "The journal {place} is damaged ({reason}) and was left as it is; put a backup "
+        "in its place, or move it away to begin without its jobs, and start the worker "
+        "again."
+    )
+
+
+@dataclass(eq=False)
+class JournalTooNew(TransferError):
+    """A newer version of this program wrote the worker's journal."""
+
+    place: str
+    version: str
+    code = "journal_too_new"
+    exit_code = EXIT_REFUSED
+    sentence = (
+        "The journal {place} was written by a newer version of this program (journal "
+        "version {version}) and was left as it is; update this one with "
+        "`pip install -U sleap-rtc-plugin`, or choose another folder with --data."
+    )
+
+
+@dataclass(eq=False)
 class DigestMismatch(TransferError):
     """A file did not arrive as it was sent, after every repair."""
 
@@ -297,12 +326,110 @@ class JobLost(JobError):
 
 
 @dataclass(eq=False)
+class RunnerNotStarted(JobError):
+    """The worker could not start the process that watches over sleap-nn."""
+
+    reason: str
+    code = "runner_not_started"
+    retryable = True
+    sentence = (
+        "The worker could not start the process that watches over sleap-nn "
+        "({reason}); ask who runs the worker to look into its log, then run the same "
+        "command again."
+    )
+
+
+@dataclass(eq=False)
 class JobUnknown(JobError):
     """The worker does not know the job."""
 
     job_id: str
     code = "job_unknown"
     sentence = "The worker knows no job {job_id}; list its jobs to find the right one."
+
+
+@dataclass(eq=False)
+class JobNotFound(JobError):
+    """No worker that could be asked has a job of that id or name."""
+
+    job: str
+    asked: str
+    code = "job_not_found"
+    exit_code = EXIT_REFUSED
+    sentence = (
+        "No job {job} was found on {asked}; `sleap-remote jobs list` shows the jobs "
+        "there are."
+    )
+
+
+@dataclass(eq=False)
+class JobAmbiguous(JobError):
+    """Several jobs go by that name or beginning of an id."""
+
+    job: str
+    candidates: str
+    code = "job_ambiguous"
+    exit_code = EXIT_REFUSED
+    sentence = (
+        "{job} may be one of several jobs ({candidates}); name it by its whole id, or "
+        "its worker with --worker."
+    )
+
+
+@dataclass(eq=False)
+class JobNotEnded(JobError):
+    """What was asked for is there once the job has ended."""
+
+    job_id: str
+    state: str
+    code = "job_not_ended"
+    exit_code = EXIT_REFUSED
+    sentence = (
+        "The job {job_id} has not ended yet (it is {state}); wait for it with "
+        "`sleap-remote jobs attach`, or end it with `sleap-remote jobs stop`."
+    )
+
+
+@dataclass(eq=False)
+class JobHasEnded(JobError):
+    """Only a job that goes on can be stopped or cancelled."""
+
+    job_id: str
+    state: str
+    code = "job_has_ended"
+    exit_code = EXIT_REFUSED
+    sentence = (
+        "The job {job_id} has ended already ({state}); `sleap-remote jobs fetch` "
+        "brings home what it left."
+    )
+
+
+@dataclass(eq=False)
+class RuntimeExceeded(JobError):
+    """The job ran for as long as its worker lets one run."""
+
+    job_id: str
+    limit: str
+    code = "runtime_exceeded"
+    sentence = (
+        "The job {job_id} was stopped after {limit}, the longest that its worker lets "
+        "a job run; models that it had trained by then are kept, so fetch those, and "
+        "train for fewer epochs."
+    )
+
+
+@dataclass(eq=False)
+class ResultsRemoved(JobError):
+    """The results are not there any more."""
+
+    job_id: str
+    date: str
+    code = "results_removed"
+    sentence = (
+        "The results of the job {job_id} were removed on {date}, since its worker "
+        "keeps them for a limited time; look where they were fetched to, or train "
+        "again."
+    )
 
 
 @dataclass(eq=False)
