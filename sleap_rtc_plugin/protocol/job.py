@@ -5,9 +5,10 @@ the instructions, and writes every change to the journal before anyone hears of 
 
     SUBMITTED -> STAGING -> QUEUED -> STARTING -> RUNNING -> COLLECTING -> SUCCEEDED
 
-From RUNNING a next step leads back to STARTING; a stop goes by STOPPING, a cancel by
-CANCELLING to CANCELLED. FAILED and LOST (its runner disappeared) also pass through
-COLLECTING, so that what earlier steps made is kept. REJECTED could not begin.
+From RUNNING a next step leads back to STARTING, and so does a step that was cut off and
+begins again; a stop goes by STOPPING, a cancel by CANCELLING to CANCELLED. FAILED and
+LOST (cut off too often) also pass through COLLECTING, so that what earlier steps made
+is kept. REJECTED could not begin.
 """
 
 from collections.abc import Mapping
@@ -88,8 +89,13 @@ class StepEnded:
 
 
 @dataclass(frozen=True)
+class StepInterrupted:
+    """The step was cut off by no fault of its own, and may begin again."""
+
+
+@dataclass(frozen=True)
 class RunnerLost:
-    """The step's runner is gone and left no outcome."""
+    """The step was cut off once more than it may be."""
 
     error: JobLost
 
@@ -132,6 +138,7 @@ Event = (
     | SlotGranted
     | StepRunning
     | StepEnded
+    | StepInterrupted
     | RunnerLost
     | StopRequested
     | LimitReached
@@ -196,6 +203,7 @@ class Job(Machine[JobState, Event, Instruction]):
         LimitReached: "_nothing",
         CancelRequested: "_nothing",
         StepEnded: "_nothing",
+        StepInterrupted: "_nothing",
         RunnerLost: "_nothing",
         StepRunning: "_nothing",
         ResultsCollected: "_nothing",
@@ -225,6 +233,7 @@ class Job(Machine[JobState, Event, Instruction]):
         JobState.STARTING: {
             StepRunning: "_running",
             StepEnded: "_step_ended",
+            StepInterrupted: "_restart",
             RunnerLost: "_lost",
             StopRequested: "_stop",
             LimitReached: "_limit",
@@ -233,6 +242,7 @@ class Job(Machine[JobState, Event, Instruction]):
         JobState.RUNNING: {
             StepRunning: "_nothing",
             StepEnded: "_step_ended",
+            StepInterrupted: "_restart",
             RunnerLost: "_lost",
             StopRequested: "_stop",
             LimitReached: "_limit",
@@ -241,6 +251,7 @@ class Job(Machine[JobState, Event, Instruction]):
         JobState.STOPPING: {
             StepRunning: "_nothing",
             StepEnded: "_step_ended",
+            StepInterrupted: "_restart",
             RunnerLost: "_lost",
             StopRequested: "_widen_stop",
             LimitReached: "_limit",
@@ -249,6 +260,7 @@ class Job(Machine[JobState, Event, Instruction]):
         JobState.CANCELLING: {
             StepRunning: "_nothing",
             StepEnded: "_cancelled",
+            StepInterrupted: "_cancelled",
             RunnerLost: "_cancelled",
             StopRequested: "_nothing",
             LimitReached: "_nothing",
@@ -368,8 +380,17 @@ class Job(Machine[JobState, Event, Instruction]):
         self.stop_scope = None
         return self._begin_step(step + 1)
 
+    def _restart(self, event: Event, now: float) -> list[Instruction]:
+        step = self._current_step()
+        if self.state is JobState.STOPPING:
+            if isinstance(self.spec.steps[step], PredictStep):
+                return self._step_ended(StepEnded(None), now)
+            # The step is told again; it ends after one batch, with its model.
+            return [*self._to(JobState.STOPPING), StartStep(step)]
+        return self._begin_step(step)
+
     def _lost(self, event: RunnerLost, now: float) -> list[Instruction]:
-        self.error = event.error
+        self.error = self.error or event.error
         return self._collect()
 
     def _ended(self, event: Event, now: float) -> list[Instruction]:

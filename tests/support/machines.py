@@ -269,6 +269,7 @@ JOB: Final = Kind(
         jobs.StepRunning(),
         jobs.StepEnded(None),
         jobs.StepEnded(STEP_FAILED),
+        jobs.StepInterrupted(),
         jobs.RunnerLost(RUNNER_GONE),
         jobs.StopRequested("step"),
         jobs.StopRequested("job"),

@@ -5,7 +5,8 @@ it, results leave from it. Blocking calls, made in threads by the job coordinato
 
     jobs/<job id>/package/files/   the verified package; steps run here
     jobs/<job id>/configs/<n>/     the guarded configuration of step n
-    jobs/<job id>/steps/<n>/       the step runner's folder
+    jobs/<job id>/steps/<n>/       the step runner's folder; <n>.<k> of its k-th restart
+    jobs/<job id>/kept/<n>/        what tries of step n that were cut off left
     store/<room>/                  files of earlier packages, for that room alone
 """
 
@@ -111,11 +112,16 @@ class FileManager:
         """Return the folder of a step's guarded configuration."""
         return self.job_dir(job_id) / "configs" / str(step)
 
-    def step_dir(self, job_id: str, step: int) -> Path:
-        """Return the step runner's folder, made when needed."""
-        folder = self.job_dir(job_id) / "steps" / str(step)
+    def step_dir(self, job_id: str, step: int, restarts: int = 0) -> Path:
+        """Return the step runner's folder, made when needed; each try has its own."""
+        name = f"{step}.{restarts}" if restarts else str(step)
+        folder = self.job_dir(job_id) / "steps" / name
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
+
+    def kept_dir(self, job_id: str, step: int) -> Path:
+        """Return where the checkpoints of a step's earlier tries are."""
+        return self.job_dir(job_id) / "kept" / str(step)
 
     def missing_bytes(self, package_bytes: int) -> int:
         """Return how much more must be free for a package of so many bytes, or 0."""

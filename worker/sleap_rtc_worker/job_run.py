@@ -5,33 +5,35 @@ wakes whoever watches. Made and asked by the job coordinator; knows no link.
 """
 
 import asyncio
+import contextlib
 import logging
+import os
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from sleap_rtc_plugin.protocol import job as machine
 from sleap_rtc_plugin.protocol.errors import (
     BadRequest,
-    ErrorInfo,
     JobLost,
-    ResultsRemoved,
     RtcError,
+    RunnerNotStarted,
     StepFailed,
     from_wire,
 )
 from sleap_rtc_plugin.protocol.job import ENDED, Job, JobState
-from sleap_rtc_plugin.protocol.limits import MAX_ERROR_TEXT_CHARS
 from sleap_rtc_plugin.protocol.messages import (
     JobEvent,
     JobSummary,
     ProgressReport,
     StepEvent,
     StopScope,
+    TrainLog,
     TrainStep,
 )
 from sleap_rtc_plugin.transport.effects import in_thread, monotonic
@@ -39,14 +41,35 @@ from sleap_rtc_plugin.transport.file_source import FileSource
 from sleap_rtc_worker.file_manager import FileManager
 from sleap_rtc_worker.job_executor import Executor, RunningStep
 from sleap_rtc_worker.job_queue import Place
+from sleap_rtc_worker.job_summary import Holders, summary_of
 from sleap_rtc_worker.journal import JobRecord, Journal
 from sleap_rtc_worker.progress_reporter import ProgressReporter, UnnumberedEvent
-from sleap_rtc_worker.sleap_nn_command import judge, order_for, step_name
-from sleap_rtc_worker.step_records import StepProgress
+from sleap_rtc_worker.sleap_nn_command import (
+    MODELS_FOLDER,
+    judge,
+    order_for,
+    step_name,
+)
+from sleap_rtc_worker.step_checkpoint import Kept, rescue
+from sleap_rtc_worker.step_records import RunnerEvent, StepProgress
+from sleap_rtc_worker.step_restart import (
+    GiveUp,
+    Reached,
+    Restart,
+    Verdict,
+    is_repeat,
+    reached_by,
+    restart_line,
+    verdict,
+    verdict_on_start,
+)
 
 __all__ = ["JobRun", "StepTools"]
 
 logger = logging.getLogger(__name__)
+
+# The states in which a step may be begun again.
+_BEGINNING: Final = (JobState.STARTING, JobState.STOPPING)
 
 
 @dataclass(frozen=True)
@@ -62,6 +85,14 @@ class StepTools:
     trainer: list[str]
     worker_name: str
     gpu_variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Again:
+    """What is journaled with the step's next beginning."""
+
+    line: str
+    reached: Reached
 
 
 class _Watcher(Protocol):
@@ -96,8 +127,11 @@ class JobRun:
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: RunningStep | None = None
         self._read_to = record.events_offset
+        self._again: _Again | None = None
+        self._pause_s = 0.0
+        self._asked = asyncio.Event()
         self._results: FileSource | None = None
-        self._holders = 0
+        self._holders = Holders()
         self._place: Place | None = None
         self.expires_at: float | None = None
 
@@ -130,27 +164,11 @@ class JobRun:
 
     def summary(self) -> JobSummary:
         """Return the job in one row; nothing is read from the disk."""
-        record = self.record
-        return JobSummary(
-            job_id=record.job_id,
-            name=record.spec.name,
-            owner=record.spec.owner,
-            state=record.state.value,
-            steps=len(record.spec.steps),
-            step=record.step,
-            epoch=record.epoch,
-            done=record.done,
-            total=record.total,
-            created_at=record.created_at,
-            started_at=record.started_at,
-            ended_at=record.ended_at,
+        return summary_of(
+            self.record,
             last_seq=self._seq,
-            error=_shortened(record.error),
-            position=self.place.position if self.place is not None else None,
-            starts_in_s=self.place.starts_in_s if self.place is not None else None,
-            restarts=getattr(record, "restarts", 0),
-            expires_at=record.removed_at or self.expires_at,
-            results_removed=record.removed_at is not None,
+            place=self.place,
+            expires_at=self.expires_at,
         )
 
     @property
@@ -171,24 +189,15 @@ class JobRun:
     @property
     def is_held(self) -> bool:
         """Whether somebody reads its files now."""
-        return self._holders > 0
+        return self._holders.count > 0
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> AbstractContextManager[None]:
         """Keep its files from being removed meanwhile.
 
         Raises:
-            ResultsRemoved: they were removed before.
+            ResultsRemoved: they were removed before; raised on entering.
         """
-        removed_at = self.record.removed_at
-        if removed_at is not None:
-            date = time.strftime("%Y-%m-%d", time.localtime(removed_at))
-            raise ResultsRemoved(job_id=self.job_id, date=date)
-        self._holders += 1
-        try:
-            yield
-        finally:
-            self._holders -= 1
+        return self._holders.one_more(self.record)
 
     def stands_at(self, place: Place | None) -> None:
         """Tell whoever watches where in the queue it stands."""
@@ -285,7 +294,8 @@ class JobRun:
                 JobState.STAGING,
             )
         ):
-            folder = self._tools.files.step_dir(self.job_id, step)
+            restarts = self.record.restarts
+            folder = self._tools.files.step_dir(self.job_id, step, restarts)
             adopted = await self._tools.executor.adopt(folder)
             if adopted is None:
                 # We were stopped between the decision and the deed.
@@ -319,6 +329,7 @@ class JobRun:
                 if self._running is not None:
                     self._running.stop()
             case machine.CancelStep():
+                self._asked.set()
                 if self._running is not None:
                     self._running.cancel()
             case machine.CollectResults():
@@ -342,10 +353,34 @@ class JobRun:
         before = self.record
         if step != before.step:
             before = msgspec.structs.replace(
-                before, events_offset=0, epoch=None, done=0, total=0
+                before,
+                events_offset=0,
+                epoch=None,
+                done=0,
+                total=0,
+                restarts=0,
+                reached=Reached(),
             )
         if state is JobState.STARTING and before.started_at is None:
             before = msgspec.structs.replace(before, started_at=now)
+        events: list[StepEvent] = [event]
+        again, self._again = self._again, None
+        is_same = step is not None and step == self.record.step
+        if again is not None and is_same and state in _BEGINNING:
+            before = msgspec.structs.replace(
+                before,
+                events_offset=0,
+                restarts=before.restarts + 1,
+                reached=again.reached,
+            )
+            line = TrainLog(
+                job_id=self.job_id,
+                seq=event.seq + 1,
+                at=now,
+                step=self._machine.step or 0,
+                lines=[again.line],
+            )
+            events.append(line)
         record = msgspec.structs.replace(
             before,
             state=state,
@@ -355,11 +390,14 @@ class JobRun:
             stop_scope=self._machine.stop_scope,
             ended_at=now if state in ENDED else None,
         )
-        self._write(record, [event])
+        is_vital = state not in (JobState.SUBMITTED, JobState.STAGING)
+        self._write(record, events, is_vital=is_vital)
         self._on_change(self)
 
-    def _write(self, record: JobRecord, events: list[StepEvent]) -> None:
-        self._tools.journal.write(record, events)
+    def _write(
+        self, record: JobRecord, events: list[StepEvent], *, is_vital: bool = False
+    ) -> None:
+        self._tools.journal.write(record, events, is_vital=is_vital)
         self.record = record
         self._seq += len(events)
         self._wake()
@@ -400,15 +438,26 @@ class JobRun:
     async def _run(self, step: int) -> None:
         """Start a step and follow it to its end."""
         files, spec = self._tools.files, self.record.spec
+        restarts = self.record.restarts
         try:
             wanted = spec.steps[step]
+            kept = Kept()
+            if restarts:
+                await self._pause()
+                kept = await in_thread(None, self._rescue, step)
+            if self.state is JobState.CANCELLING:
+                self.feed(machine.StepEnded(None))
+                return
+            package = files.package_dir(self.job_id)
             order = order_for(
                 wanted,
                 trainer=self._tools.trainer,
-                package_dir=str(files.package_dir(self.job_id)),
+                package_dir=str(package),
                 config_dir=str(files.config_dir(self.job_id, step)),
                 config_name=files.config_name(wanted),
                 allow_wandb=spec.allow_wandb,
+                resume=_relative(kept.checkpoint, package),
+                kept_dir=str(files.kept_dir(self.job_id, step)) if restarts else None,
             )
             if self.record.gpu is not None:
                 # The slot's, or of an earlier worker's slot that the job still holds.
@@ -417,8 +466,11 @@ class JobRun:
                 order = msgspec.structs.replace(
                     order, environment={**shown, **order.environment}
                 )
-            folder = files.step_dir(self.job_id, step)
+            folder = files.step_dir(self.job_id, step, restarts)
             running = await self._tools.executor.start(order, folder)
+        except RunnerNotStarted as error:
+            await self._end(step, verdict_on_start(error.reason, restarts), None)
+            return
         except RtcError as error:
             self.feed(machine.StepEnded(error))
             return
@@ -431,6 +483,26 @@ class JobRun:
         self._running = running
         self._repeat_request()
         await self._follow(step, running)
+
+    async def _pause(self) -> None:
+        """Wait before a restart, unless the job is cancelled meanwhile."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._pause_s):
+                await self._asked.wait()
+
+    def _rescue(self, step: int) -> Kept:
+        """Take what a try that was cut off left out of the way of the next one.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        files, wanted = self._tools.files, self.record.spec.steps[step]
+        package = files.package_dir(self.job_id)
+        if isinstance(wanted, TrainStep):
+            run_dir = package / MODELS_FOLDER / wanted.run_name
+            return rescue(run_dir, files.kept_dir(self.job_id, step))
+        (package / wanted.output).unlink(missing_ok=True)
+        return Kept()
 
     def _repeat_request(self) -> None:
         """Pass on what the user asked for while nothing was running yet."""
@@ -446,22 +518,51 @@ class JobRun:
         reporter = ProgressReporter(step, self._publish)
         async for offset, event in running.events(self.record.events_offset):
             self._read_to = offset
-            reporter.report(event)
+            if not self._was_told(event):
+                reporter.report(event)
             if isinstance(event, StepProgress) and self.state is JobState.STARTING:
                 self.feed(machine.StepRunning())
         outcome = await running.outcome()
         self._running = None
-        if outcome.lost:
-            reason = "its runner disappeared"
-            lost = JobLost(job_id=self.job_id, reason=reason)
-            self.feed(machine.RunnerLost(lost))
-        else:
-            wanted, worker = self.record.spec.steps[step], self._tools.worker_name
-            self.feed(machine.StepEnded(judge(wanted, outcome, worker=worker)))
+        wanted, worker = self.record.spec.steps[step], self._tools.worker_name
+        decided = verdict(wanted, outcome, self.record.restarts)
+        await self._end(step, decided, judge(wanted, outcome, worker=worker))
+
+    def _was_told(self, event: RunnerEvent) -> bool:
+        return (
+            self.record.restarts > 0
+            and isinstance(event, StepProgress)
+            and is_repeat(self.record.reached, event)
+        )
+
+    async def _end(self, step: int, decided: Verdict, error: RtcError | None) -> None:
+        """Begin a step again that was cut off, or say how it ended."""
+        match decided:
+            case None:
+                self.feed(machine.StepEnded(error))
+            case GiveUp(reason):
+                lost = JobLost(job_id=self.job_id, reason=reason)
+                self.feed(machine.RunnerLost(lost))
+            case Restart(reason, pause_s):
+                logger.warning("The job %s was cut off: %s", self.job_id, reason)
+                kept = await in_thread(None, self._rescue, step)
+                wanted, reached = self.record.spec.steps[step], self.record.reached
+                if kept.checkpoint is None and reached.ended_epoch is not None:
+                    # What was told is not true any more: the curve begins anew.
+                    reached = Reached()
+                restarts = self.record.restarts + 1
+                epochs = kept.epochs or 0 if kept.checkpoint is not None else None
+                line = restart_line(wanted, reason, restarts, epochs)
+                self._again = _Again(line, reached)
+                self._pause_s = pause_s
+                self.feed(machine.StepInterrupted())
 
     def _publish(self, event: UnnumberedEvent) -> None:
         message = event.numbered(self.job_id, self._seq + 1)
         record = msgspec.structs.replace(self.record, events_offset=self._read_to)
+        if isinstance(event.event, StepProgress):
+            reached = reached_by(record.reached, event.event)
+            record = msgspec.structs.replace(record, reached=reached)
         if isinstance(message, ProgressReport):
             record = msgspec.structs.replace(
                 record,
@@ -488,9 +589,11 @@ class JobRun:
             logger.warning("%s", error)
 
 
-def _shortened(error: ErrorInfo | None) -> ErrorInfo | None:
-    """Cut an error to what a client reads of one, so that a row stays a row."""
-    if error is None:
+def _relative(checkpoint: Path | None, package: Path) -> str | None:
+    """Name a checkpoint from the folder that sleap-nn is started in.
+
+    What lies between is our own and safe in Hydra's words, whatever leads to it.
+    """
+    if checkpoint is None:
         return None
-    fields = {name: text[:MAX_ERROR_TEXT_CHARS] for name, text in error.fields.items()}
-    return ErrorInfo(code=error.code, fields=fields)
+    return Path(os.path.relpath(checkpoint, package)).as_posix()

@@ -22,7 +22,13 @@ from sleap_rtc_worker.training_config import (
     label_members,
 )
 
-__all__ = ["brought_models", "check_package", "check_spec", "checkpoints_in"]
+__all__ = [
+    "brought_models",
+    "check_package",
+    "check_spec",
+    "checkpoints_in",
+    "refuse_run_folder",
+]
 
 
 async def check_package(
@@ -57,6 +63,7 @@ async def check_package(
     for index, step in enumerate(spec.steps):
         match step:
             case TrainStep():
+                refuse_run_folder(step, members)
                 text = files.read_config(job_id, step.config)
                 guarded = guard_training_config(
                     text, step, members, allow_wandb=spec.allow_wandb
@@ -109,6 +116,24 @@ def check_spec(spec: JobSpec) -> None:
                 for model in step.models:
                     check_path(model)
                 check_options(step.options)
+
+
+def refuse_run_folder(step: TrainStep, members: frozenset[str]) -> None:
+    """Check that a package brings nothing into the folder that a training writes to.
+
+    It would be taken for what the training has made: results, and the checkpoint
+    that it goes on from after a crash.
+
+    Raises:
+        ConfigRefused: it does.
+    """
+    folder = f"models/{step.run_name}/".casefold()
+    if any(member.casefold().startswith(folder) for member in members):
+        raise ConfigRefused(
+            config=step.config,
+            reason=f"the package holds a model {step.run_name} already, and a training "
+            "needs another run name",
+        )
 
 
 def brought_models(
