@@ -31,11 +31,17 @@ class WorkerInfo:
     queue_length: int
     running_jobs: int
     sleap_nn_version: str | None
+    slots: int = 1
 
     @property
     def is_available(self) -> bool:
         """Whether it takes jobs."""
         return self.status in ("available", "busy")
+
+    @property
+    def jobs_before(self) -> int:
+        """How many jobs have to end before another one can begin."""
+        return max(0, self.queue_length + self.running_jobs + 1 - self.slots)
 
 
 def read_worker(peer: PeerInfo) -> WorkerInfo:
@@ -52,6 +58,7 @@ def read_worker(peer: PeerInfo) -> WorkerInfo:
         queue_length=_count(values, "queue_length") or 0,
         running_jobs=_count(values, "running_jobs") or 0,
         sleap_nn_version=_text(values, "sleap_nn_version"),
+        slots=_count(values, "slots") or 1,
     )
 
 
@@ -86,6 +93,7 @@ def choose_worker(
         workers,
         key=lambda w: (
             not w.is_available,
+            w.jobs_before,
             w.queue_length + w.running_jobs,
             w.peer_id != preferred,
         ),
