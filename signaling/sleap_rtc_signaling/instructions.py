@@ -20,10 +20,14 @@ __all__ = [
     "Counts",
     "Deliver",
     "Disconnect",
+    "DropPeerId",
+    "ForStore",
     "HubLimits",
     "Instruction",
+    "KeepPeerId",
     "RenewRoom",
     "Reply",
+    "RoomEnded",
 ]
 
 # -- instructions ---------------------------------------------------------------
@@ -61,7 +65,32 @@ class RenewRoom:
     expires_at: float
 
 
-Instruction = Reply | Deliver | Disconnect | RenewRoom
+@dataclass(frozen=True)
+class RoomEnded:
+    """The room has ended; what else hangs on it ends with it."""
+
+    room_id: str
+
+
+@dataclass(frozen=True)
+class KeepPeerId:
+    """Write down who holds a worker's id, so that a restart gives it to nobody else."""
+
+    room_id: str
+    peer_id: str
+    resume_digest: bytes
+
+
+@dataclass(frozen=True)
+class DropPeerId:
+    """Forget who held it: the id is free."""
+
+    room_id: str
+    peer_id: str
+
+
+ForStore = RenewRoom | KeepPeerId | DropPeerId
+Instruction = Reply | Deliver | Disconnect | RoomEnded | ForStore
 
 
 # -- what comes in ----------------------------------------------------------------

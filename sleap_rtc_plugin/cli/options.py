@@ -15,7 +15,9 @@ from typing import Any, NoReturn, TypeVar, cast, get_args
 
 import click
 
+from sleap_rtc_plugin.cli.durations import parse_duration
 from sleap_rtc_plugin.protocol.errors import RtcError
+from sleap_rtc_plugin.protocol.limits import RECONNECT_BUDGET_S
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.transport.sctp.congestion import CongestionName
 from sleap_rtc_plugin.transport.transport_options import (
@@ -24,6 +26,7 @@ from sleap_rtc_plugin.transport.transport_options import (
     MAX_MBIT,
     MIN_MBIT,
     RATE_VARIABLE,
+    RELAY_ONLY_VARIABLE,
     DataChannelEngine,
     TransportOptions,
     bytes_per_s,
@@ -32,6 +35,7 @@ from sleap_rtc_plugin.transport.transport_options import (
 __all__ = [
     "fail",
     "on_interrupt",
+    "reconnect_option",
     "run_async",
     "session_option",
     "set_up_logging",
@@ -57,6 +61,20 @@ def verbose_option(function: F) -> F:
     """Add `--verbose`."""
     return click.option(
         "--verbose", "-v", is_flag=True, help="Log more, and show tracebacks."
+    )(function)
+
+
+def reconnect_option(function: F) -> F:
+    """Add `--reconnect-for`; the command is given it as `reconnect_for_s`."""
+    return click.option(
+        "--reconnect-for",
+        "reconnect_for_s",
+        metavar="TIME",
+        default=f"{RECONNECT_BUDGET_S:.0f}s",
+        show_default=True,
+        callback=lambda context, option, text: parse_duration(text),
+        help="How long to go on trying when the worker cannot be reached, as in 90s, "
+        "30m or 12h. The job goes on there either way.",
     )(function)
 
 
@@ -97,15 +115,26 @@ def transport_options(function: F) -> F:
         envvar=RATE_VARIABLE,
         help=f"Send at most that many Mbit/s.  [env: {RATE_VARIABLE}]",
     )
+    @click.option(
+        "--relay-only",
+        is_flag=True,
+        envvar=RELAY_ONLY_VARIABLE,
+        help="Tell the other side no address of this machine: go over a TURN server or "
+        "the signaling server's relay, or not at all.  [env: "
+        f"{RELAY_ONLY_VARIABLE}]",
+    )
     @functools.wraps(function)
     def command(
         *args: Any,
         data_channels: DataChannelEngine,
         congestion: CongestionName,
         max_mbit: int | None,
+        relay_only: bool,
         **others: Any,
     ) -> Any:
-        transport = TransportOptions(data_channels, congestion, max_mbit)
+        transport = TransportOptions(
+            data_channels, congestion, max_mbit, relay_only=relay_only
+        )
         return function(*args, transport=transport, **others)
 
     return cast(F, command)

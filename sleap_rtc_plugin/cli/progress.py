@@ -26,6 +26,8 @@ from rich.progress import (
 from rich.text import Text
 
 from sleap_rtc_plugin.cli.interruption import Interruption
+from sleap_rtc_plugin.cli.loss_curve import LossCurve
+from sleap_rtc_plugin.protocol.errors import RtcError
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.job import JobState
 from sleap_rtc_plugin.protocol.job_mirror import JobMirror, JobNews, StepMirror
@@ -37,11 +39,11 @@ from sleap_rtc_plugin.protocol.messages import (
     TrainStep,
 )
 from sleap_rtc_plugin.protocol.queue_messages import JobQueue
+from sleap_rtc_plugin.session.job_course import JobCourse
 from sleap_rtc_plugin.session.queue_words import place_words
-from sleap_rtc_plugin.session.remote_job import RemoteJob
 from sleap_rtc_plugin.session.report import Report
 from sleap_rtc_plugin.session.worker_files import FoundFiles
-from sleap_rtc_plugin.session.worker_info import WorkerInfo
+from sleap_rtc_plugin.session.worker_info import WorkerInfo, way_words
 from sleap_rtc_plugin.transport.transfer_pump import TransferTotals
 
 __all__ = ["TerminalObserver"]
@@ -49,6 +51,7 @@ __all__ = ["TerminalObserver"]
 MIN_JSON_INTERVAL_S = 0.5
 MIN_RATE_WINDOW_S = 0.05
 _WORKER_SAYS = "[worker]"
+LIVE_CURVE_CHARS = 20
 _STATE_WORDS = {
     JobState.STAGING: "Checking the package",
     JobState.QUEUED: "Waiting in the worker's queue",
@@ -74,10 +77,17 @@ class TerminalObserver:
         self,
         *,
         as_json: bool,
+        is_numbered: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Show progress; `as_json` prints a line per event on stdout as well."""
+        """Show progress; `as_json` prints a line per event on stdout as well.
+
+        With `is_numbered` these lines carry the events' numbers and times.
+        """
         self._as_json = as_json
+        self._is_numbered = is_numbered
+        self._number: dict[str, Any] = {}
+        self._curves: dict[int, tuple[str, LossCurve]] = {}
         self._clock = clock
         self.interruption = Interruption(self)
         self._console = Console(stderr=True, highlight=False)
@@ -136,7 +146,20 @@ class TerminalObserver:
         where = worker.gpu_model or f"no GPU, {worker.device}"
         self._worker = worker.name
         verb = "Going on with" if resumed else "Submitting"
-        self.say(f"{verb} {job_id} on {worker.name} ({where}).")
+        way = f", {words}" if (words := way_words(worker.link_kind)) else ""
+        self.say(f"{verb} {job_id} on {worker.name} ({where}{way}).")
+        self._emit(
+            {
+                "event": "worker",
+                "worker": worker.name,
+                "job_id": job_id,
+                "link": worker.link_kind,
+            }
+        )
+
+    def attached(self, worker: WorkerInfo, job_id: str, *, name: str) -> None:
+        """A job that is there already is followed."""
+        self.say(f"Following {job_id} ({name}) on {worker.name}; Ctrl-C leaves it.")
         self._emit({"event": "worker", "worker": worker.name, "job_id": job_id})
 
     def transferring(self, purpose: str, totals: TransferTotals) -> None:
@@ -218,6 +241,10 @@ class TerminalObserver:
 
     def event(self, event: JobNews, mirror: JobMirror) -> None:
         """Something happened to the job."""
+        if isinstance(event, JobQueue):
+            self._show_place(event)
+            return
+        self._number = {"seq": event.seq, "at": event.at} if self._is_numbered else {}
         match event:
             case JobEvent():
                 self._show_state(event, mirror)
@@ -230,10 +257,34 @@ class TerminalObserver:
                     # What the worker did is news, what sleap-nn prints is its log.
                     if line.startswith(_WORKER_SAYS):
                         self.say(line.removeprefix(_WORKER_SAYS).strip())
-            case JobQueue():
-                self._show_place(event)
+        self._number = {}
 
-    def interruptions(self, job: RemoteJob) -> AbstractContextManager[None]:
+    def waiting_for(self, worker: str, job_id: str) -> None:
+        """The worker that has the job is away, and waited for."""
+        self.say(f"{job_id} is on {worker}, which is away; waiting for it.")
+        self._emit({"event": "waiting", "worker": worker, "job_id": job_id})
+
+    def left_behind(self, worker: str, job_id: str) -> None:
+        """The user chose another worker; the job there goes on."""
+        self.say(
+            f"{job_id} stays on {worker} and goes on there; this is another job. "
+            f"`sleap-remote jobs cancel {job_id}` ends that one."
+        )
+
+    def link_lost(self, error: RtcError) -> None:
+        """The worker cannot be reached; it is tried again."""
+        self.say(
+            "The connection to the worker is lost; connecting again. A job that has "
+            "begun goes on there meanwhile."
+        )
+        self._emit({"event": "link", "state": "lost", "reason": str(error)})
+
+    def link_back(self) -> None:
+        """The worker is there again."""
+        self.say("Connected again; nothing was missed.")
+        self._emit({"event": "link", "state": "back"})
+
+    def interruptions(self, job: JobCourse) -> AbstractContextManager[None]:
         """Let Ctrl-C reach this job."""
         return self.interruption.of_job(job)
 
@@ -286,11 +337,21 @@ class TerminalObserver:
             detail = f"{seen.done} of {seen.total} frames, {seen.rate:.1f} frames/s"
             self._draw(key, _name(step), seen.done, seen.total or 1, detail)
             return
-        self._draw(key, _name(step), None, None, _losses(seen))
+        _, curve = self._curves.setdefault(event.step, (_name(step), LossCurve()))
+        if event.kind == "epoch_end":
+            curve.add(event.epoch, event.losses)
+        drawn = f"  {curve.draw(LIVE_CURVE_CHARS)}" if self._is_live else ""
+        self._draw(key, _name(step), None, None, _losses(seen) + drawn)
         if event.kind == "epoch_end" and not self._is_live:
             self.say(f"{_name(step)}: {_losses(seen)}")
         if event.kind == "train_end":
             self._draw(key, _name(step), 1, 1, _losses(seen))
+
+    def say_curves(self) -> None:
+        """Leave a line of how the loss of each training went."""
+        for name, curve in self._curves.values():
+            if summary := curve.summary():
+                self.say(f"{name}: {summary}")
 
     def _draw(
         self,
@@ -315,7 +376,7 @@ class TerminalObserver:
             if self._clock() - self._json_at.get(thin, -1e9) < MIN_JSON_INTERVAL_S:
                 return
             self._json_at[thin] = self._clock()
-        click.echo(json.dumps(line))
+        click.echo(json.dumps(line | self._number))
 
     def finish(self, report: Report) -> None:
         """Print what came of the submission."""

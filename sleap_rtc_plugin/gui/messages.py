@@ -86,6 +86,10 @@ _ERRORS: Final[Mapping[type[RtcError], str]] = {
         "The worker {worker} went away while {activity}. Press Run remotely to go on "
         "where it stopped."
     ),
+    errors.WorkerAway: (
+        "The worker {worker} could not be reached for {seconds} s. The job {job_id} "
+        "stays with it and goes on there; it is followed again once the worker is back."
+    ),
     errors.PortInUse: (
         "The address {address} is already in use. Close the program that holds it and "
         "try again."
@@ -183,6 +187,19 @@ _ERRORS: Final[Mapping[type[RtcError], str]] = {
     ),
     errors.JobUnknown: (
         "The worker does not know the job {job_id}. See Remote Jobs for those it has."
+    ),
+    errors.JobNotFound: (
+        "No job {job} was found; asked: {asked}. Look for it in the list of jobs."
+    ),
+    errors.JobAmbiguous: (
+        "{job} may be any of several jobs: {candidates}. Choose one from the list."
+    ),
+    errors.JobNotEnded: (
+        "The job {job_id} has not ended yet (it is {state}). Its results can be "
+        "fetched once it has."
+    ),
+    errors.JobHasEnded: (
+        "The job {job_id} has ended already ({state}). Fetch what it left."
     ),
     errors.RuntimeExceeded: (
         "The job was stopped after {limit}, the longest that its worker lets a job "

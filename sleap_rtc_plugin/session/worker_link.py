@@ -14,6 +14,7 @@ from sleap_rtc_plugin.protocol.errors import (
     BadRequest,
     NoReply,
     RemoteProtocolError,
+    RtcError,
     SharedStorageUnusable,
     WorkerTooOld,
     WorkerVanished,
@@ -130,8 +131,10 @@ class WorkerLink:
         self._given_up: Counter[tuple[str, str]] = Counter()
         link.on_control = self._on_control
 
-    def vanished(self, activity: str) -> WorkerVanished:
+    def vanished(self, activity: str) -> RtcError:
         """Return the error for a link that ended while we were at something."""
+        if self.link.breach is not None:
+            return self.link.breach
         return WorkerVanished(worker=self.worker_name, activity=activity)
 
     async def ask(self, command: Command) -> Reply:

@@ -17,6 +17,7 @@ from support.signaling_lab import WAIT_S, Clock, Lab, config
 from sleap_rtc_plugin.protocol.close_codes import CloseCode
 from sleap_rtc_plugin.protocol.errors import PortInUse, StorageFailed
 from sleap_rtc_plugin.protocol.limits import ROOM_LIFETIME_S
+from sleap_rtc_plugin.protocol.signaling_messages import Ping, Pong
 from sleap_rtc_signaling.config import ConfigError
 from sleap_rtc_signaling.limits import STOP_DEADLINE_S
 from sleap_rtc_signaling.server import SignalingServer
@@ -93,6 +94,63 @@ async def test_a_second_start_knows_the_rooms_and_the_tokens(tmp_path: Path) -> 
         await lab.close()
 
 
+async def test_a_room_outlives_a_server_that_is_down_for_a_night(
+    tmp_path: Path,
+) -> None:
+    clock = Clock()
+    async with SignalingServer(config(tmp_path), clock=clock) as server:
+        lab = Lab(server, clock)
+        room = await lab.room()
+        await lab.join(room, "worker-1", "worker")
+        await lab.close()
+    clock.now += 8 * ROOM_LIFETIME_S
+    async with SignalingServer(config(tmp_path), clock=clock) as server:
+        lab = Lab(server, clock)
+        await lab.join(room, "worker-1", "worker")
+        await lab.close()
+
+
+async def test_nobody_takes_a_workers_id_while_the_server_restarts(
+    tmp_path: Path,
+) -> None:
+    async with SignalingServer(config(tmp_path)) as server:
+        lab = Lab(server, Clock())
+        room = await lab.room()
+        await lab.join(room, "worker-1", "worker")
+        await lab.close()
+    for _ in range(2):
+        async with SignalingServer(config(tmp_path)) as server:
+            lab = Lab(server, Clock())
+            _, refused = await lab.register(
+                room, "worker-1", "worker", resume_key="x" * 32
+            )
+            assert refused.code == "peer_id_taken"
+            await lab.join(room, "worker-1", "worker")
+            await lab.close()
+
+
+async def test_a_machine_that_slept_longer_than_a_room_lives_keeps_it(
+    tmp_path: Path,
+) -> None:
+    """Nobody looked at the clock, and the store is purged first of all."""
+    clock = Clock()
+    async with SignalingServer(config(tmp_path), clock=clock) as server:
+        lab = Lab(server, clock)
+        room = await lab.room()
+        worker = await lab.join(room, "worker-1", "worker")
+        clock.now += 3 * ROOM_LIFETIME_S
+        # Registering is the first that happens after waking up.
+        await lab.join(room, "client-1")
+        clock.now += 3 * ROOM_LIFETIME_S
+        # So is the purge.
+        switchboard = server._switchboard
+        assert switchboard is not None
+        await switchboard._purge()
+        await lab.join(room, "client-2")
+        assert isinstance(await worker.ask(Ping(id="p")), Pong)
+        await lab.close()
+
+
 async def test_two_servers_on_the_same_data(tmp_path: Path) -> None:
     clock = Clock()
     servers = [SignalingServer(config(tmp_path), clock=clock) for _ in range(2)]
@@ -135,6 +193,33 @@ def test_the_command_serves_until_interrupted(tmp_path: Path, number: int) -> No
         os.kill(process.pid, number)
         assert process.wait(timeout=WAIT_S) == 0
         assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
+@pytest.mark.parametrize("flag", ["--relay", "--no-relay"])
+def test_the_command_offers_a_relay_where_it_is_asked_to(
+    tmp_path: Path, flag: str
+) -> None:
+    settings = tmp_path / "signaling.toml"
+    settings.write_text('rest_port = "none"\n[relay]\nenabled = true\nmax_mbit = 2.5')
+    arguments = command(
+        *("--config", str(settings), "--port", "0", "--data", str(tmp_path)), flag
+    )
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        url = process.stderr.readline().split("listens on ")[1].split(";")[0]
+        account = httpx.post(f"{url}/anonymous-signin").json()["token"]
+        headers = {"authorization": f"Bearer {account}"}
+        told = httpx.get(f"{url}/ice-servers", headers=headers).json()
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(timeout=WAIT_S) == 0
+        rest = process.stderr.read()
+    if flag == "--relay":
+        assert told["relay"] == {"path": "/relay", "max_mbit": 2.5}
+        assert "up to 2.5 Mbit/s each" in rest
+    else:
+        assert told["relay"] is None
+        assert "relays" not in rest
 
 
 @pytest.mark.parametrize(

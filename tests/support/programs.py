@@ -205,8 +205,10 @@ class Programs:
         self.folder = folder
         self.home = folder / "home"
         self.home.mkdir(parents=True, exist_ok=True)
+        # The words that start a program elsewhere, in a network namespace say.
+        self.where: tuple[str, ...] = ()
         self._mark = secrets.token_hex(8)
-        self._started: list[Program] = []
+        self.started: list[Program] = []
         self._descriptors: list[int] = []
         inherited = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED}
         homes = ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA")
@@ -251,12 +253,16 @@ class Programs:
         self, package: Path, session: str, output: Path
     ) -> tuple[Program, int]:
         """Start `train` with a terminal as its input, and return where to type."""
+        where = ("--session", session, "--output", output, "--json")
+        return self.at_terminal("train", package, *where)
+
+    def at_terminal(self, *words: object) -> tuple[Program, int]:
+        """Start `sleap-remote WORDS` at a terminal, and return where to type."""
         keyboard, terminal = os.openpty()
         self._descriptors.append(keyboard)
-        where = ("--session", session, "--output", output, "--json")
         try:
-            words = (*CLI, "train", package, *where)
-            return self._run(Program, words, None, {}, stdin=terminal), keyboard
+            argv = (*CLI, *words)
+            return self._run(Program, argv, None, {}, stdin=terminal), keyboard
         finally:
             os.close(terminal)
 
@@ -301,12 +307,12 @@ class Programs:
         stdin: int = subprocess.DEVNULL,
     ) -> P:
         program = kind(
-            [sys.executable, *map(str, words)],
+            [*self.where, sys.executable, *map(str, words)],
             cwd=cwd or self.folder,
             environment=self.environment | environment,
             stdin=stdin,
         )
-        self._started.append(program)
+        self.started.append(program)
         return program
 
     # -- ending ------------------------------------------------------------------------
@@ -331,7 +337,7 @@ class Programs:
             psutil.wait_procs(left, timeout=EXIT_DEADLINE_S)
         for descriptor in self._descriptors:
             os.close(descriptor)
-        for program in self._started:
+        for program in self.started:
             with contextlib.suppress(AssertionError):
                 program.wait(EXIT_DEADLINE_S)
             sys.stderr.write(program.story() + "\n")

@@ -61,6 +61,14 @@ class SleapNN:
 
     # -- training ------------------------------------------------------------------
 
+    def wait_for(self, path: Path) -> None:
+        """Wait until the test has made a file."""
+        until = time.monotonic() + WAIT_S
+        while not path.exists():
+            if time.monotonic() > until:
+                sys.exit(f"nobody made {path}")
+            time.sleep(POLL_MS / 1000)
+
     def trainer(self) -> Trainer:
         publish = self.override("zmq.publish_port")
         controller = self.override("zmq.controller_port")
@@ -207,6 +215,17 @@ def gated(call: SleapNN) -> int:
     return call.finish(trainer)
 
 
+def paced(call: SleapNN) -> int:
+    """Train epoch after epoch, each once the file of its number is in `gates`."""
+    trainer = call.trainer()
+    for epoch in range(int(call.options["epochs"])):
+        call.wait_for(Path(call.options["gates"]) / str(epoch))
+        sys.stdout.write(f"epoch {epoch} begins\n")
+        sys.stdout.flush()
+        trainer.epoch(epoch, batches=2)
+    return call.finish(trainer)
+
+
 def crash(call: SleapNN) -> int:
     call.trainer()
     sys.stderr.write("RuntimeError: CUDA out of memory\n")
@@ -279,7 +298,7 @@ def write_predictions(data_path: str, output_path: str) -> None:
 
 BEHAVIOURS: dict[str, Callable[[SleapNN], int]] = {
     function.__name__: function
-    for function in (train, gated, epochs, crash, absent, forgetful, hostile)
+    for function in (train, gated, paced, epochs, crash, absent, forgetful, hostile)
 }
 
 

@@ -21,12 +21,14 @@ from sleap_rtc_plugin.transport import file_source
 from sleap_rtc_worker.capabilities import WorkerCapabilities
 from sleap_rtc_worker.gpu_slots import Gpu, plan_slots
 
+TRAINERS = {"resuming": Path(__file__).with_name("paced_sleap_nn.py")}
 TRAINER = Path(__file__).with_name("scripted_sleap_nn.py")
 
 
 def _install_trainer(behaviour: str) -> None:
     is_there = behaviour != "none"
-    words = [sys.executable, str(TRAINER), *behaviour.split(",")]
+    words = behaviour.split(",")
+    words = [sys.executable, str(TRAINERS.get(words[0], TRAINER)), *words]
     real = sleap_rtc_worker.client.RTCWorkerClient
 
     def build(**kwargs: Any) -> sleap_rtc_worker.client.RTCWorkerClient:

@@ -140,6 +140,30 @@ class LinkFailed(ConnectionFailure):
 
 
 @dataclass(eq=False)
+class NoWayToWorker(ConnectionFailure):
+    """Every way to the worker was tried, and none came about."""
+
+    worker: str
+    tried: str
+    remedy: str
+    code = "no_way_to_worker"
+    sentence = "No connection to the worker {worker}: {tried}; {remedy}."
+
+
+@dataclass(eq=False)
+class RelayRefused(ConnectionFailure):
+    """The relay of last resort cannot be used."""
+
+    server: str
+    reason: str
+    code = "relay_refused"
+    sentence = (
+        "The relay of the signaling server {server} cannot be used ({reason}); "
+        "try again in a moment, or ask whoever runs the server."
+    )
+
+
+@dataclass(eq=False)
 class WorkerVanished(ConnectionFailure):
     """The link to the worker was lost."""
 
@@ -149,6 +173,21 @@ class WorkerVanished(ConnectionFailure):
     sentence = (
         "The worker {worker} went away while {activity}; "
         "run the same command again to go on where it stopped."
+    )
+
+
+@dataclass(eq=False)
+class WorkerAway(ConnectionFailure):
+    """The worker that has the job cannot be reached for longer than one waits."""
+
+    worker: str
+    job_id: str
+    seconds: str
+    code = "worker_away"
+    sentence = (
+        "The worker {worker} could not be reached for {seconds} s, but the job goes on "
+        "there; come back with `sleap-remote jobs attach {job_id}`, or run the same "
+        "command again."
     )
 
 

@@ -349,6 +349,62 @@ class JobUnknown(JobError):
 
 
 @dataclass(eq=False)
+class JobNotFound(JobError):
+    """No worker that could be asked has a job of that id or name."""
+
+    job: str
+    asked: str
+    code = "job_not_found"
+    exit_code = EXIT_REFUSED
+    sentence = (
+        "No job {job} was found on {asked}; `sleap-remote jobs list` shows the jobs "
+        "there are."
+    )
+
+
+@dataclass(eq=False)
+class JobAmbiguous(JobError):
+    """Several jobs go by that name or beginning of an id."""
+
+    job: str
+    candidates: str
+    code = "job_ambiguous"
+    exit_code = EXIT_REFUSED
+    sentence = (
+        "{job} may be one of several jobs ({candidates}); name it by its whole id, or "
+        "its worker with --worker."
+    )
+
+
+@dataclass(eq=False)
+class JobNotEnded(JobError):
+    """What was asked for is there once the job has ended."""
+
+    job_id: str
+    state: str
+    code = "job_not_ended"
+    exit_code = EXIT_REFUSED
+    sentence = (
+        "The job {job_id} has not ended yet (it is {state}); wait for it with "
+        "`sleap-remote jobs attach`, or end it with `sleap-remote jobs stop`."
+    )
+
+
+@dataclass(eq=False)
+class JobHasEnded(JobError):
+    """Only a job that goes on can be stopped or cancelled."""
+
+    job_id: str
+    state: str
+    code = "job_has_ended"
+    exit_code = EXIT_REFUSED
+    sentence = (
+        "The job {job_id} has ended already ({state}); `sleap-remote jobs fetch` "
+        "brings home what it left."
+    )
+
+
+@dataclass(eq=False)
 class RuntimeExceeded(JobError):
     """The job ran for as long as its worker lets one run."""
 

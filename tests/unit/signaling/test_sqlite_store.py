@@ -9,6 +9,9 @@ import pytest
 
 from sleap_rtc_plugin.protocol.errors import StorageFailed, TooMany
 from sleap_rtc_plugin.protocol.limits import MAX_ROOMS_PER_ACCOUNT
+from sleap_rtc_signaling.instructions import DropPeerId, KeepPeerId
+from sleap_rtc_signaling.limits import DAY_S
+from sleap_rtc_signaling.relay_book import RelayUsage
 from sleap_rtc_signaling.stores import Room
 from sleap_rtc_signaling.stores import sqlite as sqlite_module
 from sleap_rtc_signaling.stores.sqlite import SqliteStore
@@ -109,6 +112,90 @@ async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     second = await SqliteStore.open(tmp_path / "db")
     assert await second.find_room("room-1", 0.0) == room()
     await second.close()
+
+
+# -- what was relayed --------------------
+
+
+async def test_what_was_relayed_adds_up(store: SqliteStore) -> None:
+    assert await store.relayed(5, "room-1", "ann") == RelayUsage()
+    await store.add_relayed({(5, "room-1"): ("ann", 10), (5, "room-2"): ("ann", 20)})
+    await store.add_relayed({(5, "room-1"): ("ann", 1), (5, "room-3"): ("bob", 400)})
+    await store.add_relayed({(6, "room-1"): ("ann", 8_000)})
+    assert await store.relayed(5, "room-1", "ann") == RelayUsage(11, 31, 431)
+    assert await store.relayed(5, "room-9", "eve") == RelayUsage(0, 0, 431)
+
+
+async def test_the_day_before_yesterday_is_forgotten(store: SqliteStore) -> None:
+    await store.add_relayed({(day, "room-1"): ("ann", 1) for day in (7, 8, 9)})
+    await store.purge(9 * DAY_S + 5)
+    totals = [(await store.relayed(day, "", "")).total for day in (7, 8, 9)]
+    assert totals == [0, 1, 1]
+
+
+async def test_a_file_of_the_first_version_is_brought_up_to_date(
+    tmp_path: Path,
+) -> None:
+    store = await SqliteStore.open(tmp_path / "db")
+    await store.add_room(room())
+    await store.close()
+    connection = sqlite3.connect(tmp_path / "db")
+    for table in ("relayed", "times", "kept_peer_ids"):
+        connection.execute(f"DROP TABLE {table}")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    for _ in range(2):
+        again = await SqliteStore.open(tmp_path / "db")
+        assert await again.find_room("room-1", 0.0) == room()
+        await again.add_relayed({(5, "room-1"): ("ann", 10)})
+        await again.close()
+
+
+# -- down for a while --------------------
+
+
+async def test_the_time_without_a_server_is_nobodys(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "db")
+    await store.wake_up(0.0)
+    await store.add_room(room("room-1", until=100.0))
+    await store.add_room(room("room-2", until=40.0))
+    await store.stay_awake(60.0)
+    await store.close()
+    # A night later.
+    store = await SqliteStore.open(tmp_path / "db")
+    await store.wake_up(30_060.0)
+    await store.purge(30_060.0)
+    found = await store.find_room("room-1", 30_099.0)
+    assert found is not None
+    assert found.expires_at == 30_100.0
+    assert await store.find_room("room-2", 0.0) is None
+    # A second start at once changes nothing, nor does a clock that was set back.
+    for now in (30_060.0, 5_000.0):
+        await store.wake_up(now)
+        assert await store.find_room("room-1", 0.0) == found
+    await store.close()
+
+
+async def test_who_holds_an_id_is_known_after_a_restart(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "db")
+    await store.add_room(room("room-1"))
+    await store.add_room(room("room-2", until=50.0))
+    held = [
+        KeepPeerId("room-1", "worker-1", b"one"),
+        KeepPeerId("room-1", "worker-2", b"two"),
+        KeepPeerId("room-2", "worker-1", b"three"),
+    ]
+    for kept in held:
+        await store.keep_peer_id(kept)
+    newer = KeepPeerId("room-1", "worker-1", b"newer")
+    await store.keep_peer_id(newer)
+    await store.drop_peer_id(DropPeerId("room-1", "worker-2"))
+    await store.close()
+    store = await SqliteStore.open(tmp_path / "db")
+    assert await store.kept_peer_ids(0.0) == [(newer, 100.0), (held[2], 50.0)]
+    await store.purge(60.0)
+    assert await store.kept_peer_ids(0.0) == [(newer, 100.0)]
+    await store.close()
 
 
 def modes_in(folder: Path) -> set[int]:
