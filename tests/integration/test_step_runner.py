@@ -1,6 +1,7 @@
 """The step runner and its executor against a real child process and real ZMQ."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from sleap_rtc_plugin.protocol.errors import LocalProtocolError, RunnerNotStarted
 from sleap_rtc_plugin.protocol.messages import TrainStep
+from sleap_rtc_worker import job_executor
 from sleap_rtc_worker.job_executor import JobExecutor, RunningStep
 from sleap_rtc_worker.process import is_same_process
 from sleap_rtc_worker.step_records import (
@@ -182,6 +184,22 @@ async def test_cancel_of_an_obedient_trainer_needs_one_interrupt(
     outcome = await step.outcome()
     assert (outcome.exit_code, outcome.forced) == (1, "interrupt")
     assert outcome.cancelled
+
+
+async def test_a_command_gets_through_on_a_full_disk(
+    make_order: MakeOrder, step_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = await JobExecutor().start(make_order("obedient"), step_dir)
+    await until(step, "epoch_begin")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(job_executor, "replace_file", full)
+    step.stop()
+    step.cancel()
+    outcome = await step.outcome()
+    assert (outcome.cancelled, outcome.forced) == (True, "interrupt")
 
 
 async def test_a_crash_keeps_its_last_lines(

@@ -389,7 +389,8 @@ class JobRun:
     def _break(self, error: RtcError) -> None:
         logger.warning("The job %s broke: %s", self.job_id, error)
         if self._running is not None:
-            self._running.cancel()
+            with contextlib.suppress(RtcError):
+                self._running.cancel()
         if self.state is JobState.COLLECTING:
             self.feed(machine.CollectingFailed(error))
         elif not self.has_ended and self._machine.step is not None:

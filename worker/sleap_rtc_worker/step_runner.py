@@ -35,6 +35,9 @@ from sleap_rtc_worker.limits import (
     MAX_SAVED_CONFIG_BYTES,
     MAX_STEP_ORDER_BYTES,
     MAX_TRAINER_MESSAGE_BYTES,
+    OUTCOME_RESERVE_BYTES,
+    OUTCOME_RETRIES_FOR_S,
+    OUTCOME_RETRY_S,
     OUTPUT_BLOCK_BYTES,
     PIPE_CLOSE_GRACE_S,
     RUNNER_POLL_S,
@@ -77,6 +80,7 @@ from sleap_rtc_worker.step_records import (
     EVENTS_FILE,
     ORDER_FILE,
     OUTCOME_FILE,
+    OUTCOME_RESERVE_FILE,
     RUNNER_FILE,
     RunnerState,
     StepOrder,
@@ -179,6 +183,7 @@ class StepRunner:
         """Start sleap-nn, see it through, and write the outcome."""
         try:
             self._beat()
+            self._reserve_outcome()
             self._start(*self._bind())
             while self._outcome is None:
                 self._turn()
@@ -364,8 +369,30 @@ class StepRunner:
 
     def _finish(self, outcome: StepOutcome) -> None:
         outcome = msgspec.structs.replace(outcome, events_lost=self._events_lost)
-        replace_file(self._dir / OUTCOME_FILE, encode_record(outcome), durable=True)
+        self._write_outcome(encode_record(outcome))
         self._outcome = outcome
+
+    def _write_outcome(self, data: bytes) -> None:
+        """Write it also where the disk is full: hours of training depend on it."""
+        until = self._clock() + OUTCOME_RETRIES_FOR_S
+        while True:
+            # What was set aside for it, or is not needed any more.
+            with contextlib.suppress(OSError):
+                (self._dir / OUTCOME_RESERVE_FILE).unlink()
+            try:
+                replace_file(self._dir / OUTCOME_FILE, data, durable=True)
+            except OSError:
+                if self._clock() >= until:
+                    raise
+                time.sleep(OUTCOME_RETRY_S)
+            else:
+                return
+
+    def _reserve_outcome(self) -> None:
+        with contextlib.suppress(OSError):
+            # Bytes that no file system makes smaller.
+            reserve = os.urandom(OUTCOME_RESERVE_BYTES)
+            replace_file(self._dir / OUTCOME_RESERVE_FILE, reserve)
 
     def _beat(self) -> None:
         self._next_heartbeat = self._clock() + HEARTBEAT_INTERVAL_S
