@@ -353,7 +353,8 @@ class JobRun:
             error=wire,
             finished_steps=list(self._machine.finished_steps),
             stop_scope=self._machine.stop_scope,
-            ended_at=now if state in ENDED else None,
+            # A clock that was set back has no job end before it began.
+            ended_at=max(now, before.started_at or 0.0) if state in ENDED else None,
         )
         is_vital = state not in (JobState.SUBMITTED, JobState.STAGING)
         self._write(record, events, is_vital=is_vital)
