@@ -37,7 +37,7 @@ from sleap_rtc_plugin.protocol.messages import (
     TrainLog,
     TrainStep,
 )
-from sleap_rtc_plugin.transport.effects import in_thread, monotonic
+from sleap_rtc_plugin.transport.effects import in_thread, monotonic, storage_error
 from sleap_rtc_plugin.transport.file_source import FileSource
 from sleap_rtc_worker.file_manager import FileManager
 from sleap_rtc_worker.job_executor import Executor, RunningStep
@@ -67,6 +67,7 @@ __all__ = ["JobRun", "StepTools"]
 
 logger = logging.getLogger(__name__)
 
+_PLACE: Final = "the worker's data folder"
 # The states in which a step may be begun again.
 _BEGINNING: Final = (JobState.STARTING, JobState.STOPPING)
 
@@ -502,7 +503,11 @@ class JobRun:
                 self.feed(machine.RunnerLost(lost))
             case Restart(reason, pause_s):
                 logger.warning("The job %s was cut off: %s", self.job_id, reason)
-                kept = await in_thread(None, self._rescue, step)
+                try:
+                    kept = await in_thread(None, self._rescue, step)
+                except OSError as failed:
+                    place = self._tools.files.job_dir(self.job_id)
+                    raise storage_error(failed, place, place=_PLACE) from None
                 wanted, reached = self.record.spec.steps[step], self.record.reached
                 if kept.checkpoint is None and reached.ended_epoch is not None:
                     # What was told is not true any more: the curve begins anew.

@@ -172,6 +172,9 @@ class StepRunner:
         self._events_lost = 0
         self._told_to_end = False
         self._has_best = False
+        # What was kept is of no use to a try that begins from the beginning.
+        is_resumed = order.kept_dir is not None and resumed_from(order.argv) is not None
+        self._kept_dir = Path(str(order.kept_dir)) if is_resumed else None
         self._next_command_check = 0.0
         self._next_heartbeat = 0.0
         self._started = start_time(os.getpid()) or ""
@@ -410,12 +413,12 @@ class StepRunner:
 
     def _put_best_back(self) -> None:
         """Give a training that goes on its best checkpoint, once it has begun."""
-        run_dir, kept_dir = self._order.run_dir, self._order.kept_dir
+        run_dir, kept_dir = self._order.run_dir, self._kept_dir
         if self._has_best or run_dir is None or kept_dir is None:
             return
         with contextlib.suppress(OSError):
             run = Path(self._order.cwd, run_dir)
-            self._has_best = put_best_back(run, Path(kept_dir))
+            self._has_best = put_best_back(run, kept_dir)
 
     def _tidy_run(self, *, is_done: bool) -> None:
         """Leave the run's folder as a training at home would have left it."""
@@ -432,11 +435,10 @@ class StepRunner:
         if given is not None:
             self._restore_configs(Path(self._order.cwd, run_dir), given)
         if is_done:
-            if self._order.kept_dir is not None:
+            if self._kept_dir is not None:
                 self._put_best_back()
                 with contextlib.suppress(OSError):
-                    run = Path(self._order.cwd, run_dir)
-                    join_log(run, Path(self._order.kept_dir))
+                    join_log(Path(self._order.cwd, run_dir), self._kept_dir)
             if given is not None and not saves_last(given):
                 drop_last(Path(self._order.cwd, run_dir))
 
