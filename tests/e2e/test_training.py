@@ -191,6 +191,7 @@ def test_a_long_training_is_stopped_and_kept(
 
 
 @POSIX
+@pytest.mark.timeout(1200)
 def test_trainings_that_are_cut_off_go_on_from_their_checkpoints(
     programs: Programs,
     lab: Programs,

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -471,6 +472,11 @@ class JobRun:
         elif self.state is JobState.CANCELLING:
             self._running.cancel()
 
+    def _forget_tries(self, step: int) -> None:
+        """Give back the disk that checkpoints of a finished step's tries take."""
+        kept_dir = self._tools.files.kept_dir(self.job_id, step)
+        shutil.rmtree(kept_dir, ignore_errors=True)
+
     async def _follow(self, step: int, running: RunningStep) -> None:
         """Journal a step's events as they come, then judge its outcome."""
         reporter = ProgressReporter(step, self._publish)
@@ -497,6 +503,8 @@ class JobRun:
         """Begin a step again that was cut off, or say how it ended."""
         match decided:
             case None:
+                if error is None and self.record.restarts:
+                    await in_thread(None, self._forget_tries, step)
                 self.feed(machine.StepEnded(error))
             case GiveUp(reason):
                 lost = JobLost(job_id=self.job_id, reason=reason)

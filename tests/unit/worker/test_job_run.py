@@ -346,6 +346,7 @@ async def test_a_training_goes_on_from_its_checkpoint_and_tells_nothing_twice(
     second.ended.set_result(GOOD)
     await bench.until(JobState.STARTING)
     assert (bench.run.record.step, bench.run.record.restarts) == (1, 0)
+    assert not bench.files.kept_dir(JOB, 0).exists()
 
 
 async def test_a_curve_without_its_checkpoint_begins_anew(bench: Bench) -> None:
