@@ -53,8 +53,10 @@ from sleap_rtc_signaling.instructions import (
     Counts,
     Deliver,
     Disconnect,
+    DropPeerId,
     HubLimits,
     Instruction,
+    KeepPeerId,
     RenewRoom,
     Reply,
     RoomEnded,
@@ -85,11 +87,18 @@ class _Peer:
 
 
 @dataclass
+class _Reservation:
+    resume_digest: bytes
+    role: Role
+    until: float
+
+
+@dataclass
 class _Room:
     expires_at: float
     peers: dict[str, _Peer] = field(default_factory=dict)
-    # Peer id -> (digest of the resume key, until when), oldest first.
-    reserved: dict[str, tuple[bytes, float]] = field(default_factory=dict)
+    # Peer id -> who may come back to it, oldest first.
+    reserved: dict[str, _Reservation] = field(default_factory=dict)
 
     def has_worker(self) -> bool:
         return any(peer.role == "worker" for peer in self.peers.values())
@@ -225,6 +234,23 @@ class Hub:
         self._closed_rooms[room_id] = now + CLOSED_ROOM_REMEMBERED_S
         return self._empty(room_id)
 
+    def restore(self, kept: KeepPeerId, expires_at: float, now: float) -> None:
+        """Reserve an id that a worker held before the server was started again.
+
+        Args:
+            kept: as it was written down.
+            expires_at: when its room ends.
+            now: Unix time in seconds.
+        """
+        room = self._rooms.setdefault(kept.room_id, _Room(expires_at))
+        until = now + self._limits.reserved_s
+        room.reserved[kept.peer_id] = _Reservation(kept.resume_digest, "worker", until)
+
+    def room_ends(self, room_id: str) -> float | None:
+        """Return when a room with peers in it ends, as Unix time."""
+        room = self._rooms.get(room_id)
+        return room.expires_at if room is not None and room.peers else None
+
     def has_room(self, room_id: str) -> bool:
         """Tell whether peers are in the room, or may come back to their ids."""
         return room_id in self._rooms
@@ -241,7 +267,7 @@ class Hub:
         times += islice(self._closed_rooms.values(), 1)
         for room in self._rooms.values():
             times.append(self._room_deadline(room))
-            times += (until for _, until in islice(room.reserved.values(), 1))
+            times += (kept.until for kept in islice(room.reserved.values(), 1))
         return min(times, default=None)
 
     def expire(self, now: float) -> list[Instruction]:
@@ -255,9 +281,11 @@ class Hub:
             if until <= now:
                 del self._closed_rooms[room_id]
         for room_id, room in list(self._rooms.items()):
-            for peer_id, (_, until) in list(room.reserved.items()):
-                if until <= now:
+            for peer_id, kept in list(room.reserved.items()):
+                if kept.until <= now:
                     del room.reserved[peer_id]
+                    if kept.role == "worker":
+                        instructions.append(DropPeerId(room_id, peer_id))
             if self._room_deadline(room) <= now:
                 instructions += self._room_due(room_id, room, now)
             elif not room.peers and not room.reserved:
@@ -301,7 +329,7 @@ class Hub:
         room = self._rooms[peer.room_id]
         del room.peers[peer.peer_id]
         until = now + self._limits.reserved_s
-        room.reserved[peer.peer_id] = (peer.resume_digest, until)
+        room.reserved[peer.peer_id] = _Reservation(peer.resume_digest, peer.role, until)
 
     # -- registering --------------------------------------------------------------
 
@@ -325,7 +353,7 @@ class Hub:
         # Only now, when nothing can be refused any more, does anything change.
         self._rooms[message.room_id] = room
         room.expires_at = max(room.expires_at, admission.expires_at)
-        room.reserved.pop(message.peer_id, None)
+        before = room.reserved.pop(message.peer_id, None)
         replaced = room.peers.pop(message.peer_id, None)
         if replaced is not None:
             del self._peers[replaced.connection]
@@ -339,6 +367,12 @@ class Hub:
             metadata=message.metadata,
             connected_at=now,
         )
+        known = replaced or before
+        was_worker = known is not None and known.role == "worker"
+        if message.role == "worker" and not was_worker:
+            instructions.append(KeepPeerId(peer.room_id, peer.peer_id, digest))
+        elif was_worker and message.role != "worker":
+            instructions.append(DropPeerId(peer.room_id, peer.peer_id))
         del self._unregistered[connection]
         self._peers[connection] = peer
         room.peers[peer.peer_id] = peer
@@ -361,7 +395,7 @@ class Hub:
             raise TooMany(what="peers in this room", limit=str(MAX_PEERS_PER_ROOM))
         reservation = room.reserved.get(peer_id)
         if reservation is not None:
-            if not hmac.compare_digest(reservation[0], digest):
+            if not hmac.compare_digest(reservation.resume_digest, digest):
                 raise PeerIdTaken(peer_id=peer_id)
             return []
         # A reservation is never pushed out by newer ones: whoever could do that

@@ -17,6 +17,7 @@ from websockets.asyncio.client import connect
 from sleap_rtc_plugin.protocol.close_codes import CloseCode
 from sleap_rtc_plugin.protocol.limits import (
     MAX_SIGNALING_MESSAGE_BYTES,
+    MAX_SIGNALING_SEND_QUEUE,
     PEER_ID_RESERVED_S,
     REGISTER_DEADLINE_S,
     ROOM_LIFETIME_S,
@@ -44,6 +45,7 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
 from sleap_rtc_signaling import app as app_module
 from sleap_rtc_signaling import gate as gate_module
 from sleap_rtc_signaling import listener as listener_module
+from sleap_rtc_signaling import switchboard as switchboard_module
 from sleap_rtc_signaling.limits import (
     MAX_MALFORMED_MESSAGES,
     PEER_MESSAGE_RATE,
@@ -335,6 +337,19 @@ async def test_a_slow_consumer_is_cut_off_and_holds_nobody_up(lab: Lab) -> None:
     # Cut off, not waited for: only the sender's socket is left.
     while "sleap_signaling_sockets 1.0" not in (await lab.get("/metrics")).text:
         assert time.monotonic() - started < WAIT_S
+
+
+async def test_large_messages_for_a_slow_consumer_are_few(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switchboard_module, "MAX_WAITING_BYTES", 64_000)
+    room = await lab.room()
+    await stalled(lab, room, "slow-1")
+    sender = await lab.join(room, "client-1")
+    offer, sent = Offer(id="o", to="slow-1", sdp="x" * 32_000), 0
+    while await sender.ask(offer) == Delivered(id="o"):
+        sent += 1
+        assert sent < MAX_SIGNALING_SEND_QUEUE
 
 
 async def test_stopping_does_not_wait_for_a_slow_consumer(tmp_path: Path) -> None:

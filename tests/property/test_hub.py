@@ -1,5 +1,6 @@
 """Any messages from any connections in any order: what the hub never does."""
 
+import hashlib
 from collections import Counter
 from typing import Any
 
@@ -36,6 +37,8 @@ from sleap_rtc_signaling.instructions import (
     Admission,
     Deliver,
     Disconnect,
+    DropPeerId,
+    KeepPeerId,
     RenewRoom,
     Reply,
     RoomEnded,
@@ -123,6 +126,7 @@ class AnyTraffic(RuleBasedStateMachine):
         self.rooms: dict[int, str] = {}
         self.names: dict[int, str] = {}
         self.keys: dict[tuple[str, str], str] = {}
+        self.kept: dict[tuple[str, str], KeepPeerId] = {}
 
     def perform(self, instructions: list[Any]) -> None:
         for instruction in instructions:
@@ -135,8 +139,15 @@ class AnyTraffic(RuleBasedStateMachine):
                 assert instruction.connection in self.open
                 text = codec.encode_signaling(instruction.message)
                 assert codec.decode_server_message(text) is not None
+            elif isinstance(instruction, KeepPeerId):
+                self.kept[instruction.room_id, instruction.peer_id] = instruction
+            elif isinstance(instruction, DropPeerId):
+                del self.kept[instruction.room_id, instruction.peer_id]
+            elif isinstance(instruction, RoomEnded):
+                for place in [p for p in self.kept if p[0] == instruction.room_id]:
+                    del self.kept[place]
             else:
-                assert isinstance(instruction, RenewRoom | RoomEnded)
+                assert isinstance(instruction, RenewRoom)
 
     @initialize()
     def two_rooms_with_peers(self) -> None:
@@ -207,6 +218,11 @@ class AnyTraffic(RuleBasedStateMachine):
             assert self.keys[before[other], self.names[other]] == message.resume_key
         self.perform(instructions)
         if entered:
+            kept = self.kept.get((message.room_id, message.peer_id))
+            digest = hashlib.sha256(message.resume_key.encode()).digest()
+            # Before as after a restart, a worker's id is its own.
+            assert kept is None or kept.resume_digest == digest
+            assert (kept is not None) == (message.role == "worker")
             assert isinstance(admission, Admission)
             assert admission.room_id == message.room_id
             self.rooms[connection] = message.room_id
@@ -274,6 +290,15 @@ class AnyTraffic(RuleBasedStateMachine):
         assert instructions.pop() == RoomEnded(room_id)
         assert {i.connection for i in instructions} == inside
         self.perform(instructions)
+
+    @rule()
+    def restart(self) -> None:
+        self.hub = Hub("http://server")
+        for kept in self.kept.values():
+            self.hub.restore(kept, self.now + 9_000.0, self.now)
+        self.open.clear()
+        self.rooms.clear()
+        self.names.clear()
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 11.0, 601.0, 8_000.0]))
     def time_passes(self, seconds: float) -> None:

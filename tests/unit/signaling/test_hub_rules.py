@@ -1,3 +1,4 @@
+import hashlib
 from typing import Any
 
 import msgspec
@@ -47,6 +48,8 @@ from sleap_rtc_signaling.instructions import (
     Admission,
     Deliver,
     Disconnect,
+    DropPeerId,
+    KeepPeerId,
     RenewRoom,
     Reply,
     RoomEnded,
@@ -129,15 +132,55 @@ def refusal(instructions: list[Any], code: str) -> ServerError:
 
 def test_registering_enters_the_room(world: World) -> None:
     connection = world.connect()
-    assert world.register(connection, "worker-1", "worker") == [
+    assert world.register(connection, "client-1") == [
         Reply(
             connection,
             Registered(
-                id="r", peer_id="worker-1", room_id="room-1", expires_at=ROOM_ENDS
+                id="r", peer_id="client-1", room_id="room-1", expires_at=ROOM_ENDS
             ),
         )
     ]
-    assert world.listed(connection) == ["worker-1"]
+    assert world.listed(connection) == ["client-1"]
+
+
+def kept(peer_id: str, name: str = "") -> KeepPeerId:
+    digest = hashlib.sha256(key(name or peer_id).encode()).digest()
+    return KeepPeerId("room-1", peer_id, digest)
+
+
+def test_a_workers_id_is_written_down_once_and_freed_in_the_end(world: World) -> None:
+    worker = world.connect()
+    assert world.register(worker, "worker-1", "worker")[0] == kept("worker-1")
+    world.leave(worker)
+    again = world.connect()
+    assert len(world.register(again, "worker-1", "worker")) == 1
+    world.leave(again)
+    world.now += PEER_ID_RESERVED_S
+    assert world.hub.expire(world.now) == [DropPeerId("room-1", "worker-1")]
+    # A client's id is not, nor is that of a worker that becomes one.
+    client = world.connect()
+    assert len(world.register(client, "client-1")) == 1
+    world.register(world.connect(), "worker-2", "worker")
+    changed = world.register(world.connect(), "worker-2", "client")
+    assert DropPeerId("room-1", "worker-2") in changed
+
+
+def test_a_restart_keeps_a_workers_id_for_it(world: World) -> None:
+    world.hub.restore(kept("worker-1"), ROOM_ENDS, world.now)
+    assert world.hub.deadline() == world.now + PEER_ID_RESERVED_S
+    thief = world.connect()
+    stolen = world.register(thief, "worker-1", "worker", resume_key="x" * 32)
+    refusal(stolen, "peer_id_taken")
+    world.join("worker-1", "worker")
+    world.now += PEER_ID_RESERVED_S
+    assert world.hub.has_peer("room-1", "worker-1")
+
+
+def test_a_restart_keeps_an_id_for_a_while_only(world: World) -> None:
+    world.hub.restore(kept("worker-1"), ROOM_ENDS, world.now)
+    world.now += PEER_ID_RESERVED_S
+    assert world.hub.expire(world.now) == [DropPeerId("room-1", "worker-1")]
+    assert not world.hub.has_room("room-1")
 
 
 @pytest.mark.parametrize(
@@ -433,7 +476,10 @@ def test_a_room_with_a_worker_is_renewed(world: World) -> None:
         RenewRoom("room-1", world.now + ROOM_LIFETIME_S)
     ]
     world.leave(worker)
-    assert world.hub.expire(world.now + ROOM_LIFETIME_S) == [RoomEnded("room-1")]
+    assert world.hub.expire(world.now + ROOM_LIFETIME_S) == [
+        DropPeerId("room-1", "worker-1"),
+        RoomEnded("room-1"),
+    ]
     assert world.hub.deadline() is None
 
 
