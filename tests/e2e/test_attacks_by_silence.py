@@ -1,7 +1,7 @@
 """A client that asks and asks and never reads the answers.
 
-The attacker runs here and acknowledges nothing that comes, while it goes on sending; the
-worker is a real process.
+The attacker runs here and acknowledges nothing that comes, while it goes on sending;
+the worker is a real process.
 """
 
 import asyncio
