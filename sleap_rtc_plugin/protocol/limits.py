@@ -99,6 +99,7 @@ TURN_GATHER_TIMEOUT_S = 4.0
 TURN_PROBE_TIMEOUT_S = 3.0
 # What is known of the TURN servers is looked at anew after this.
 TURN_CHOICE_LIFETIME_S = 300.0
+TURN_FAILURE_LIFETIME_S = 10.0
 MAX_ICE_URLS = 32
 # Credentials are fetched anew this long before they expire, and at least so often.
 ICE_REFRESH_MARGIN_S = 120.0

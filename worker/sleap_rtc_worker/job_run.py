@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
@@ -36,7 +37,7 @@ from sleap_rtc_plugin.protocol.messages import (
     TrainLog,
     TrainStep,
 )
-from sleap_rtc_plugin.transport.effects import in_thread, monotonic
+from sleap_rtc_plugin.transport.effects import in_thread, monotonic, storage_error
 from sleap_rtc_plugin.transport.file_source import FileSource
 from sleap_rtc_worker.file_manager import FileManager
 from sleap_rtc_worker.job_executor import Executor, RunningStep
@@ -68,6 +69,7 @@ __all__ = ["JobRun", "StepTools"]
 
 logger = logging.getLogger(__name__)
 
+_PLACE: Final = "the worker's data folder"
 # The states in which a step may be begun again.
 _BEGINNING: Final = (JobState.STARTING, JobState.STOPPING)
 
@@ -388,7 +390,8 @@ class JobRun:
             error=wire,
             finished_steps=list(self._machine.finished_steps),
             stop_scope=self._machine.stop_scope,
-            ended_at=now if state in ENDED else None,
+            # A clock that was set back has no job end before it began.
+            ended_at=max(now, before.started_at or 0.0) if state in ENDED else None,
         )
         is_vital = state not in (JobState.SUBMITTED, JobState.STAGING)
         self._write(record, events, is_vital=is_vital)
@@ -427,7 +430,8 @@ class JobRun:
     def _break(self, error: RtcError) -> None:
         logger.warning("The job %s broke: %s", self.job_id, error)
         if self._running is not None:
-            self._running.cancel()
+            with contextlib.suppress(RtcError):
+                self._running.cancel()
         if self.state is JobState.COLLECTING:
             self.feed(machine.CollectingFailed(error))
         elif not self.has_ended and self._machine.step is not None:
@@ -513,6 +517,11 @@ class JobRun:
         elif self.state is JobState.CANCELLING:
             self._running.cancel()
 
+    def _forget_tries(self, step: int) -> None:
+        """Give back the disk that checkpoints of a finished step's tries take."""
+        kept_dir = self._tools.files.kept_dir(self.job_id, step)
+        shutil.rmtree(kept_dir, ignore_errors=True)
+
     async def _follow(self, step: int, running: RunningStep) -> None:
         """Journal a step's events as they come, then judge its outcome."""
         reporter = ProgressReporter(step, self._publish)
@@ -539,13 +548,19 @@ class JobRun:
         """Begin a step again that was cut off, or say how it ended."""
         match decided:
             case None:
+                if error is None and self.record.restarts:
+                    await in_thread(None, self._forget_tries, step)
                 self.feed(machine.StepEnded(error))
             case GiveUp(reason):
                 lost = JobLost(job_id=self.job_id, reason=reason)
                 self.feed(machine.RunnerLost(lost))
             case Restart(reason, pause_s):
                 logger.warning("The job %s was cut off: %s", self.job_id, reason)
-                kept = await in_thread(None, self._rescue, step)
+                try:
+                    kept = await in_thread(None, self._rescue, step)
+                except OSError as failed:
+                    place = self._tools.files.job_dir(self.job_id)
+                    raise storage_error(failed, place, place=_PLACE) from None
                 wanted, reached = self.record.spec.steps[step], self.record.reached
                 if kept.checkpoint is None and reached.ended_epoch is not None:
                     # What was told is not true any more: the curve begins anew.
