@@ -1,7 +1,7 @@
 """Several people at one worker: turns, places, limits; only the trainer is scripted.
 
-The short series of clients runs with the other tests; fifty jobs of five clients are
-started by hand, with `-m slow -s`.
+The short series of clients runs with the other tests; fifty jobs of five clients, and
+a real training that reaches its limit, are started by hand, with `-m slow -s`.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 import psutil
 import pytest
+from support.packages import CENTROID, Members, edit_config, rewrite
 from support.programs import POSIX, Program, Programs, Worker, wait_for
 
 from sleap_rtc_plugin.protocol.errors import (
@@ -140,12 +141,14 @@ async def take_turns(
             f"{len(waiting) + 1} jobs of {len(people)} clients in "
             f"{time.monotonic() - began:.0f} s"
         )
-        # Who waits hears of his place, and it never grows: nobody came later.
+        # Once nobody comes any more, places only get better.
         for person in people:
             for job in person.jobs:
-                heard = [place.position for place in person.places[job.job_id]]
-                after_last = heard[heard.index(min(heard)) :] if heard else []
-                assert after_last == sorted(after_last, reverse=True)
+                heard = person.places[job.job_id]
+                full = [place.waiting == len(waiting) for place in heard]
+                begin = full.index(True) if True in full else len(heard)
+                positions = [place.position for place in heard[begin:]]
+                assert positions == sorted(positions, reverse=True)
     worker.terminate()
     await asyncio.to_thread(worker.wait)
     found = sorted(records(data).values(), key=lambda record: record.turn)
@@ -238,6 +241,31 @@ def test_a_job_that_runs_too_long_brings_its_model_home(
     assert "was stopped after 2 s" in report["error"]["message"]
     [model] = report["models"]
     assert (Path(model) / "best.ckpt").stat().st_size > 0
+
+
+@pytest.mark.slow
+@pytest.mark.needs_sleap_nn
+@pytest.mark.timeout(600)
+def test_a_real_training_that_runs_too_long_brings_its_model_home(
+    programs: Programs, small_package: Path, tmp_path: Path, output: Path
+) -> None:
+    """sleap-nn itself is asked to stop, and keeps the best weights so far."""
+
+    def train_for_ever(members: Members) -> None:
+        values = {
+            "trainer_config.max_epochs": 100_000,
+            "trainer_config.early_stopping.stop_training_on_plateau": False,
+        }
+        edit_config(members, CENTROID, values)
+
+    package = rewrite(small_package, tmp_path / "long.zip", train_for_ever)
+    worker = programs.worker("--max-runtime", "100s").wait_ready()
+    train = programs.train(package, worker.session, output)
+    assert train.wait(500.0) == 1
+    assert train.report["error"]["code"] == RuntimeExceeded.code
+    [model] = train.report["models"]
+    assert (Path(model) / "best.ckpt").stat().st_size > 0
+    assert any(e.get("kind") == "train_end" for e in train.events)
 
 
 def test_two_workers_on_one_folder(programs: Programs) -> None:

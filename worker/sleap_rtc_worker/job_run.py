@@ -10,9 +10,9 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -39,11 +39,10 @@ from sleap_rtc_plugin.protocol.messages import (
 )
 from sleap_rtc_plugin.transport.effects import in_thread, monotonic, storage_error
 from sleap_rtc_plugin.transport.file_source import FileSource
-from sleap_rtc_worker.file_manager import FileManager
-from sleap_rtc_worker.job_executor import Executor, RunningStep
+from sleap_rtc_worker.job_executor import RunningStep
 from sleap_rtc_worker.job_queue import Place
 from sleap_rtc_worker.job_summary import Holders, summary_of
-from sleap_rtc_worker.journal import JobRecord, Journal
+from sleap_rtc_worker.journal import JobRecord
 from sleap_rtc_worker.progress_reporter import ProgressReporter, UnnumberedEvent
 from sleap_rtc_worker.sleap_nn_command import (
     MODELS_FOLDER,
@@ -64,6 +63,7 @@ from sleap_rtc_worker.step_restart import (
     verdict,
     verdict_on_start,
 )
+from sleap_rtc_worker.step_tools import StepTools
 
 __all__ = ["JobRun", "StepTools"]
 
@@ -72,21 +72,6 @@ logger = logging.getLogger(__name__)
 _PLACE: Final = "the worker's data folder"
 # The states in which a step may be begun again.
 _BEGINNING: Final = (JobState.STARTING, JobState.STOPPING)
-
-
-@dataclass(frozen=True)
-class StepTools:
-    """What every job of a worker uses.
-
-    `gpu_variables` are what a job's steps see of the GPUs, by the name in its record.
-    """
-
-    journal: Journal
-    files: FileManager
-    executor: Executor
-    trainer: list[str]
-    worker_name: str
-    gpu_variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
