@@ -7,13 +7,10 @@ wakes whoever watches. Made and asked by the job coordinator; knows no link.
 import asyncio
 import contextlib
 import logging
-import os
-import shutil
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -45,12 +42,11 @@ from sleap_rtc_worker.job_summary import Holders, summary_of
 from sleap_rtc_worker.journal import JobRecord
 from sleap_rtc_worker.progress_reporter import ProgressReporter, UnnumberedEvent
 from sleap_rtc_worker.sleap_nn_command import (
-    MODELS_FOLDER,
     judge,
     order_for,
     step_name,
 )
-from sleap_rtc_worker.step_checkpoint import Kept, rescue
+from sleap_rtc_worker.step_checkpoint import Kept, named_from
 from sleap_rtc_worker.step_records import RunnerEvent, StepProgress
 from sleap_rtc_worker.step_restart import (
     GiveUp,
@@ -64,6 +60,7 @@ from sleap_rtc_worker.step_restart import (
     verdict_on_start,
 )
 from sleap_rtc_worker.step_tools import StepTools
+from sleap_rtc_worker.step_tries import StepTries
 
 __all__ = ["JobRun", "StepTools"]
 
@@ -433,7 +430,7 @@ class JobRun:
             kept = Kept()
             if restarts:
                 await self._pause()
-                kept = await in_thread(None, self._rescue, step)
+                kept = await in_thread(None, self._tries(step).rescue)
             if self.state is JobState.CANCELLING:
                 self.feed(machine.StepEnded(None))
                 return
@@ -445,7 +442,7 @@ class JobRun:
                 config_dir=str(files.config_dir(self.job_id, step)),
                 config_name=files.config_name(wanted),
                 allow_wandb=spec.allow_wandb,
-                resume=_relative(kept.checkpoint, package),
+                resume=named_from(package, kept.checkpoint),
                 kept_dir=str(files.kept_dir(self.job_id, step)) if restarts else None,
             )
             if self.record.gpu is not None:
@@ -479,19 +476,8 @@ class JobRun:
             async with asyncio.timeout(self._pause_s):
                 await self._asked.wait()
 
-    def _rescue(self, step: int) -> Kept:
-        """Take what a try that was cut off left out of the way of the next one.
-
-        Raises:
-            OSError: the disk failed.
-        """
-        files, wanted = self._tools.files, self.record.spec.steps[step]
-        package = files.package_dir(self.job_id)
-        if isinstance(wanted, TrainStep):
-            run_dir = package / MODELS_FOLDER / wanted.run_name
-            return rescue(run_dir, files.kept_dir(self.job_id, step))
-        (package / wanted.output).unlink(missing_ok=True)
-        return Kept()
+    def _tries(self, step: int) -> StepTries:
+        return StepTries(self._tools.files, self.job_id, self.record.spec, step)
 
     def _repeat_request(self) -> None:
         """Pass on what the user asked for while nothing was running yet."""
@@ -501,11 +487,6 @@ class JobRun:
             self._running.stop()
         elif self.state is JobState.CANCELLING:
             self._running.cancel()
-
-    def _forget_tries(self, step: int) -> None:
-        """Give back the disk that checkpoints of a finished step's tries take."""
-        kept_dir = self._tools.files.kept_dir(self.job_id, step)
-        shutil.rmtree(kept_dir, ignore_errors=True)
 
     async def _follow(self, step: int, running: RunningStep) -> None:
         """Journal a step's events as they come, then judge its outcome."""
@@ -534,7 +515,7 @@ class JobRun:
         match decided:
             case None:
                 if error is None and self.record.restarts:
-                    await in_thread(None, self._forget_tries, step)
+                    await in_thread(None, self._tries(step).forget)
                 self.feed(machine.StepEnded(error))
             case GiveUp(reason):
                 lost = JobLost(job_id=self.job_id, reason=reason)
@@ -542,7 +523,7 @@ class JobRun:
             case Restart(reason, pause_s):
                 logger.warning("The job %s was cut off: %s", self.job_id, reason)
                 try:
-                    kept = await in_thread(None, self._rescue, step)
+                    kept = await in_thread(None, self._tries(step).rescue)
                 except OSError as failed:
                     place = self._tools.files.job_dir(self.job_id)
                     raise storage_error(failed, place, place=_PLACE) from None
@@ -587,13 +568,3 @@ class JobRun:
             await in_thread(None, self._tools.files.discard, self.job_id)
         except RtcError as error:
             logger.warning("%s", error)
-
-
-def _relative(checkpoint: Path | None, package: Path) -> str | None:
-    """Name a checkpoint from the folder that sleap-nn is started in.
-
-    What lies between is our own and safe in Hydra's words, whatever leads to it.
-    """
-    if checkpoint is None:
-        return None
-    return Path(os.path.relpath(checkpoint, package)).as_posix()

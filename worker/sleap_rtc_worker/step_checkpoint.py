@@ -33,6 +33,7 @@ __all__ = [
     "is_whole",
     "join_log",
     "joined_logs",
+    "named_from",
     "put_best_back",
     "rescue",
 ]
@@ -137,6 +138,16 @@ def checkpoint_epochs(path: Path) -> int | None:
     except (OSError, zipfile.BadZipFile, ValueError, RuntimeError, EOFError):
         return None
     return None
+
+
+def named_from(package: Path, checkpoint: Path | None) -> str | None:
+    """Name a checkpoint from the folder that sleap-nn is started in.
+
+    What lies between is our own and safe in Hydra's words, whatever leads to it.
+    """
+    if checkpoint is None:
+        return None
+    return Path(os.path.relpath(checkpoint, package)).as_posix()
 
 
 # -- the next try ------------------------------------------------------------------

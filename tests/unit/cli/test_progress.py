@@ -94,6 +94,17 @@ def test_a_person_without_a_terminal_reads_epochs(
     assert "epoch 1, batch loss 0.5, val loss 0.25" in captured.err
 
 
+def test_a_person_reads_what_the_worker_did_and_not_the_whole_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lines = ["Epoch 3 of 9", "[worker] the training was cut off (restart 1 of 5)"]
+    log = TrainLog(job_id=JOB, seq=8, at=0, step=0, lines=lines)
+    show(TerminalObserver(as_json=False), [*TO_THE_END[:7], log])
+    said = capsys.readouterr().err
+    assert "the training was cut off (restart 1 of 5)" in said
+    assert "Epoch 3 of 9" not in said
+
+
 def test_batches_are_thinned_and_epochs_are_not(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
