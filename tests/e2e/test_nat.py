@@ -83,7 +83,7 @@ def room(
     case: tuple[Any, Block, Block, str],
     programs: Programs,
     *,
-    trainer: str | None = "quick",
+    trainer: str | None = "train",
     worker_words: tuple[str, ...] = (),
     **config: Any,
 ) -> Iterator[Room]:

@@ -197,3 +197,12 @@ def test_the_tool_tip_shows_the_refusal_and_not_its_tags(world: World) -> None:
     QApplication.sendEvent(world.table.viewport(), event)
     assert QToolTip.text() == "<qt>&lt;b&gt;Full&lt;/b&gt; until noon.</qt>"
     QToolTip.hideText()
+
+
+def test_the_tool_tip_says_how_a_linked_worker_is_reached(world: World) -> None:
+    world.presenter.connect(make_session())
+    world.host.tell_workers(make_worker("w-1", link_kind="turn-tcp"))
+    world.settle()
+    index = world.dialog.workers.proxy.index_of("w-1")
+    tip = index.data(Qt.ItemDataRole.ToolTipRole)
+    assert tip.endswith("(reached over a TURN server (TCP))</qt>")

@@ -9,6 +9,7 @@ from sleap_rtc_plugin.transport.transport_options import (
     CONGESTION_VARIABLE,
     ENGINE_VARIABLE,
     RATE_VARIABLE,
+    RELAY_ONLY_VARIABLE,
     TransportOptions,
 )
 
@@ -29,7 +30,10 @@ def chosen(*words: str, **environment: str) -> TransportOptions:
 
 @pytest.fixture(autouse=True)
 def _no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (ENGINE_VARIABLE, CONGESTION_VARIABLE, RATE_VARIABLE):
+    for name in (
+        *(ENGINE_VARIABLE, CONGESTION_VARIABLE, RATE_VARIABLE),
+        RELAY_ONLY_VARIABLE,
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -51,6 +55,15 @@ def test_variables_stand_in_for_options_and_yield_to_them() -> None:
     assert chosen(**environment) == TransportOptions("stock", "rate", 1_000_000)
     words = ("--congestion", "loss", "--max-mbit", "16", "--data-channels", "fast")
     assert chosen(*words, **environment) == TransportOptions("fast", "loss", 2_000_000)
+
+
+def test_no_address_is_told_where_that_is_wanted() -> None:
+    assert not chosen().relay_only
+    assert chosen("--relay-only").relay_only
+    assert chosen(**{RELAY_ONLY_VARIABLE: "1"}).relay_only
+    for word, is_wanted in [("1", True), ("yes", True), ("0", False), ("?", False)]:
+        environment = {RELAY_ONLY_VARIABLE: word}
+        assert TransportOptions.from_environment(environment).relay_only is is_wanted
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from sleap_rtc_plugin.transport.transport_options import (
     CONGESTION_VARIABLE,
     ENGINE_VARIABLE,
     RATE_VARIABLE,
+    RELAY_ONLY_VARIABLE,
     TransportOptions,
 )
 
@@ -247,6 +248,12 @@ def test_how_data_channels_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         {"data_channels": "stock", "congestion": "rate", "max_mbit_per_s": 8},
     )
     assert chosen_transport() == TransportOptions("stock", "rate", 1_000_000)
+    write(tmp_path, {"relay_only": True})
+    monkeypatch.delenv(RELAY_ONLY_VARIABLE, raising=False)
+    assert chosen_transport().relay_only
+    monkeypatch.setenv(RELAY_ONLY_VARIABLE, "0")
+    assert not chosen_transport().relay_only
+    write(tmp_path, {"congestion": "rate"})
     monkeypatch.setenv(ENGINE_VARIABLE, "fast")
     monkeypatch.setenv(RATE_VARIABLE, "16")
     monkeypatch.setenv(CONGESTION_VARIABLE, "as fast as it goes")

@@ -10,7 +10,9 @@ from sleap_rtc_plugin.session.worker_info import (
     WorkerInfo,
     choose_worker,
     read_worker,
+    way_words,
 )
+from sleap_rtc_plugin.transport.ladder import WAYS
 
 
 def peer(peer_id: str, **properties: Any) -> PeerInfo:
@@ -87,3 +89,20 @@ def test_a_free_slot_is_better_than_a_shorter_queue() -> None:
     assert choose([one, four]) == "w-4"
     assert choose([one, full]) == "w-1"
     assert worker("w-6", slots="many").slots == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "takes_relay"), [(True, True), (False, False), (1, False), ("yes", False)]
+)
+def test_who_comes_to_the_relay_says_so(said: object, takes_relay: bool) -> None:
+    assert worker("w-1", relay=said).takes_relay is takes_relay
+    assert not worker("w-1").takes_relay
+
+
+def test_a_worker_cannot_say_how_we_are_linked_with_it() -> None:
+    assert worker("w-1", link_kind="direct").link_kind == ""
+
+
+def test_every_way_has_words() -> None:
+    assert all(way_words(way) for way in WAYS)
+    assert way_words("") == way_words("unknown") == ""
