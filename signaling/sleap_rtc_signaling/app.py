@@ -30,6 +30,11 @@ from sleap_rtc_plugin.protocol.errors import (
     TokenRefused,
 )
 from sleap_rtc_plugin.protocol.ids import new_account_id, new_room_id
+from sleap_rtc_plugin.protocol.relay_messages import (
+    RELAY_PATH,
+    IceServerList,
+    RelayTerms,
+)
 from sleap_rtc_signaling.config import SignalingConfig
 from sleap_rtc_signaling.limits import (
     MAX_BODY_BYTES,
@@ -40,9 +45,11 @@ from sleap_rtc_signaling.limits import (
 )
 from sleap_rtc_signaling.metrics import Metrics
 from sleap_rtc_signaling.rate_limit import RateLimiter, address_key
+from sleap_rtc_signaling.relay_service import RelayService
 from sleap_rtc_signaling.stores import Room, Store
 from sleap_rtc_signaling.switchboard import Switchboard
 from sleap_rtc_signaling.tokens import Tokens
+from sleap_rtc_signaling.turn_credentials import turn_name, turn_servers
 
 __all__ = ["Routes"]
 
@@ -77,6 +84,7 @@ class Routes:
         store: accounts and rooms.
         tokens: issues and verifies.
         switchboard: the live sockets.
+        relays: the relays of last resort.
         metrics: counts.
         server: how the server is named in errors.
         clock: Unix time in seconds.
@@ -88,6 +96,7 @@ class Routes:
         store: Store,
         tokens: Tokens,
         switchboard: Switchboard,
+        relays: RelayService,
         metrics: Metrics,
         server: str,
         clock: Callable[[], float],
@@ -96,6 +105,7 @@ class Routes:
         self._store = store
         self._tokens = tokens
         self._switchboard = switchboard
+        self._relays = relays
         self._metrics = metrics
         self._server = server
         self._clock = clock
@@ -106,7 +116,7 @@ class Routes:
         """Make the application of one port.
 
         Args:
-            websocket: whether `/ws` is served too.
+            websocket: whether the WebSockets are served too.
         """
         routes: list[BaseRoute] = [
             self._route("POST", "/anonymous-signin", self._sign_in),
@@ -119,6 +129,7 @@ class Routes:
         ]
         if websocket:
             routes.append(WebSocketRoute("/ws", self._switchboard.serve))
+            routes.append(WebSocketRoute(RELAY_PATH, self._relays.serve))
         return Starlette(
             routes=routes,
             exception_handlers={
@@ -190,10 +201,10 @@ class Routes:
         token = self._bearer(request)
         now = self._clock()
         try:
-            room_id = self._tokens.verify("room", token, now)
+            subject = room_id = self._tokens.verify("room", token, now)
         except TokenRefused as as_room:
             try:
-                await self._account(request)
+                subject = await self._account(request)
             except TokenRefused as as_account:
                 # A token of the other kind is merely "not valid"; who knows its kind
                 # may know that it has expired, which helps the user.
@@ -201,7 +212,19 @@ class Routes:
         else:
             if await self._store.find_room(room_id, now) is None:
                 raise RoomGone(server=self._server)
-        return _json({"ice_servers": self._config.ice_servers})
+        return _json(self._ice_server_list(subject, now))
+
+    def _ice_server_list(self, subject: str, now: float) -> IceServerList:
+        config = self._config
+        ends = int(now + config.turn_lifetime_s)
+        shared = turn_servers(config.turn, turn_name(subject), ends)
+        return IceServerList(
+            ice_servers=[*config.ice_servers, *shared],
+            expires_at=ends if shared else None,
+            relay=RelayTerms(path=RELAY_PATH, max_mbit=config.relay.max_mbit)
+            if config.relay.enabled
+            else None,
+        )
 
     # -- operation ------------------------------------------------------------------
 

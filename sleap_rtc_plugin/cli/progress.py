@@ -43,7 +43,7 @@ from sleap_rtc_plugin.session.job_course import JobCourse
 from sleap_rtc_plugin.session.queue_words import place_words
 from sleap_rtc_plugin.session.report import Report
 from sleap_rtc_plugin.session.worker_files import FoundFiles
-from sleap_rtc_plugin.session.worker_info import WorkerInfo
+from sleap_rtc_plugin.session.worker_info import WorkerInfo, way_words
 from sleap_rtc_plugin.transport.transfer_pump import TransferTotals
 
 __all__ = ["TerminalObserver"]
@@ -145,8 +145,16 @@ class TerminalObserver:
         where = worker.gpu_model or f"no GPU, {worker.device}"
         self._worker = worker.name
         verb = "Going on with" if resumed else "Submitting"
-        self.say(f"{verb} {job_id} on {worker.name} ({where}).")
-        self._emit({"event": "worker", "worker": worker.name, "job_id": job_id})
+        way = f", {words}" if (words := way_words(worker.link_kind)) else ""
+        self.say(f"{verb} {job_id} on {worker.name} ({where}{way}).")
+        self._emit(
+            {
+                "event": "worker",
+                "worker": worker.name,
+                "job_id": job_id,
+                "link": worker.link_kind,
+            }
+        )
 
     def attached(self, worker: WorkerInfo, job_id: str, *, name: str) -> None:
         """A job that is there already is followed."""

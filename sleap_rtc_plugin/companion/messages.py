@@ -91,6 +91,7 @@ class WorkerRow(_Value, frozen=True):
 
     `round_trip_ms` is the time of one question and answer through the room, None
     until it was measured. `refusal` is the sentence it refuses jobs with, or empty.
+    `link_kind` is by which way it is linked with us, empty without a link.
     """
 
     worker_id: str
@@ -105,6 +106,7 @@ class WorkerRow(_Value, frozen=True):
     round_trip_ms: float | None = None
     sleap_nn_version: str | None = None
     refusal: str = ""
+    link_kind: str = ""
 
 
 class JobRow(_Value, frozen=True):

@@ -35,6 +35,7 @@ def worker_row(seen: WorkerSeen) -> WorkerRow:
         round_trip_ms=round(probe.seconds * 1000, 1) if probe is not None else None,
         sleap_nn_version=info.sleap_nn_version,
         refusal=probe.refusal if probe is not None else "",
+        link_kind=info.link_kind,
     )
 
 

@@ -14,17 +14,20 @@ __all__ = [
     "clean_text",
     "is_id",
     "is_job_id",
+    "is_relay_id",
     "is_transfer_id",
     "new_account_id",
     "new_command_id",
     "new_job_id",
     "new_peer_id",
+    "new_relay_id",
     "new_room_id",
     "new_transfer_id",
 ]
 
 _ID: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
 _PREFIXED: Final = re.compile(r"(job|transfer)-[0-9a-f]{20}\Z")
+_RELAY_ID: Final = re.compile(r"relay-[0-9a-f]{32}\Z")
 _CONTROL_CHARACTERS: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069"
     "\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]+"
@@ -44,6 +47,11 @@ def is_job_id(text: str) -> bool:
 def is_transfer_id(text: str) -> bool:
     """Tell whether `text` is a transfer id: `transfer-` and 20 hexadecimal digits."""
     return _PREFIXED.match(text) is not None and text.startswith("transfer-")
+
+
+def is_relay_id(text: str) -> bool:
+    """Tell whether `text` is a relay's id: `relay-` and 32 hexadecimal digits."""
+    return _RELAY_ID.match(text) is not None
 
 
 def new_job_id() -> str:
@@ -75,6 +83,11 @@ def new_peer_id(role: str, name: str = "") -> str:
     """Make a peer id that a person can recognise: role, name, 32 random bits."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:32].strip("-")
     return "-".join(part for part in (role, slug, secrets.token_hex(4)) if part)
+
+
+def new_relay_id() -> str:
+    """Make the id on which two peers meet at a relay (128 random bits)."""
+    return f"relay-{secrets.token_hex(16)}"
 
 
 def clean_text(text: str, limit: int = MAX_DISPLAY_NAME_LENGTH) -> str:

@@ -231,7 +231,8 @@ class Submission:
                 steps=len(package.spec.steps),
             )
         await self._link(room, worker.peer_id)
-        self._observer.chosen(worker, job_id, resumed=known is not None)
+        reached = dataclasses.replace(worker, link_kind=self._report.link.kind)
+        self._observer.chosen(reached, job_id, resumed=known is not None)
         # Written before the job exists, so that no crash can make two of it.
         record = PendingJob(job_id, worker.peer_id, worker.name)
         self._pending.remember(self._key, record)

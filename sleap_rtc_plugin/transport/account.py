@@ -20,6 +20,7 @@ from sleap_rtc_plugin.protocol.limits import (
     MAX_SIGNALING_MESSAGE_BYTES,
     SIGNALING_REPLY_TIMEOUT_S,
 )
+from sleap_rtc_plugin.protocol.relay_messages import IceServerList
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer, ServerError
 from sleap_rtc_plugin.protocol.signaling_session import error_from_server
 
@@ -51,10 +52,6 @@ class Room(Struct, frozen=True):
     def __repr__(self) -> str:
         """Show the room without its token."""
         return f"Room({self.room_id!r})"
-
-
-class _IceServers(Struct, frozen=True):
-    ice_servers: list[IceServer]
 
 
 class _Refusal(Struct, frozen=True):
@@ -105,8 +102,11 @@ class AccountClient:
 
     async def ice_servers(self, token: str) -> list[IceServer]:
         """Return the STUN and TURN servers to use (`GET /ice-servers`)."""
-        reply = await self._call("GET", "/ice-servers", token, _IceServers)
-        return reply.ice_servers
+        return (await self.ice_config(token)).ice_servers
+
+    async def ice_config(self, token: str) -> IceServerList:
+        """Return them with when they expire, and whether there is a relay."""
+        return await self._call("GET", "/ice-servers", token, IceServerList)
 
     async def _call(
         self,

@@ -205,6 +205,8 @@ class Programs:
         self.folder = folder
         self.home = folder / "home"
         self.home.mkdir(parents=True, exist_ok=True)
+        # The words that start a program elsewhere, in a network namespace say.
+        self.where: tuple[str, ...] = ()
         self._mark = secrets.token_hex(8)
         self._started: list[Program] = []
         self._descriptors: list[int] = []
@@ -305,7 +307,7 @@ class Programs:
         stdin: int = subprocess.DEVNULL,
     ) -> P:
         program = kind(
-            [sys.executable, *map(str, words)],
+            [*self.where, sys.executable, *map(str, words)],
             cwd=cwd or self.folder,
             environment=self.environment | environment,
             stdin=stdin,
