@@ -42,6 +42,7 @@ from sleap_rtc_plugin.protocol.errors import (
     JobUnknown,
     LocalProtocolError,
     ResultsIncomplete,
+    ResultsRemoved,
     RtcError,
     SourceChanged,
     StorageFailed,
@@ -483,11 +484,16 @@ class Run:
             await self._forget()
             return
         output = await in_thread(None, existing_or_kept, Path(self.record.output))
-        imported = await job.bring_home(
-            output,
-            PREDICTIONS_FOLDER if self.record.project is not None else "",
-            self.record.video_names,
-        )
+        try:
+            imported = await job.bring_home(
+                output,
+                PREDICTIONS_FOLDER if self.record.project is not None else "",
+                self.record.video_names,
+            )
+        except ResultsRemoved:
+            # No later SLEAP will find them either.
+            await self._forget()
+            raise
         models = models_in_order(imported.models, job.mirror.spec)
         await self._note(
             phase="home",

@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sleap_rtc_plugin.protocol.errors import LocalProtocolError, StorageFailed
+from sleap_rtc_plugin.protocol.errors import LocalProtocolError, RunnerNotStarted
+from sleap_rtc_plugin.protocol.messages import TrainStep
 from sleap_rtc_worker.job_executor import JobExecutor, RunningStep
 from sleap_rtc_worker.process import is_same_process
 from sleap_rtc_worker.step_records import (
@@ -25,7 +26,9 @@ from sleap_rtc_worker.step_records import (
     StepSignal,
     encode_record,
 )
+from sleap_rtc_worker.step_restart import Restart, verdict
 
+STEP = TrainStep(config="c", labels="l.slp", run_name="r", head="centroid")
 TRAINER = Path(__file__).parents[1] / "support" / "scripted_trainer.py"
 WAIT_S = 60.0
 MakeOrder = Callable[..., StepOrder]
@@ -415,17 +418,83 @@ async def test_a_runner_that_dies_is_lost_and_leaves_no_trainer(
     assert not is_same_process(state.trainer_pid, state.trainer_started)
 
 
-async def test_a_terminated_runner_cancels_and_writes_its_outcome(
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux promises it")
+async def test_a_killed_runner_takes_the_trainer_with_it(
     make_order: MakeOrder, step_dir: Path
 ) -> None:
+    """Nobody looks after them: the worker may be dead as well."""
+    step = await JobExecutor().start(make_order("deaf"), step_dir)
+    await until(step, "epoch_begin")
+    state = step.state()
+    assert state is not None
+    assert state.trainer_pid is not None
+    os.kill(state.pid, signal.SIGKILL)
+    await asyncio.to_thread(_wait_gone, state.trainer_pid)
+    assert (await step.outcome()).lost
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="found in /proc")
+async def test_what_a_dead_trainer_left_behind_is_found(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    order = make_order("children", "lingers=yes")
+    step = await JobExecutor().start(order, step_dir)
+    (pid,) = (int(line.split()[1]) for line in await said_before_end(step))
+    state = step.state()
+    assert state is not None
+    assert state.trainer_pid is not None
+    os.kill(state.pid, signal.SIGKILL)
+    await asyncio.to_thread(_wait_gone, state.trainer_pid)
+    assert psutil.pid_exists(pid)
+    assert (await step.outcome()).lost
+    await asyncio.to_thread(_wait_gone, pid)
+
+
+async def said_before_end(step: RunningStep) -> list[str]:
+    """Return the lines that name a child, as soon as there are any."""
+    async with asyncio.timeout(WAIT_S):
+        async for _, event in step.events():
+            found = [line for line in lines([event]) if line.startswith("child ")]
+            if found:
+                return found
+    return []
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+async def test_a_runner_that_is_told_to_end_says_that_it_was_interrupted(
+    make_order: MakeOrder, step_dir: Path, how: signal.Signals
+) -> None:
+    """An interrupt would make sleap-nn delete its checkpoints."""
     step = await JobExecutor().start(make_order("obedient"), step_dir)
     await until(step, "epoch_begin")
     state = step.state()
     assert state is not None
     os.kill(state.pid, signal.SIGHUP)
-    os.kill(state.pid, signal.SIGTERM)
+    os.kill(state.pid, how)
+    os.kill(state.pid, how)
     outcome = await step.outcome()
-    assert (outcome.lost, outcome.cancelled) == (False, True)
+    assert (outcome.lost, outcome.cancelled, outcome.interrupted) == (
+        False,
+        False,
+        True,
+    )
+    assert (outcome.exit_code, outcome.signal) == (None, signal.SIGKILL)
+
+
+async def test_a_trainer_that_hears_of_the_end_first_is_interrupted_too(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    """A system that goes down tells every process; sleap-nn then ends with code 0."""
+    step = await JobExecutor().start(make_order("ends_on_term"), step_dir)
+    await until(step, "epoch_begin")
+    state = step.state()
+    assert state is not None
+    assert state.trainer_pid is not None
+    os.kill(state.trainer_pid, signal.SIGTERM)
+    outcome = await step.outcome()
+    assert (outcome.exit_code, outcome.train_end) == (0, False)
+    decided = verdict(STEP, outcome, 0)
+    assert isinstance(decided, Restart)
 
 
 async def test_a_folder_is_used_once(make_order: MakeOrder, step_dir: Path) -> None:
@@ -443,11 +512,14 @@ async def test_a_runner_that_cannot_start_says_so(
     make_order: MakeOrder, tmp_path: Path
 ) -> None:
     broken = tmp_path / "python"
-    broken.write_text("#!/bin/sh\necho no python here >&2\nexit 1\n")
+    said = f"no {tmp_path}/zmq.so in '/usr/lib/x y.so'"
+    broken.write_text(f'#!/bin/sh\necho "{said}" >&2\nexit 1\n')
     broken.chmod(0o755)
     executor = JobExecutor(python=str(broken))
-    with pytest.raises(StorageFailed, match="no python here"):
+    with pytest.raises(RunnerNotStarted, match=r"no zmq\.so in") as caught:
         await executor.start(make_order("train"), tmp_path / "step")
+    # Where the worker keeps its things is nobody's business.
+    assert "/" not in caught.value.reason
 
 
 async def test_two_steps_have_ports_of_their_own(

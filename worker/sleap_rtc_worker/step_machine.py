@@ -4,6 +4,8 @@ The runner hands in what happened and the time, and carries out the instructions
 that come back: which event to write, when to ask sleap-nn to stop, which signal is
 next and how long it is given. Every race of a step is a unit test of this class.
 
+A runner that is told to end itself goes to KILLED at once.
+
     RUNNING ──stop──► STOPPING ──grace──► INTERRUPTED ──grace──► TERMINATED ──grace──►
        │                 │                    ▲                                  KILLED
        └─────cancel──────┴────────────────────┘         any ──exited──► ENDED
@@ -51,6 +53,7 @@ __all__ = [
     "Emit",
     "Exited",
     "Finish",
+    "GoingDown",
     "Happening",
     "Instruction",
     "Message",
@@ -100,9 +103,14 @@ class Output:
 
 @dataclass(frozen=True)
 class Asked:
-    """The worker (or whoever ends the runner) asked for this."""
+    """The worker asked for this."""
 
     command: Command
+
+
+@dataclass(frozen=True)
+class GoingDown:
+    """The runner itself is told to end: the machine goes down."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ class Exited:
     at: float
 
 
-Happening = Started | NotStarted | Message | Output | Asked | Exited
+Happening = Started | NotStarted | Message | Output | Asked | GoingDown | Exited
 
 
 # -- instructions out ----------------------------------------------------------
@@ -194,6 +202,7 @@ class StepMachine:
         self._resend_at: float | None = None
         self._stop_asked = False
         self._cancel_asked = False
+        self._interrupted = False
         self._forced: Ending | None = None
         self._train_begin = False
         self._train_end = False
@@ -218,6 +227,11 @@ class StepMachine:
     def phase(self) -> Phase:
         """How far the end has been asked for."""
         return self._phase
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether sleap-nn said that the training is over."""
+        return self._train_end
 
     def deadline(self) -> float | None:
         """When `handle(None, now)` wants to be called, or None for never."""
@@ -248,6 +262,8 @@ class StepMachine:
                     done += self._on_line(stream, line, now)
             case Asked(command):
                 done += self._on_command(command, now)
+            case GoingDown():
+                done += self._on_going_down(now)
             case Exited():
                 done += self._on_exit(happening, now)
         return done
@@ -272,6 +288,18 @@ class StepMachine:
         self._patience_ends = now + self._order.stop_grace_s
         self._resend_at = now + STOP_RESEND_INTERVAL_S
         return [Emit(StepSignal(how="stop")), PublishStop()]
+
+    def _on_going_down(self, now: float) -> list[Instruction]:
+        """End sleap-nn at once; what its last epoch left is all that a restart needs.
+
+        An interrupt would make it delete the run's folder, with the checkpoint.
+        """
+        if self._interrupted:
+            return []
+        self._interrupted = True
+        self._phase, self._resend_at = Phase.KILLED, None
+        self._patience_ends = now + KILL_CONFIRM_S
+        return [SignalTrainer("kill")]
 
     def _escalate(self, now: float) -> list[Instruction]:
         again = self._phase is Phase.KILLED
@@ -433,6 +461,7 @@ class StepMachine:
             epochs=self._epochs,
             last_lines=list(self._last_lines),
             missing=list(exited.missing),
+            interrupted=self._interrupted and not self._cancel_asked,
             error=self._error,
             messages_dropped=self._dropped,
             batches_thinned=self._thinned,

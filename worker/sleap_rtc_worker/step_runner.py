@@ -43,17 +43,25 @@ from sleap_rtc_worker.limits import (
 from sleap_rtc_worker.process import (
     has_exited,
     kill_group,
+    leashed,
     signal_group,
     spawn,
     start_time,
 )
-from sleap_rtc_worker.sleap_nn_command import restore_zmq, with_ports
+from sleap_rtc_worker.sleap_nn_command import (
+    restore_settings,
+    resumed_from,
+    saves_last,
+    with_ports,
+)
+from sleap_rtc_worker.step_checkpoint import drop_last, join_log, put_best_back
 from sleap_rtc_worker.step_files import append_line, read_bounded, replace_file
 from sleap_rtc_worker.step_machine import (
     Asked,
     Emit,
     Exited,
     Finish,
+    GoingDown,
     Happening,
     Message,
     NotStarted,
@@ -73,12 +81,13 @@ from sleap_rtc_worker.step_records import (
     RunnerState,
     StepOrder,
     StepOutcome,
+    StepProgress,
     decode_order,
     encode_event,
     encode_record,
     parse_command,
 )
-from sleap_rtc_worker.trainer_environment import trainer_environment
+from sleap_rtc_worker.trainer_environment import STEP_MARK, trainer_environment
 
 __all__ = ["StepRunner", "main"]
 
@@ -158,6 +167,7 @@ class StepRunner:
         self._torn_line = False
         self._events_lost = 0
         self._told_to_end = False
+        self._has_best = False
         self._next_command_check = 0.0
         self._next_heartbeat = 0.0
         self._started = start_time(os.getpid()) or ""
@@ -177,7 +187,7 @@ class StepRunner:
             self._close()
 
     def end_early(self, *_: object) -> None:
-        """Ask for a cancel from a signal handler: the machine is going down."""
+        """Hear from a signal handler that the machine is going down."""
         self._told_to_end = True
 
     # -- start and end ---------------------------------------------------------
@@ -200,20 +210,22 @@ class StepRunner:
         order = self._order
         environment = trainer_environment(
             os.environ,
-            order.environment,
+            {**order.environment, STEP_MARK: str(self._dir)},
             allow_wandb=order.allow_wandb,
             allow_downloads=order.allow_downloads,
         )
+        argv = with_ports(order.argv, publish=publish, controller=controller)
         try:
             self._child = spawn(
-                with_ports(order.argv, publish=publish, controller=controller),
+                leashed(argv, Path(order.cwd)),
                 cwd=Path(order.cwd),
                 environment=environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
             )
         except OSError as error:
-            self._happen(NotStarted(str(error), self._wall_clock()))
+            reason = error.strerror or type(error).__name__
+            self._happen(NotStarted(reason, self._wall_clock()))
             return
         self._trainer_started = start_time(self._child.pid)
         self._pipes = _Pipes(self._child)
@@ -274,13 +286,16 @@ class StepRunner:
                 self._happen(output)
 
     def _check_command(self) -> None:
-        if self._told_to_end:
-            self._told_to_end = False
-            self._happen(Asked("cancel"))
+        self._check_end()
         data = read_bounded(self._dir / COMMAND_FILE, 64)
         command = parse_command(data) if data else None
         if command is not None and self._outcome is None:
             self._happen(Asked(command))
+
+    def _check_end(self) -> None:
+        if self._told_to_end and self._outcome is None:
+            self._told_to_end = False
+            self._happen(GoingDown())
 
     def _on_exit(self, child: subprocess.Popen[bytes]) -> None:
         # The leader is not reaped yet, so the group is still surely ours: whatever
@@ -289,7 +304,9 @@ class StepRunner:
             kill_group(child.pid)
         code = child.wait()
         self._drain()
-        self._restore_configs()
+        # The whole machine may have been told, and sleap-nn was quicker.
+        self._check_end()
+        self._tidy_run(is_done=code == 0 and self._machine.has_trained)
         missing = tuple(
             name
             for name in self._order.expected
@@ -323,6 +340,8 @@ class StepRunner:
         for instruction in self._machine.handle(happening, self._clock()):
             match instruction:
                 case Emit(event):
+                    if isinstance(event, StepProgress):
+                        self._put_best_back()
                     stamped = msgspec.structs.replace(event, at=self._wall_clock())
                     self._append(encode_event(stamped))
                 case PublishStop():
@@ -360,21 +379,50 @@ class StepRunner:
         with contextlib.suppress(OSError):
             replace_file(self._dir / RUNNER_FILE, encode_record(state))
 
-    def _restore_configs(self) -> None:
-        """Put the configuration's own ZMQ values back into what sleap-nn saved."""
+    # -- the run's folder ------------------------------------------------------
+
+    def _put_best_back(self) -> None:
+        """Give a training that goes on its best checkpoint, once it has begun."""
+        run_dir, kept_dir = self._order.run_dir, self._order.kept_dir
+        if self._has_best or run_dir is None or kept_dir is None:
+            return
+        with contextlib.suppress(OSError):
+            run = Path(self._order.cwd, run_dir)
+            self._has_best = put_best_back(run, Path(kept_dir))
+
+    def _tidy_run(self, *, is_done: bool) -> None:
+        """Leave the run's folder as a training at home would have left it."""
         argv, run_dir = self._order.argv, self._order.run_dir
         if run_dir is None or "--config-dir" not in argv or "--config-name" not in argv:
             return
         folder = argv[argv.index("--config-dir") + 1]
         name = argv[argv.index("--config-name") + 1]
-        given = read_bounded(Path(self._order.cwd, folder, name), MAX_CONFIG_BYTES)
+        data = read_bounded(Path(self._order.cwd, folder, name), MAX_CONFIG_BYTES)
+        try:
+            given = data.decode() if data is not None else None
+        except UnicodeDecodeError:
+            given = None
+        if given is not None:
+            self._restore_configs(Path(self._order.cwd, run_dir), given)
+        if is_done:
+            if self._order.kept_dir is not None:
+                self._put_best_back()
+                with contextlib.suppress(OSError):
+                    run = Path(self._order.cwd, run_dir)
+                    join_log(run, Path(self._order.kept_dir))
+            if given is not None and not saves_last(given):
+                drop_last(Path(self._order.cwd, run_dir))
+
+    def _restore_configs(self, run_dir: Path, given: str) -> None:
+        """Put the configuration's own values back into what sleap-nn saved."""
+        resume = resumed_from(self._order.argv)
         for saved_name in _SAVED_CONFIGS:
-            path = Path(self._order.cwd, run_dir, saved_name)
+            path = run_dir / saved_name
             saved = read_bounded(path, MAX_SAVED_CONFIG_BYTES)
-            if saved is None or given is None:
+            if saved is None:
                 continue
             with contextlib.suppress(OSError, UnicodeDecodeError):
-                text = restore_zmq(saved.decode(), given.decode())
+                text = restore_settings(saved.decode(), given, resume)
                 mode = stat.S_IMODE(path.stat().st_mode)
                 replace_file(path, text.encode(), mode=mode)
 
@@ -383,7 +431,7 @@ def _claim(step_dir: Path) -> bool:
     """Take the folder; a step is run once, whoever else tries."""
     try:
         with (step_dir / CLAIM_FILE).open("x") as claim:
-            claim.write(f"{os.getpid()}\n")
+            claim.write(f"{os.getpid()} {start_time(os.getpid()) or ''}\n")
     except FileExistsError:
         return False
     return True
