@@ -3,6 +3,8 @@
 The use cases behind `sleap-remote jobs`, over a `SteadyRoom`.
 """
 
+import asyncio
+
 from sleap_rtc_plugin.protocol.errors import (
     JobNotFound,
     NoWorker,
@@ -10,7 +12,7 @@ from sleap_rtc_plugin.protocol.errors import (
     WorkerAway,
 )
 from sleap_rtc_plugin.protocol.limits import MAX_WORKERS_ASKED
-from sleap_rtc_plugin.protocol.messages import JobSpec
+from sleap_rtc_plugin.protocol.messages import JobSpec, JobSummary
 from sleap_rtc_plugin.protocol.retries import Retries
 from sleap_rtc_plugin.session.job_search import FoundJob, RoomJobs, find_job
 from sleap_rtc_plugin.session.pending_jobs import PendingJob, PendingJobs
@@ -36,17 +38,25 @@ async def jobs_of_room(room: SteadyRoom, wanted: str | None = None) -> RoomJobs:
     jobs: list[FoundJob] = []
     asked: list[WorkerInfo] = []
     silent: list[tuple[WorkerInfo, RtcError]] = []
-    for worker in workers[:MAX_WORKERS_ASKED]:
-        try:
-            rows = await list_jobs(await room.link(worker.peer_id))
-        except RtcError as error:
-            silent.append((worker, error))
-            continue
-        asked.append(worker)
-        jobs.extend(FoundJob(worker, row) for row in rows)
+    workers = workers[:MAX_WORKERS_ASKED]
+    # All at once: one that is just going away takes its time to be given up.
+    told = await asyncio.gather(*(_listed(room, worker) for worker in workers))
+    for worker, rows in zip(workers, told, strict=True):
+        if isinstance(rows, RtcError):
+            silent.append((worker, rows))
+        else:
+            asked.append(worker)
+            jobs.extend(FoundJob(worker, row) for row in rows)
     if not asked:
         raise silent[0][1]
     return RoomJobs(jobs=jobs, asked=asked, silent=silent)
+
+
+async def _listed(room: SteadyRoom, worker: WorkerInfo) -> list[JobSummary] | RtcError:
+    try:
+        return await list_jobs(await room.link(worker.peer_id))
+    except RtcError as error:
+        return error
 
 
 async def job_of_room(

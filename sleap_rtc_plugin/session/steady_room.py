@@ -54,7 +54,7 @@ class SteadyRoom:
         self._transport = transport
         self._stay: RemoteSession | None = None
         self._links: dict[str, WorkerLink] = {}
-        self._linking = asyncio.Lock()
+        self._linking: dict[str, asyncio.Lock] = {}
         self._entering = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -159,8 +159,7 @@ class SteadyRoom:
         Raises:
             RtcError: no link came about.
         """
-        # One at a time: answers to offers arrive in one queue.
-        async with self._linking:
+        async with self._linking.setdefault(worker_id, asyncio.Lock()):
             known = self._links.get(worker_id)
             if known is not None and not known.link.closed.is_set():
                 return known

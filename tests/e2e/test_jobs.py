@@ -114,6 +114,25 @@ def test_train_itself_comes_through_all_that(
     assert found == story.checkpoint(client.report["job_id"])
 
 
+def test_a_worker_that_comes_back_before_its_server(
+    story: Story, detached: str, output: Path
+) -> None:
+    """After a power cut nobody waits for anybody: the job goes on."""
+    story.worker.kill()
+    story.server.program.kill()
+    story.start_worker(is_ready=False)
+    said = "Jobs go on here"
+    story.worker.wait_line(lambda line: said in line, stream="err")
+    story.allow_all()
+    outcomes = "jobs/*/steps/0/outcome.json"
+    wait_for(lambda: any(story.data.glob(outcomes)), "the training's end")
+    story.server.program = story.server.start()
+    story.worker.wait_ready(RECONNECTED_S)
+    fetched = story.jobs("fetch", detached, "--output", output, "--json")
+    assert ended(fetched).report["state"] == "succeeded"
+    assert story.trainings == 1
+
+
 # -- the same command ------------------------------------------------------------------
 
 

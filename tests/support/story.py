@@ -137,7 +137,7 @@ class Story:
         self.worker = self._start_worker("--signaling", self.server.url)
         self.session = self.worker.session
 
-    def _start_worker(self, *words: str) -> Worker:
+    def _start_worker(self, *words: str, is_ready: bool = True) -> Worker:
         behaviour = f"paced,epochs={self.epochs},gates={self.gates},log={self.log}"
         with self._at_worker():
             worker = self.programs.scripted_worker(
@@ -145,15 +145,15 @@ class Story:
                 *("--name", "gpu-box", *words),
                 **self._environment,
             )
-        return worker.wait_ready()
+        return worker.wait_ready() if is_ready else worker
 
     def restart_worker(self) -> None:
         """Kill the worker, it alone, and start it again."""
         self.worker.kill()
         self.start_worker()
 
-    def start_worker(self) -> None:
-        self.worker = self._start_worker("--session", self.session)
+    def start_worker(self, *, is_ready: bool = True) -> None:
+        self.worker = self._start_worker("--session", self.session, is_ready=is_ready)
 
     def allow(self, *numbers: int) -> None:
         """Let the trainer go through these epochs."""

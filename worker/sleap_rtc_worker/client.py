@@ -5,7 +5,9 @@ nothing: jobs are the coordinator's, files the file manager's, links their servi
 """
 
 import asyncio
+import contextlib
 import logging
+import random
 import socket
 import sys
 import time
@@ -13,14 +15,16 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sleap_rtc_plugin.protocol.errors import RtcError
 from sleap_rtc_plugin.protocol.ids import clean_text
+from sleap_rtc_plugin.protocol.retries import Retries, is_passing
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.protocol.signaling_messages import (
     RelayedMessage,
     RelayedOffer,
     RelayedPeerMessage,
 )
-from sleap_rtc_plugin.transport.effects import in_thread
+from sleap_rtc_plugin.transport.effects import in_thread, monotonic
 from sleap_rtc_plugin.transport.link import Link
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
@@ -141,6 +145,7 @@ class RTCWorkerClient:
         )
         self._offers = OfferService(self._serve, self._spawn, transport)
         self._stopping = asyncio.Event()
+        self._has_entered = False
 
     # -- what users of earlier workers read ------------------------------------------
 
@@ -187,8 +192,29 @@ class RTCWorkerClient:
             RtcError: the room cannot be entered, or is gone for good.
         """
         await in_thread(None, self._files.open_store, session.room_id, time.time())
+        retries = Retries()
+        try:
+            self._state.set_status(WorkerStatus.AVAILABLE)
+            await self._coordinator.resume()
+            while not self._stopping.is_set():
+                try:
+                    return await self._stay(session, on_ready)
+                except RtcError as error:
+                    is_needed = self._coordinator.has_jobs
+                    if self._has_entered or not (is_needed and is_passing(error)):
+                        raise
+                    logger.warning("%s Jobs go on here; it is tried again.", error)
+                wait_s = retries.failed(monotonic(), random.random())  # noqa: S311
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), wait_s)
+        finally:
+            self._offers.leave()
+            self._room.leave()
+            await self._close()
+
+    async def _stay(self, session: Session, on_ready: Callable[[], None]) -> None:
         await self._offers.prepare(session)
-        signaling = SignalingClient(
+        async with SignalingClient(
             server=session.url,
             room_id=session.room_id,
             token=session.token,
@@ -197,22 +223,14 @@ class RTCWorkerClient:
             role="worker",
             metadata=self._state.metadata(),
             on_relayed=self._on_relayed,
-            keep_trying=False,
-        )
-        try:
-            async with signaling:
-                self._offers.enter(signaling)
-                self._state.set_status(WorkerStatus.AVAILABLE)
-                await self._coordinator.resume()
-                self._room.enter(signaling)
-                if self.capabilities.device == "cuda":
-                    self._spawn(self._watch_gpu())
-                on_ready()
-                await self._until_stopped(signaling)
-        finally:
-            self._offers.leave()
-            self._room.leave()
-            await self._close()
+        ) as signaling:
+            self._has_entered = True
+            self._offers.enter(signaling)
+            self._room.enter(signaling)
+            if self.capabilities.device == "cuda":
+                self._spawn(self._watch_gpu())
+            on_ready()
+            await self._until_stopped(signaling)
 
     def stop(self) -> None:
         """End `run_worker`; running steps go on and are adopted by the next worker."""

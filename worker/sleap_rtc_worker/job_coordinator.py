@@ -87,6 +87,11 @@ class JobCoordinator:
         for run in self._jobs.values():
             run.expires_at = self._keeper.expires_at(run)
 
+    @property
+    def has_jobs(self) -> bool:
+        """Whether there is work or its results, whoever may reach us just now."""
+        return bool(self._jobs)
+
     async def resume(self) -> None:
         """Go on with what a worker before us left behind."""
         for run in list(self._jobs.values()):
