@@ -12,6 +12,7 @@ __all__ = [
     "JOB_IMAGES",
     "JOB_LIST",
     "LARGE_PACKETS",
+    "LINK_TEST",
     "MOUNTS",
     "SHARED_STORAGE",
 ]
@@ -24,8 +25,10 @@ JOB_IMAGES: Final = "job-images"
 SHARED_STORAGE: Final = "shared-storage"
 # The frames about a worker's mounts are understood, whether or not it has any.
 MOUNTS: Final = "mounts"
+# The frames that test a link and shared storage are understood.
+LINK_TEST: Final = "link-test"
 # DTLS records of more than 1500 bytes are read; named on links that do.
 LARGE_PACKETS: Final = "large-packets"
 
 # What every link can do.
-FEATURES: Final = frozenset({JOB_LIST, JOB_IMAGES, SHARED_STORAGE, MOUNTS})
+FEATURES: Final = frozenset({JOB_LIST, JOB_IMAGES, SHARED_STORAGE, MOUNTS, LINK_TEST})

@@ -2,7 +2,8 @@
 
 Each class is one frame, `NAME::{json}`. Commands carry
 an id and are acknowledged; job events are numbered per job, so that a client may
-ask for whatever it missed. The frames about mounts are in `mount_messages`.
+ask for whatever it missed. Those about mounts are in `mount_messages`,
+tests in `link_test_messages`.
 """
 
 from typing import Annotated, ClassVar, Literal
@@ -30,6 +31,10 @@ from sleap_rtc_plugin.protocol.limits import (
     MAX_STEP_OPTIONS,
     MAX_STEPS,
     MAX_UNIX_TIME_S,
+)
+from sleap_rtc_plugin.protocol.link_test_messages import (
+    LINK_TEST_TYPES,
+    LinkTestMessage,
 )
 from sleap_rtc_plugin.protocol.mount_messages import (
     MountList,
@@ -550,6 +555,7 @@ CONTROL_TYPES = (
     MountListing,
     MountResolve,
     MountResolved,
+    *LINK_TEST_TYPES,
     JobEvent,
     ProgressReport,
     TrainLog,
@@ -586,6 +592,7 @@ ControlMessage = (
     | MountListing
     | MountResolve
     | MountResolved
+    | LinkTestMessage
     | JobEvent
     | ProgressReport
     | TrainLog

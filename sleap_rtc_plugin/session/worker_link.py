@@ -6,8 +6,8 @@ end of the link into words. Used by remote jobs; knows nothing of files' content
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from sleap_rtc_plugin.protocol.errors import (
@@ -22,12 +22,19 @@ from sleap_rtc_plugin.protocol.errors import (
 from sleap_rtc_plugin.protocol.features import (
     JOB_IMAGES,
     JOB_LIST,
+    LINK_TEST,
     MOUNTS,
     SHARED_STORAGE,
 )
 from sleap_rtc_plugin.protocol.limits import (
     COMMAND_REPLY_TIMEOUT_S,
     SHARED_RESULTS_TIMEOUT_S,
+)
+from sleap_rtc_plugin.protocol.link_test_messages import (
+    LinkTest,
+    LinkTestReport,
+    StorageTest,
+    StorageTested,
 )
 from sleap_rtc_plugin.protocol.messages import (
     Acknowledged,
@@ -88,6 +95,8 @@ Command = (
     | SharedCommand
     | MountList
     | MountResolve
+    | LinkTest
+    | StorageTest
 )
 Reply = (
     JobAccepted
@@ -97,6 +106,7 @@ Reply = (
     | PathValidated
     | MountListing
     | MountResolved
+    | StorageTested
 )
 T = TypeVar("T")
 
@@ -122,6 +132,7 @@ class WorkerLink:
         self.pump = TransferPump(link)
         self._replies: dict[str, asyncio.Future[Reply]] = {}
         self._laid: dict[str, asyncio.Future[None]] = {}
+        self._reports: dict[str, asyncio.Future[LinkTestReport]] = {}
         self._followers: dict[str, Callable[[StepEvent], None]] = {}
         self._offer: asyncio.Future[FileMeta] | None = None
         self._offer_of: tuple[str, str] = ("", "")
@@ -164,6 +175,19 @@ class WorkerLink:
         finally:
             del self._laid[command.command_id]
             laid.cancel()
+
+    @contextmanager
+    def reporting(self, command: LinkTest) -> Iterator[asyncio.Future[LinkTestReport]]:
+        """Yield what a test of the link will be reported as, to be asked inside."""
+        report: asyncio.Future[LinkTestReport] = (
+            asyncio.get_running_loop().create_future()
+        )
+        self._reports[command.command_id] = report
+        try:
+            yield report
+        finally:
+            del self._reports[command.command_id]
+            report.cancel()
 
     async def _within_reach(
         self,
@@ -246,6 +270,7 @@ class WorkerLink:
                 | PathValidated()
                 | MountListing()
                 | MountResolved()
+                | StorageTested()
             ):
                 self._settle(message.command_id, message)
             case JobRejected() | CommandFailed():
@@ -258,6 +283,10 @@ class WorkerLink:
                 laid = self._laid.get(message.command_id)
                 if laid is not None and not laid.done():
                     laid.set_result(None)
+            case LinkTestReport():
+                report = self._reports.get(message.command_id)
+                if report is not None and not report.done():
+                    report.set_result(message)
             case JobEvent() | ProgressReport() | TrainLog():
                 follower = self._followers.get(message.job_id)
                 if follower is not None:
@@ -322,6 +351,8 @@ class WorkerLink:
                 feature, activity = SHARED_STORAGE, "using shared storage"
             case MountList() | MountResolve():
                 feature, activity = MOUNTS, "looking into its mounts"
+            case LinkTest() | StorageTest():
+                feature, activity = LINK_TEST, "testing the connection"
             case _:
                 return
         if feature not in self.link.features:
