@@ -42,6 +42,7 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     UpdateMetadata,
 )
 from sleap_rtc_plugin.transport.effects import monotonic
+from sleap_rtc_plugin.transport.tls import client_context
 
 __all__ = ["SignalingClient"]
 
@@ -238,6 +239,7 @@ class SignalingClient:
                 compression=None,
                 ping_interval=None,
                 proxy=None,
+                ssl=client_context() if self._url.startswith("wss") else None,
             )
         except (OSError, TimeoutError, websockets.WebSocketException) as error:
             self._feed(machine.ConnectFailed(reason=_reason(error)))
