@@ -31,6 +31,7 @@ from sleap_rtc_plugin.protocol.errors import (
     TokenRefused,
 )
 from sleap_rtc_plugin.protocol.ids import new_account_id, new_room_id
+from sleap_rtc_plugin.protocol.relay_messages import IceServerList
 from sleap_rtc_signaling.config import SignalingConfig
 from sleap_rtc_signaling.limits import (
     MAX_BODY_BYTES,
@@ -44,6 +45,7 @@ from sleap_rtc_signaling.rate_limit import RateLimiter, address_key
 from sleap_rtc_signaling.stores import Room, Store
 from sleap_rtc_signaling.switchboard import Switchboard
 from sleap_rtc_signaling.tokens import Tokens
+from sleap_rtc_signaling.turn_credentials import turn_name, turn_servers
 
 __all__ = ["Routes"]
 
@@ -191,10 +193,10 @@ class Routes:
         token = self._bearer(request)
         now = self._clock()
         try:
-            room_id = self._tokens.verify("room", token, now)
+            subject = room_id = self._tokens.verify("room", token, now)
         except TokenRefused as as_room:
             try:
-                await self._account(request)
+                subject = await self._account(request)
             except TokenRefused as as_account:
                 # A token of the other kind is merely "not valid"; who knows its kind
                 # may know that it has expired, which helps the user.
@@ -202,7 +204,15 @@ class Routes:
         else:
             if await self._store.find_room(room_id, now) is None:
                 raise RoomGone(server=self._server)
-        return _json({"ice_servers": self._config.ice_servers})
+        return _json(self._ice_server_list(subject, now))
+
+    def _ice_server_list(self, subject: str, now: float) -> IceServerList:
+        servers = list(self._config.ice_servers)
+        if not self._config.turn:
+            return IceServerList(ice_servers=servers)
+        expires_at = int(now + self._config.turn_lifetime_s)
+        servers += turn_servers(self._config.turn, turn_name(subject), expires_at)
+        return IceServerList(ice_servers=servers, expires_at=expires_at)
 
     # -- operation ------------------------------------------------------------------
 

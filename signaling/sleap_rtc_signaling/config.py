@@ -4,18 +4,31 @@ Everything has a default, so that a laptop needs no file at all. Read from TOML 
 the command; built directly by a program that embeds the server.
 """
 
+import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 import platformdirs
 from msgspec import Meta, Struct
 
 from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
-from sleap_rtc_plugin.protocol.limits import ACCOUNT_TOKEN_LIFETIME_S, ROOM_LIFETIME_S
+from sleap_rtc_plugin.protocol.limits import (
+    ACCOUNT_TOKEN_LIFETIME_S,
+    MAX_ICE_SERVERS,
+    MAX_URL_CHARS,
+    ROOM_LIFETIME_S,
+)
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer
-from sleap_rtc_signaling.limits import ROOM_TOKEN_LIFETIME_S
+from sleap_rtc_signaling.limits import (
+    MAX_TURN_SECRET_BYTES,
+    MAX_TURN_SERVERS,
+    MAX_TURN_URLS,
+    MIN_TURN_SECRET_CHARS,
+    ROOM_TOKEN_LIFETIME_S,
+    TURN_LIFETIME_S,
+)
 
 __all__ = [
     "DEFAULT_HOST",
@@ -23,6 +36,7 @@ __all__ = [
     "DEFAULT_REST_PORT",
     "ConfigError",
     "SignalingConfig",
+    "TurnServer",
     "default_data_dir",
     "load",
 ]
@@ -34,6 +48,11 @@ _NO_PORT = "none"
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0)]
+_TURN_URL: Final = (
+    r"^turns?:([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+    r"(\?transport=(udp|tcp))?\Z"
+)
+TurnUrl = Annotated[str, Meta(pattern=_TURN_URL, max_length=MAX_URL_CHARS)]
 
 
 class ConfigError(Exception):
@@ -47,6 +66,29 @@ def default_data_dir() -> Path:
     return platformdirs.user_data_path("sleap-remote") / "signaling"
 
 
+class TurnServer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A TURN server that shares a secret with this one (`use-auth-secret`).
+
+    In a file, exactly one of the three says what the secret is; `load` reads the
+    other two, so that `secret` is always there.
+
+    Attributes:
+        urls: `turn:` and `turns:` addresses, `?transport=tcp` among them.
+        secret: the shared secret itself.
+        secret_file: a file that holds it, and nothing else.
+        secret_env: the environment variable that holds it.
+    """
+
+    urls: Annotated[tuple[TurnUrl, ...], Meta(min_length=1, max_length=MAX_TURN_URLS)]
+    secret: str = ""
+    secret_file: Path | None = None
+    secret_env: str | None = None
+
+    def __repr__(self) -> str:
+        """Leave out the secret."""
+        return f"TurnServer({list(self.urls)!r})"
+
+
 class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of one server.
 
@@ -56,6 +98,8 @@ class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         rest_port: for REST alone; 0 picks a free one, None opens none.
         data_dir: holds the signing key and the rooms.
         ice_servers: told to every peer; empty by default, nothing public is used.
+        turn: told to every peer too, with credentials that end.
+        turn_lifetime_s: how long such credentials are good.
         room_lifetime_s: how long a room lives without a worker in it.
         room_token_lifetime_s: how long a session string may be used at most.
         account_token_lifetime_s: how long an account may open and delete rooms.
@@ -66,7 +110,11 @@ class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     port: Port = DEFAULT_PORT
     rest_port: Port | None = DEFAULT_REST_PORT
     data_dir: Path = msgspec.field(default_factory=default_data_dir)
-    ice_servers: tuple[IceServer, ...] = ()
+    ice_servers: Annotated[
+        tuple[IceServer, ...], Meta(max_length=MAX_ICE_SERVERS - MAX_TURN_SERVERS)
+    ] = ()
+    turn: Annotated[tuple[TurnServer, ...], Meta(max_length=MAX_TURN_SERVERS)] = ()
+    turn_lifetime_s: Seconds = TURN_LIFETIME_S
     room_lifetime_s: Seconds = ROOM_LIFETIME_S
     room_token_lifetime_s: Seconds = ROOM_TOKEN_LIFETIME_S
     account_token_lifetime_s: Seconds = ACCOUNT_TOKEN_LIFETIME_S
@@ -99,9 +147,50 @@ def load(path: Path) -> SignalingConfig:
     if values.get("rest_port") == _NO_PORT:
         values["rest_port"] = None
     try:
-        return msgspec.convert(values, SignalingConfig, dec_hook=_decode_path)
+        config = msgspec.convert(values, SignalingConfig, dec_hook=_decode_path)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path} is not accepted: {error}.") from None
+    turn = tuple(_with_secret(server, path) for server in config.turn)
+    return msgspec.structs.replace(config, turn=turn)
+
+
+def _with_secret(server: TurnServer, path: Path) -> TurnServer:
+    """Read the secret from where the file says that it is."""
+    given = (server.secret, server.secret_file, server.secret_env)
+    if sum(1 for value in given if value) != 1:
+        raise ConfigError(
+            f"{path} is not accepted: a [[turn]] table needs one of secret, "
+            "secret_file and secret_env."
+        )
+    secret = server.secret
+    if server.secret_file is not None:
+        place = str(server.secret_file)
+        secret = _read_secret(server.secret_file)
+    elif server.secret_env:
+        place = f"the environment variable {server.secret_env}"
+        secret = os.environ.get(server.secret_env, "").strip()
+    else:
+        place = str(path)
+    if len(secret) < MIN_TURN_SECRET_CHARS:
+        raise ConfigError(
+            f"The TURN secret in {place} is missing or shorter than "
+            f"{MIN_TURN_SECRET_CHARS} characters; `openssl rand -hex 32` makes a good "
+            "one."
+        )
+    return msgspec.structs.replace(
+        server, secret=secret, secret_file=None, secret_env=None
+    )
+
+
+def _read_secret(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_TURN_SECRET_BYTES).decode().strip()
+    except FileNotFoundError:
+        raise ConfigError(f"The file {path} with a TURN secret is missing.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise ConfigError(f"{path} cannot be read: {reason}.") from None
 
 
 def _decode_path(kind: type[Any], value: Any) -> Any:

@@ -52,6 +52,15 @@ PURGE_INTERVAL_S: Final = 600.0
 # -- tokens -------------------------------------------------------------------
 ROOM_TOKEN_LIFETIME_S: Final = 30 * 24 * 3600.0
 
+# -- TURN ---------------------------------------------------------------------
+TURN_LIFETIME_S: Final = 12 * 3600.0
+# Whoever has credentials can try secrets against them in peace.
+MIN_TURN_SECRET_CHARS: Final = 16
+MAX_TURN_SECRET_BYTES: Final = 1 * KIB
+MAX_TURN_SERVERS: Final = 8
+MAX_TURN_URLS: Final = 8
+TURN_NAME_CHARS: Final = 16
+
 # -- rates --------------------------------------------------------------------
 SIGN_IN_RATE: Final = Rate(burst=60, per_s=1.0)
 REST_RATE: Final = Rate(burst=300, per_s=20.0)

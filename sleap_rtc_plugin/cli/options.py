@@ -24,6 +24,7 @@ from sleap_rtc_plugin.transport.transport_options import (
     MAX_MBIT,
     MIN_MBIT,
     RATE_VARIABLE,
+    RELAY_ONLY_VARIABLE,
     DataChannelEngine,
     TransportOptions,
     bytes_per_s,
@@ -97,15 +98,26 @@ def transport_options(function: F) -> F:
         envvar=RATE_VARIABLE,
         help=f"Send at most that many Mbit/s.  [env: {RATE_VARIABLE}]",
     )
+    @click.option(
+        "--relay-only",
+        is_flag=True,
+        envvar=RELAY_ONLY_VARIABLE,
+        help="Tell the other side no address of this machine: go over a TURN server or "
+        "the signaling server's relay, or not at all.  [env: "
+        f"{RELAY_ONLY_VARIABLE}]",
+    )
     @functools.wraps(function)
     def command(
         *args: Any,
         data_channels: DataChannelEngine,
         congestion: CongestionName,
         max_mbit: int | None,
+        relay_only: bool,
         **others: Any,
     ) -> Any:
-        transport = TransportOptions(data_channels, congestion, max_mbit)
+        transport = TransportOptions(
+            data_channels, congestion, max_mbit, relay_only=relay_only
+        )
         return function(*args, transport=transport, **others)
 
     return cast(F, command)

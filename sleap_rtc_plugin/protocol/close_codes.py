@@ -7,7 +7,12 @@ by the server that closes and by the client that decides whether to reconnect.
 from enum import IntEnum
 from typing import Final
 
-__all__ = ["FATAL_CLOSE_CODES", "CloseCode"]
+__all__ = [
+    "FATAL_CLOSE_CODES",
+    "FATAL_RELAY_CLOSE_CODES",
+    "CloseCode",
+    "RelayCloseCode",
+]
 
 
 class CloseCode(IntEnum):
@@ -31,6 +36,25 @@ class CloseCode(IntEnum):
     """The peer kept sending although it was told to wait."""
 
 
+class RelayCloseCode(IntEnum):
+    """The server's reasons for closing a relay's socket.
+
+    The close frame's reason says more, in words of the server.
+    """
+
+    NOT_OFFERED = 4420
+    """This server offers no relay."""
+    REFUSED = 4421
+    """The token, the room or the `relay_join` is not accepted, or is no longer."""
+    PARTNER_ABSENT = 4422
+    """The partner did not come in time."""
+    PARTNER_LEFT = 4423
+    """The partner's socket has closed."""
+    LIMIT = 4424
+    """A bound was passed: a quota, the number of relays, a partner that does not read,
+    a relay on which nothing happens."""
+
+
 FATAL_CLOSE_CODES: Final = frozenset(
     {
         CloseCode.PROTOCOL_BROKEN,
@@ -44,4 +68,13 @@ FATAL_CLOSE_CODES: Final = frozenset(
 
 For `REGISTRATION_REFUSED` the reply's own code decides: `rate_limited` may be tried
 again. Every other code, 1001, 1006 and 1012 among them, means: connect again, later.
+"""
+
+FATAL_RELAY_CLOSE_CODES: Final = frozenset(
+    {RelayCloseCode.NOT_OFFERED, RelayCloseCode.REFUSED}
+)
+"""After these, the relay with the same token gives the same end.
+
+After every other code a new relay, with an id of its own, may be tried: at once where
+the partner was absent or left, later where a limit was passed.
 """

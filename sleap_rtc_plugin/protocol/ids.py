@@ -14,17 +14,20 @@ __all__ = [
     "clean_text",
     "is_id",
     "is_job_id",
+    "is_relay_id",
     "is_transfer_id",
     "new_account_id",
     "new_command_id",
     "new_job_id",
     "new_peer_id",
+    "new_relay_id",
     "new_room_id",
     "new_transfer_id",
 ]
 
 _ID: Final = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*\Z")
 _PREFIXED: Final = re.compile(r"(job|transfer)-[0-9a-f]{20}\Z")
+_RELAY_ID: Final = re.compile(r"relay-[0-9a-f]{32}\Z")
 _CONTROL_CHARACTERS: Final = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069"
     "\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]+"
@@ -46,6 +49,11 @@ def is_transfer_id(text: str) -> bool:
     return _PREFIXED.match(text) is not None and text.startswith("transfer-")
 
 
+def is_relay_id(text: str) -> bool:
+    """Tell whether `text` is a relay's id: `relay-` and 32 hexadecimal digits."""
+    return _RELAY_ID.match(text) is not None
+
+
 def new_job_id() -> str:
     """Make the id of a new job (80 random bits)."""
     return f"job-{secrets.token_hex(10)}"
@@ -59,6 +67,11 @@ def new_transfer_id() -> str:
 def new_command_id() -> str:
     """Make the id of a command that expects one reply (64 random bits)."""
     return f"c-{secrets.token_hex(8)}"
+
+
+def new_relay_id() -> str:
+    """Make the id of a meeting on the server's relay (128 random bits)."""
+    return f"relay-{secrets.token_hex(16)}"
 
 
 def new_room_id() -> str:

@@ -47,6 +47,13 @@ SIGNALING_BACKOFF_FIRST_S = 0.5
 SIGNALING_BACKOFF_MAX_S = 30.0
 MAX_PENDING_SIGNALING_COMMANDS = 64
 MAX_SIGNALING_SEND_QUEUE = 256
+MAX_ICE_SERVERS = 32
+
+# -- the relay of last resort ---------------------------------------------------
+RELAY_JOIN_TIMEOUT_S = 10.0
+MAX_RELAY_JOIN_BYTES = 1 * KIB
+# A fragment of the transfer channel with what a cipher and its frame add.
+MAX_RELAY_FRAME_BYTES = 64 * KIB + 64
 
 # -- the link between two peers -----------------------------------------------
 CONTROL_CHANNEL = "control"
@@ -64,6 +71,39 @@ CONTROL_BUFFER_HIGH_BYTES = 256 * KIB
 CONTROL_BUFFER_MAX_BYTES = 8 * MIB
 CLOSE_DRAIN_TIMEOUT_S = 1.0
 MAX_EARLY_FRAMES = 64
+
+# -- the ways to a worker -----------------------------------------------------
+# All ways together; each begins a while after the one before it.
+LADDER_TIMEOUT_S = 15.0
+RUNG_TIMEOUT_S = 9.0
+TURN_AFTER_DIRECT_S = 1.5
+TURN_AFTER_TURN_S = 1.0
+RELAY_AFTER_OTHERS_S = 1.5
+# How long a better way may still take after a worse one has come about.
+BETTER_WAY_GRACE_S = 0.5
+# A STUN server that does not answer must not hold up two machines in one room.
+GATHER_TIMEOUT_S = 2.0
+TURN_GATHER_TIMEOUT_S = 4.0
+TURN_PROBE_TIMEOUT_S = 3.0
+# What is known of the TURN servers is looked at anew after this.
+TURN_CHOICE_LIFETIME_S = 300.0
+MAX_ICE_URLS = 32
+# Credentials are fetched anew this long before they expire, and at least so often.
+ICE_REFRESH_MARGIN_S = 120.0
+ICE_MAX_AGE_S = 600.0
+MAX_PENDING_OFFERS = 32
+MAX_PENDING_OFFERS_PER_PEER = 8
+
+# -- the relay through the signaling server -----------------------------------
+MAX_RELAY_PAYLOAD_BYTES = 64 * KIB
+MAX_RELAY_FRAME_BYTES = MAX_RELAY_PAYLOAD_BYTES + 64
+RELAY_PIECE_BYTES = 16 * KIB
+# What is on its way at once: at 8 Mbit/s a control message waits 0.25 s behind it.
+RELAY_WINDOW_BYTES = 256 * KIB
+RELAY_ACK_BYTES = 32 * KIB
+RELAY_JOIN_TIMEOUT_S = 10.0
+MAX_RELAY_PATH_CHARS = 64
+MAX_RELAYS_PER_WORKER = 8
 
 # -- transfers ----------------------------------------------------------------
 CHUNK_BYTES = 1 * MIB

@@ -44,6 +44,8 @@ __all__ = [
     "Registered",
     "RegistryQuery",
     "RegistryResponse",
+    "RelayRequest",
+    "RelayResponse",
     "RelayedAnswer",
     "RelayedCandidate",
     "RelayedMessage",
@@ -62,6 +64,9 @@ Id = Annotated[
 ]
 Tag = Annotated[str, Meta(max_length=MAX_TAG_LENGTH)]
 Sdp = Annotated[str, Meta(max_length=MAX_SDP_CHARS)]
+RelayId = Annotated[
+    str, Meta(max_length=MAX_ID_LENGTH, pattern=r"^relay-[0-9a-f]{32}\Z")
+]
 ResumeKey = Annotated[str, Meta(min_length=32, max_length=128)]
 
 
@@ -310,7 +315,30 @@ class RegistryResponse(_Message, frozen=True, tag="registry_response"):
     held: bool
 
 
-PeerPayload = JobRequest | JobResponse | JobComplete | RegistryQuery | RegistryResponse
+class RelayRequest(_Message, frozen=True, tag="relay_request"):
+    """A client asks a worker to meet it on the server's relay, as a last resort."""
+
+    request_id: Id
+    relay_id: RelayId
+
+
+class RelayResponse(_Message, frozen=True, tag="relay_response"):
+    """The worker's answer; it joins the relay at once, or `error` says why not."""
+
+    request_id: Id
+    accepts: bool
+    error: ErrorInfo | None = None
+
+
+PeerPayload = (
+    JobRequest
+    | JobResponse
+    | JobComplete
+    | RegistryQuery
+    | RegistryResponse
+    | RelayRequest
+    | RelayResponse
+)
 
 ClientMessage = (
     Register

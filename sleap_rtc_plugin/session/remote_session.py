@@ -13,6 +13,7 @@ from typing import Self
 from sleap_rtc_plugin.protocol.codec import decode_peer_payload, encode_peer_payload
 from sleap_rtc_plugin.protocol.errors import (
     NoReply,
+    NoWayToWorker,
     RemoteProtocolError,
     RtcError,
     WorkerBusy,
@@ -22,7 +23,6 @@ from sleap_rtc_plugin.protocol.ids import new_command_id, new_peer_id
 from sleap_rtc_plugin.protocol.limits import SIGNALING_REPLY_TIMEOUT_S
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.protocol.signaling_messages import (
-    IceServer,
     JobRequest,
     JobResponse,
     PeerMessage,
@@ -30,6 +30,7 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     RelayedAnswer,
     RelayedMessage,
     RelayedPeerMessage,
+    RelayResponse,
 )
 from sleap_rtc_plugin.session.worker_info import (
     WorkerInfo,
@@ -37,9 +38,14 @@ from sleap_rtc_plugin.session.worker_info import (
     read_worker,
 )
 from sleap_rtc_plugin.session.worker_link import WorkerLink
-from sleap_rtc_plugin.transport.account import AccountClient
+from sleap_rtc_plugin.transport.climb import (
+    Connection,
+    Destination,
+    Replies,
+    connect_to_worker,
+)
 from sleap_rtc_plugin.transport.effects import monotonic
-from sleap_rtc_plugin.transport.peer import PeerConnection, connect_to_worker
+from sleap_rtc_plugin.transport.ice_source import IceSource
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
 from sleap_rtc_plugin.transport.transport_options import TransportOptions
@@ -71,10 +77,10 @@ class RemoteSession:
         self._transport = transport
         self.session = session
         self._shared_storage = shared_storage
-        self._answers: asyncio.Queue[RelayedAnswer] = asyncio.Queue()
+        self._replies = Replies()
         self._responses: dict[str, asyncio.Future[JobResponse]] = {}
-        self._connections: list[PeerConnection] = []
-        self._ice_servers: list[IceServer] = []
+        self._connections: list[Connection] = []
+        self._ice = IceSource(session.url, session.token)
         self._signaling = SignalingClient(
             server=session.url,
             room_id=session.room_id,
@@ -87,8 +93,7 @@ class RemoteSession:
 
     async def __aenter__(self) -> Self:
         """Enter the room; raises the `RtcError` that says why it cannot be."""
-        async with AccountClient(self.session.url) as account:
-            self._ice_servers = await account.ice_servers(self.session.token)
+        await self._ice.current()
         await self._signaling.__aenter__()
         return self
 
@@ -192,28 +197,44 @@ class RemoteSession:
         """Connect to a worker and prove each other's membership.
 
         Raises:
-            RtcError: no connection came about, or the proof failed.
+            NoWayToWorker: no way leads there; the error says which were tried.
+            RtcError: it is not there, or the proof failed.
         """
-        connection, link = await connect_to_worker(
-            self._signaling,
+        destination = Destination(
             worker_id=worker.peer_id,
+            worker_name=worker.name,
+            takes_relay=worker.takes_relay,
             secret=self.session.secret,
-            answers=self._answers,
-            ice_servers=self._ice_servers,
-            options=self._transport,
+            server=self.session.url,
+            token=self.session.token,
         )
+        try:
+            connection, link = await connect_to_worker(
+                self._signaling,
+                destination,
+                replies=self._replies,
+                config=await self._ice.current(),
+                options=self._transport or TransportOptions.from_environment(),
+            )
+        except NoWayToWorker:
+            # Credentials may have been changed on the server meanwhile.
+            self._ice.forget()
+            raise
         self._connections.append(connection)
         return WorkerLink(link, worker.name, self.session.room_id, self._shared_storage)
 
     def _on_relayed(self, message: RelayedMessage) -> None:
         match message:
             case RelayedAnswer():
-                self._answers.put_nowait(message)
+                self._replies.take(message.offer_id, message.from_, message)
             case RelayedPeerMessage():
                 with contextlib.suppress(RemoteProtocolError):
                     payload = decode_peer_payload(message.payload)
-                    if isinstance(payload, JobResponse):
-                        self._settle(payload)
+                    match payload:
+                        case JobResponse():
+                            self._settle(payload)
+                        case RelayResponse(request_id=request_id):
+                            self._replies.take(request_id, message.from_, payload)
             case _:
                 logger.info("An unexpected message of %s", message.from_)
 

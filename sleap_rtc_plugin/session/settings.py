@@ -82,6 +82,8 @@ class Settings(Struct, kw_only=True, dict=True):
         congestion: what sets the pace of sending: `loss` shares a path as TCP does,
             `rate` keeps its pace on a path that loses packets at random.
         max_mbit_per_s: the most to send; 0 for what the path carries.
+        relay_only: whether no address of this machine is told to workers: links go
+            over TURN servers or the signaling server's relay, or not at all.
         use_worker_videos: whether a worker uses its own copies of a project's videos,
             where it has mounted them, instead of being sent their images.
         rooms: those remembered, changed by `change_rooms` only.
@@ -96,6 +98,7 @@ class Settings(Struct, kw_only=True, dict=True):
     data_channels: Literal["fast", "stock"] = "fast"
     congestion: Literal["loss", "rate"] = "loss"
     max_mbit_per_s: Annotated[float, Meta(ge=0, le=MAX_MBIT)] = 0.0
+    relay_only: bool = False
     use_worker_videos: bool = True
     rooms: list[RememberedRoom] = []
 
@@ -131,6 +134,7 @@ def chosen_transport() -> TransportOptions:
             engine=settings.data_channels,
             congestion=settings.congestion,
             max_bytes_per_s=bytes_per_s(settings.max_mbit_per_s),
+            relay_only=settings.relay_only,
         )
     )
 

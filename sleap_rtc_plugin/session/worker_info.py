@@ -31,6 +31,7 @@ class WorkerInfo:
     queue_length: int
     running_jobs: int
     sleap_nn_version: str | None
+    takes_relay: bool = False
 
     @property
     def is_available(self) -> bool:
@@ -52,6 +53,7 @@ def read_worker(peer: PeerInfo) -> WorkerInfo:
         queue_length=_count(values, "queue_length") or 0,
         running_jobs=_count(values, "running_jobs") or 0,
         sleap_nn_version=_text(values, "sleap_nn_version"),
+        takes_relay=values.get("relay") is True,
     )
 
 

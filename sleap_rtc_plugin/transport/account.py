@@ -22,6 +22,7 @@ from sleap_rtc_plugin.protocol.limits import (
 )
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer, ServerError
 from sleap_rtc_plugin.protocol.signaling_session import error_from_server
+from sleap_rtc_plugin.transport.ice_config import IceConfig
 from sleap_rtc_plugin.transport.tls import client_context
 
 __all__ = ["Account", "AccountClient", "Room"]
@@ -52,10 +53,6 @@ class Room(Struct, frozen=True):
     def __repr__(self) -> str:
         """Show the room without its token."""
         return f"Room({self.room_id!r})"
-
-
-class _IceServers(Struct, frozen=True):
-    ice_servers: list[IceServer]
 
 
 class _Refusal(Struct, frozen=True):
@@ -107,8 +104,11 @@ class AccountClient:
 
     async def ice_servers(self, token: str) -> list[IceServer]:
         """Return the STUN and TURN servers to use (`GET /ice-servers`)."""
-        reply = await self._call("GET", "/ice-servers", token, _IceServers)
-        return reply.ice_servers
+        return (await self.ice_config(token)).ice_servers
+
+    async def ice_config(self, token: str) -> IceConfig:
+        """Return them with when they expire, and whether there is a relay."""
+        return await self._call("GET", "/ice-servers", token, IceConfig)
 
     async def _call(
         self,

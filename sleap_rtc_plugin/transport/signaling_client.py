@@ -44,7 +44,7 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
 from sleap_rtc_plugin.transport.effects import monotonic
 from sleap_rtc_plugin.transport.tls import client_context
 
-__all__ = ["SignalingClient"]
+__all__ = ["SignalingClient", "socket_fault"]
 
 logger = logging.getLogger(__name__)
 
@@ -242,7 +242,7 @@ class SignalingClient:
                 ssl=client_context() if self._url.startswith("wss") else None,
             )
         except (OSError, TimeoutError, websockets.WebSocketException) as error:
-            self._feed(machine.ConnectFailed(reason=_reason(error)))
+            self._feed(machine.ConnectFailed(reason=socket_fault(error)))
             return
         self._socket = socket
         reason, code = "the connection closed", 0
@@ -253,7 +253,7 @@ class SignalingClient:
                     return
                 self._feed(machine.Received(decode_server_message(data)))
         except websockets.ConnectionClosed as closed:
-            reason = _reason(closed)
+            reason = socket_fault(closed)
             code = closed.rcvd.code if closed.rcvd else 0
         except RemoteProtocolError as error:
             reason = clean_text(error.detail)
@@ -272,7 +272,7 @@ class SignalingClient:
         await socket.close()
 
 
-def _reason(error: BaseException) -> str:
+def socket_fault(error: BaseException) -> str:
     """Say in a few words why a connection failed."""
     if isinstance(error, TimeoutError):
         return "no answer in time"

@@ -17,6 +17,7 @@ __all__ = [
     "MAX_MBIT",
     "MIN_MBIT",
     "RATE_VARIABLE",
+    "RELAY_ONLY_VARIABLE",
     "DataChannelEngine",
     "TransportOptions",
     "bytes_per_s",
@@ -26,6 +27,7 @@ DataChannelEngine = Literal["fast", "stock"]
 ENGINE_VARIABLE: Final = "SLEAP_REMOTE_DATA_CHANNELS"
 CONGESTION_VARIABLE: Final = "SLEAP_REMOTE_CONGESTION"
 RATE_VARIABLE: Final = "SLEAP_REMOTE_MAX_MBIT"
+RELAY_ONLY_VARIABLE: Final = "SLEAP_REMOTE_RELAY_ONLY"
 # Less leaves nothing for control messages and keep-alive.
 MIN_MBIT: Final = 0.1
 MAX_MBIT: Final = 100_000.0
@@ -41,11 +43,14 @@ class TransportOptions:
             others as TCP does, or `rate`, which keeps its pace on a path that loses
             packets at random.
         max_bytes_per_s: the most to send; None for what the path carries.
+        relay_only: tell the other side no address of this machine, and go over TURN
+            servers or the signaling server's relay alone.
     """
 
     engine: DataChannelEngine = "fast"
     congestion: CongestionName = "loss"
     max_bytes_per_s: int | None = None
+    relay_only: bool = False
 
     @classmethod
     def from_environment(
@@ -64,7 +69,15 @@ class TransportOptions:
             case "loss" | "rate" as pace:
                 congestion = pace
         rate = bytes_per_s(environment.get(RATE_VARIABLE, ""))
-        return cls(engine, congestion, rate or chosen.max_bytes_per_s)
+        relay_only = chosen.relay_only
+        match environment.get(RELAY_ONLY_VARIABLE):
+            case "1" | "true" | "yes":
+                relay_only = True
+            case "0" | "false" | "no":
+                relay_only = False
+        return cls(
+            engine, congestion, rate or chosen.max_bytes_per_s, relay_only=relay_only
+        )
 
 
 def bytes_per_s(mbit: str | float) -> int | None:

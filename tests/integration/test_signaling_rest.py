@@ -36,7 +36,9 @@ async def test_rest_on_both_ports(lab: Lab) -> None:
                 assert ice.json() == {
                     "ice_servers": [
                         {"urls": ICE.urls, "username": "u", "credential": "c"}
-                    ]
+                    ],
+                    "expires_at": None,
+                    "relay": None,
                 }
             body = {"room_id": room["room_id"]}
             gone = await http.post("/delete-peers-and-room", headers=headers, json=body)

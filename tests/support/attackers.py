@@ -45,6 +45,7 @@ from sleap_rtc_plugin.session.remote_session import RemoteSession
 from sleap_rtc_plugin.session.worker_link import WorkerLink
 from sleap_rtc_plugin.transport.file_source import FileSource
 from sleap_rtc_plugin.transport.link import Link, LinkClosed
+from sleap_rtc_plugin.transport.link_opening import LinkOpening
 from sleap_rtc_plugin.transport.peer import PeerConnection, accept_offer
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
 from sleap_rtc_plugin.transport.staging_area import StagingArea
@@ -73,6 +74,28 @@ def hello(role: str = "client") -> str:
     )
 
 
+class _DeafOpening(LinkOpening):
+    """Notes what comes, and answers nothing."""
+
+    def __init__(self, **known: Any) -> None:
+        super().__init__(**known)
+        self.heard: list[str | bytes] = []
+        self.closed = asyncio.Event()
+        self.on_transfer_open = lambda: None
+
+    def control_received(self, frame: bytes | str) -> None:
+        self.heard.append(frame)
+
+    def transfer_received(self, frame: bytes | str) -> None:
+        self.heard.append(frame)
+
+    def transfer_opened(self) -> None:
+        self.on_transfer_open()
+
+    def lost(self, reason: str) -> None:
+        self.closed.set()
+
+
 class RudePeer(PeerConnection):
     """Sends frames of its choice in place of the handshake."""
 
@@ -82,8 +105,14 @@ class RudePeer(PeerConnection):
         super().__init__(**known)
         self._frames = frames
         self._on_transfer_channel = on_transfer
-        self.heard: list[str | bytes] = []
-        self.closed = asyncio.Event()
+        self._opening = deaf = _DeafOpening(
+            role=known["role"],
+            peer_id=known["peer_id"],
+            secret=known["secret"],
+            close=self._close_soon,
+        )
+        deaf.on_transfer_open = self._on_transfer_open
+        self.heard, self.closed = deaf.heard, deaf.closed
 
     def _begin_handshake(self) -> None:
         if not self._on_transfer_channel and self._control is not None:
@@ -94,15 +123,6 @@ class RudePeer(PeerConnection):
         if self._on_transfer_channel and self._transfer is not None:
             for frame in self._frames:
                 self._transfer.send(frame)
-
-    def _on_control_frame(self, frame: bytes | str) -> None:
-        self.heard.append(frame)
-
-    def _on_transfer_frame(self, frame: bytes | str) -> None:
-        self.heard.append(frame)
-
-    def _on_closed(self, reason: str) -> None:
-        self.closed.set()
 
 
 async def be_rude_to_worker(

@@ -61,9 +61,12 @@ def _free_port() -> int:
 
 @asynccontextmanager
 async def turn_server(
-    folder: Path, *, channel_lifetime_s: int = 600
+    folder: Path, *, channel_lifetime_s: int = 600, secret: str = ""
 ) -> AsyncIterator[TurnServer]:
-    """Run a server whose files lie in `folder`; skips where coturn is missing."""
+    """Run a server whose files lie in `folder`; skips where coturn is missing.
+
+    With a `secret` it takes time-limited credentials in place of a user of its own.
+    """
     program = shutil.which("turnserver")
     if program is None:
         pytest.skip("there is no TURN server: apt-get install coturn")
@@ -73,7 +76,12 @@ async def turn_server(
         "-n",  # no configuration file
         *("--listening-ip", HOST, "--relay-ip", HOST),
         *("--listening-port", str(port)),
-        *("--user", f"{USER}:{PASSWORD}", "--realm", "test", "--lt-cred-mech"),
+        *("--realm", "test"),
+        *(
+            ("--use-auth-secret", "--static-auth-secret", secret)
+            if secret
+            else ("--user", f"{USER}:{PASSWORD}", "--lt-cred-mech")
+        ),
         f"--channel-lifetime={channel_lifetime_s}",
         f"--permission-lifetime={channel_lifetime_s}",
         *("--userdb", str(folder / "users.db"), "--pidfile", str(folder / "turn.pid")),

@@ -11,6 +11,7 @@ from sleap_rtc_plugin.protocol import signaling_messages as s
 from sleap_rtc_plugin.protocol.errors import (
     DiskFull,
     JobUnknown,
+    RelayRefused,
     SharedStorageUnusable,
     WorkerBusy,
 )
@@ -233,6 +234,13 @@ PAYLOADS: Final[list[s.PeerPayload]] = [
     s.JobComplete(job_id=JOB, state="succeeded"),
     s.RegistryQuery(request_id="r-2", model="flies"),
     s.RegistryResponse(request_id="r-2", held=True),
+    s.RelayRequest(request_id="r-3", relay_id="relay-" + "0a" * 16),
+    s.RelayResponse(request_id="r-3", accepts=True),
+    s.RelayResponse(
+        request_id="r-3",
+        accepts=False,
+        error=RelayRefused(server="http://h:1", reason="it is off").to_wire(),
+    ),
 ]
 
 FROM_CLIENT: Final[list[s.ClientMessage]] = [

@@ -16,12 +16,10 @@ from typing import Any
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.protocol.signaling_messages import (
-    IceServer,
     RelayedMessage,
     RelayedOffer,
     RelayedPeerMessage,
 )
-from sleap_rtc_plugin.transport.account import AccountClient
 from sleap_rtc_plugin.transport.effects import in_thread
 from sleap_rtc_plugin.transport.link import Link
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage
@@ -133,11 +131,8 @@ class RTCWorkerClient:
             mounts=list(self._mounts.roots.values()),
             on_ended=self._room.job_ended,
         )
-        self._signaling: SignalingClient | None = None
-        self._session: Session | None = None
-        self._ice_servers: list[IceServer] = []
         self._gpu_id = gpu_id
-        self._offers = OfferService(self._serve, transport)
+        self._offers = OfferService(self._serve, self._spawn, transport)
         self._stopping = asyncio.Event()
 
     # -- what users of earlier workers read ------------------------------------------
@@ -184,10 +179,8 @@ class RTCWorkerClient:
         Raises:
             RtcError: the room cannot be entered, or is gone for good.
         """
-        self._session = session
         await in_thread(None, self._files.open_store, session.room_id, time.time())
-        async with AccountClient(session.url) as account:
-            self._ice_servers = await account.ice_servers(session.token)
+        await self._offers.prepare(session)
         signaling = SignalingClient(
             server=session.url,
             room_id=session.room_id,
@@ -201,7 +194,7 @@ class RTCWorkerClient:
         )
         try:
             async with signaling:
-                self._signaling = signaling
+                self._offers.enter(signaling)
                 self._state.set_status(WorkerStatus.AVAILABLE)
                 await self._coordinator.resume()
                 self._room.enter(signaling)
@@ -210,7 +203,7 @@ class RTCWorkerClient:
                 on_ready()
                 await self._until_stopped(signaling)
         finally:
-            self._signaling = None
+            self._offers.leave()
             self._room.leave()
             await self._close()
 
@@ -255,27 +248,16 @@ class RTCWorkerClient:
     def _on_relayed(self, message: RelayedMessage) -> None:
         match message:
             case RelayedOffer():
-                self._answer(message)
+                self._offers.offered(message)
             case RelayedPeerMessage():
                 self._room.received(
                     message,
                     refusal=self._coordinator.refusal,
                     queue_length=self._coordinator.queue_length,
+                    on_relay=self._offers.relay_asked,
                 )
             case _:
                 logger.info("An unexpected message of %s", message.from_)
-
-    def _answer(self, offer: RelayedOffer) -> None:
-        if self._signaling is None or self._session is None:
-            return
-        self._spawn(
-            self._offers.serve(
-                offer,
-                signaling=self._signaling,
-                secret=self._session.secret,
-                ice_servers=self._ice_servers,
-            )
-        )
 
     def _serve(self, link: Link) -> LinkService:
         return LinkService(

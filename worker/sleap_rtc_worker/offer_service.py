@@ -5,13 +5,30 @@ is `LinkService`'s.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from sleap_rtc_plugin.protocol.errors import RtcError
-from sleap_rtc_plugin.protocol.limits import MAX_LINKS_PER_WORKER
-from sleap_rtc_plugin.protocol.signaling_messages import IceServer, RelayedOffer
+from sleap_rtc_plugin.protocol.errors import RelayRefused, RtcError
+from sleap_rtc_plugin.protocol.limits import (
+    MAX_LINKS_PER_WORKER,
+    MAX_PENDING_OFFERS,
+    MAX_PENDING_OFFERS_PER_PEER,
+    MAX_RELAYS_PER_WORKER,
+)
+from sleap_rtc_plugin.protocol.session_string import Session
+from sleap_rtc_plugin.protocol.signaling_messages import (
+    RelayedOffer,
+    RelayRequest,
+    RelayResponse,
+)
+from sleap_rtc_plugin.transport.answer_way import AnswerWays
+from sleap_rtc_plugin.transport.climb import Connection
+from sleap_rtc_plugin.transport.ice_source import IceSource
 from sleap_rtc_plugin.transport.link import Link
 from sleap_rtc_plugin.transport.peer import accept_offer
+from sleap_rtc_plugin.transport.relay_link import RelayConnection
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
 from sleap_rtc_plugin.transport.transport_options import TransportOptions
 from sleap_rtc_worker.link_service import LinkService
@@ -27,53 +44,168 @@ class OfferService:
     def __init__(
         self,
         make_service: Callable[[Link], LinkService],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
         options: TransportOptions | None = None,
     ) -> None:
-        """Prepare; nobody is let in before `serve`.
+        """Prepare; nobody is let in before `enter`.
 
         Args:
             make_service: returns what serves a link.
+            spawn: starts a task that ends with the worker.
             options: how data channels go; the environment's choice by default.
         """
         self._make_service = make_service
-        self._options = options
+        self._spawn = spawn
+        self._options = options or TransportOptions.from_environment()
         self._links = 0
+        self._relays = 0
+        self._pending: Counter[str] = Counter()
+        self._signaling: SignalingClient | None = None
+        self._session: Session | None = None
+        self._source: IceSource | None = None
+        self._ways = AnswerWays(relay_only=self._options.relay_only)
 
-    async def serve(
-        self,
-        offer: RelayedOffer,
-        *,
-        signaling: SignalingClient,
-        secret: bytes,
-        ice_servers: Sequence[IceServer],
-    ) -> None:
-        """Answer an offer and serve its link until it closes.
+    async def prepare(self, session: Session) -> None:
+        """Fetch what the room's server says of STUN, TURN and its relay.
 
-        Args:
-            offer: what the client sent.
-            signaling: carries the answer.
-            secret: the room's; a client that does not know it is sent away.
-            ice_servers: used as they are.
+        Raises:
+            RtcError: the server cannot be asked.
         """
-        if self._links >= MAX_LINKS_PER_WORKER:
-            logger.warning("An offer of %s was refused: too many links", offer.from_)
+        self._session = session
+        self._source = IceSource(session.url, session.token)
+        await self._source.current()
+
+    def enter(self, signaling: SignalingClient) -> None:
+        """Answer through `signaling` from now on."""
+        self._signaling = signaling
+
+    def leave(self) -> None:
+        """Answer nobody any more."""
+        self._signaling = None
+
+    # -- offers ------------------------------------------------------------------------
+
+    def offered(self, offer: RelayedOffer) -> None:
+        """Answer an offer and serve its link until it closes, in a task."""
+        self._spawn(self._serve_offer(offer))
+
+    async def _serve_offer(self, offer: RelayedOffer) -> None:
+        if self._signaling is None or self._session is None or self._source is None:
             return
+        peer_id = offer.from_
+        if not self._has_room(peer_id):
+            logger.warning("An offer of %s was refused: too many links", peer_id)
+            return
+        try:
+            with self._attempt(peer_id):
+                servers = await self._ways.for_offer(
+                    offer.sdp, await self._source.current()
+                )
+                connection, link = await accept_offer(
+                    self._signaling,
+                    offer,
+                    secret=self._session.secret,
+                    ice_servers=servers.ice_servers,
+                    options=self._options,
+                    relay_only=servers.relay_only,
+                )
+            await self._serve(connection, link)
+        except RtcError as error:
+            # One of several ways that the client tries; it knows which were in vain.
+            logger.info("No link with %s: %s", peer_id, error)
+
+    def _has_room(self, peer_id: str) -> bool:
+        pending = self._pending.total()
+        return (
+            self._links + pending < MAX_LINKS_PER_WORKER
+            and pending < MAX_PENDING_OFFERS
+            and self._pending[peer_id] < MAX_PENDING_OFFERS_PER_PEER
+        )
+
+    @contextmanager
+    def _attempt(self, peer_id: str) -> Iterator[None]:
+        """Count what is no link yet."""
+        self._pending[peer_id] += 1
+        try:
+            yield
+        finally:
+            self._pending[peer_id] -= 1
+            if not self._pending[peer_id]:
+                del self._pending[peer_id]
+
+    async def _serve(self, connection: Connection, link: Link) -> None:
         self._links += 1
         try:
-            connection, link = await accept_offer(
-                signaling,
-                offer,
-                secret=secret,
-                ice_servers=ice_servers,
-                options=self._options,
-            )
             service = self._make_service(link)
-            logger.info("Linked with %s (%s)", link.peer_id, link.software)
-            try:
-                await service.run()
-            finally:
-                await connection.close()
-        except RtcError as error:
-            logger.warning("No link with %s: %s", offer.from_, error)
+            logger.info(
+                "Linked with %s (%s, %s)", link.peer_id, link.kind, link.software
+            )
+            await service.run()
         finally:
             self._links -= 1
+            await connection.close()
+
+    # -- the server's relay ------------------------------------------------------------
+
+    def relay_asked(
+        self,
+        request: RelayRequest,
+        peer_id: str,
+        answer: Callable[[RelayResponse], None],
+    ) -> None:
+        """Meet a client on the server's relay, in a task; `answer` says whether."""
+        self._spawn(self._serve_relay(request, peer_id, answer))
+
+    async def _serve_relay(
+        self,
+        request: RelayRequest,
+        peer_id: str,
+        answer: Callable[[RelayResponse], None],
+    ) -> None:
+        request_id = request.request_id
+        try:
+            if self._relays >= MAX_RELAYS_PER_WORKER or not self._has_room(peer_id):
+                raise self._relay_refusal("this worker has too many links")
+            connection = await self._relay_connection(request, peer_id)
+        except RtcError as error:
+            logger.info("No relay with %s: %s", peer_id, error)
+            refusal = error.to_wire()
+            answer(RelayResponse(request_id=request_id, accepts=False, error=refusal))
+            return
+        answer(RelayResponse(request_id=request_id, accepts=True))
+        self._relays += 1
+        try:
+            with self._attempt(peer_id):
+                await connection.join()
+                link = await connection.authenticate()
+            await self._serve(connection, link)
+        except RtcError as error:
+            logger.info("No relay with %s: %s", peer_id, error)
+        finally:
+            self._relays -= 1
+            await connection.close()
+
+    def _relay_refusal(self, reason: str) -> RelayRefused:
+        server = self._session.url if self._session is not None else ""
+        return RelayRefused(server=server, reason=reason)
+
+    async def _relay_connection(
+        self, request: RelayRequest, peer_id: str
+    ) -> RelayConnection:
+        session, signaling, source = self._session, self._signaling, self._source
+        if session is None or signaling is None or source is None:
+            raise self._relay_refusal("this worker is not in the room")
+        terms = (await source.current()).relay
+        if terms is None:
+            raise self._relay_refusal("it is not offered")
+        return RelayConnection(
+            role="worker",
+            peer_id=peer_id,
+            own_peer_id=signaling.peer_id,
+            secret=session.secret,
+            server=session.url,
+            terms=terms,
+            token=session.token,
+            relay_id=request.relay_id,
+            options=self._options,
+        )

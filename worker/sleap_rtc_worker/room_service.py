@@ -23,6 +23,8 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     RegistryQuery,
     RegistryResponse,
     RelayedPeerMessage,
+    RelayRequest,
+    RelayResponse,
 )
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
 from sleap_rtc_worker.job_run import JobRun
@@ -30,6 +32,8 @@ from sleap_rtc_worker.job_run import JobRun
 __all__ = ["RoomService"]
 
 logger = logging.getLogger(__name__)
+
+OnRelay = Callable[[RelayRequest, str, Callable[[RelayResponse], None]], None]
 
 
 class RoomService:
@@ -67,6 +71,7 @@ class RoomService:
         *,
         refusal: Callable[[int], RtcError | None],
         queue_length: int,
+        on_relay: OnRelay,
     ) -> None:
         """Answer another peer's question.
 
@@ -75,6 +80,7 @@ class RoomService:
             refusal: says why a job with a package of so many bytes would not be
                 taken now, or None.
             queue_length: how many jobs wait.
+            on_relay: meets a client on the server's relay, and answers it.
         """
         try:
             payload = decode_peer_payload(message.payload)
@@ -91,6 +97,9 @@ class RoomService:
                     error=reason.to_wire() if reason else None,
                 )
                 self._tell(message.from_, response)
+            case RelayRequest():
+                peer_id = message.from_
+                on_relay(payload, peer_id, lambda said: self._tell(peer_id, said))
             case RegistryQuery(request_id=request_id):
                 answer = RegistryResponse(request_id=request_id, held=False)
                 self._tell(message.from_, answer)

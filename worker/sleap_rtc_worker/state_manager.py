@@ -92,5 +92,7 @@ class StateManager:
                 "status": self.status.value,
                 "queue_length": self.queue_length,
                 "running_jobs": self.running_jobs,
+                # It comes to the signaling server's relay when it is asked.
+                "relay": True,
             },
         )

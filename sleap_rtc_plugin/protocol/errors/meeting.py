@@ -140,6 +140,30 @@ class LinkFailed(ConnectionFailure):
 
 
 @dataclass(eq=False)
+class NoWayToWorker(ConnectionFailure):
+    """Every way to the worker was tried, and none came about."""
+
+    worker: str
+    tried: str
+    remedy: str
+    code = "no_way_to_worker"
+    sentence = "No connection to the worker {worker}: {tried}; {remedy}."
+
+
+@dataclass(eq=False)
+class RelayRefused(ConnectionFailure):
+    """The relay of last resort cannot be used."""
+
+    server: str
+    reason: str
+    code = "relay_refused"
+    sentence = (
+        "The relay of the signaling server {server} cannot be used ({reason}); "
+        "try again in a moment, or ask whoever runs the server."
+    )
+
+
+@dataclass(eq=False)
 class WorkerVanished(ConnectionFailure):
     """The link to the worker was lost."""
 

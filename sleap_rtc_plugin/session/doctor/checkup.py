@@ -16,6 +16,7 @@ from typing import Final
 import ifaddr
 
 from sleap_rtc_plugin.protocol.errors import RtcError
+from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer
 from sleap_rtc_plugin.session.credentials import in_daemon_thread
@@ -35,6 +36,7 @@ from sleap_rtc_plugin.session.doctor.limits import (
     OVERALL_S,
     SHARED_STORAGE_S,
     SLEAP_CHECK_S,
+    STUN_S,
     TURN_S,
 )
 from sleap_rtc_plugin.session.doctor.server import (
@@ -46,16 +48,20 @@ from sleap_rtc_plugin.session.doctor.server import (
     judge_session,
 )
 from sleap_rtc_plugin.session.doctor.server_probe import probe_ice, probe_server
-from sleap_rtc_plugin.session.doctor.stun_probe import probe_stun, stun_address
 from sleap_rtc_plugin.session.doctor.worker_check import (
     LINK_CHECKS,
     WORKER_CHECKS,
     check_worker,
 )
 from sleap_rtc_plugin.session.shared_files import chosen_storage_root
+from sleap_rtc_plugin.transport.ice_config import parse_ice_url
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.transport_options import TransportOptions
-from sleap_rtc_plugin.transport.turn_probe import TurnOutcome, probe_turn
+from sleap_rtc_plugin.transport.turn_probe import (
+    TurnOutcome,
+    probe_stun,
+    probe_turn,
+)
 
 __all__ = ["Checkup", "Plan", "exit_status"]
 
@@ -339,27 +345,22 @@ class Checkup:
     # -- ways through networks -----------------------------------------------------
 
     async def _look_at_networks(self, ice: IceFacts) -> None:
-        stun = [u for s in ice.servers for u in s.urls if u.startswith("stun:")]
-        turn = [
-            (server, url)
-            for server in ice.servers
-            for url in server.urls
-            if url.startswith(("turn:", "turns:"))
-        ]
+        servers = ice.config.ice_servers
+        listed = [(server, url) for server in servers for url in server.urls]
+        listed = listed[:MAX_ICE_URLS]
+        stun = list(dict.fromkeys(u for _, u in listed if u.startswith("stun:")))
+        turn = [(server, url) for server, url in listed if not url.startswith("stun:")]
 
         async def look_at_stun() -> list[Finding]:
-            # A TURN server answers such questions, too.
-            others = [url for _, url in turn if stun_address(url) is not None]
-            asked = list(dict.fromkeys(stun))[:MAX_ICE_URLS]
-            outcomes = await probe_stun([*asked, *others[:MAX_ICE_URLS]])
+            # A TURN server over UDP answers such questions, too.
+            others = [url for _, url in turn if _is_turn_udp(url)]
+            outcome = await probe_stun([*stun, *others], timeout_s=STUN_S)
             own = await asyncio.to_thread(_own_hosts)
-            kind = nat.judge_nat(outcomes, own, has_turn=bool(turn))
-            return [*nat.judge_stun(outcomes[: len(asked)]), kind]
+            kind = nat.judge_nat(outcome, own, has_turn=bool(turn))
+            return [*nat.judge_stun(stun, outcome), kind]
 
         async def look_at_turn() -> list[Finding]:
-            return nat.judge_turn(
-                await asyncio.gather(*map(_allocate, turn[:MAX_ICE_URLS]))
-            )
+            return nat.judge_turn(await asyncio.gather(*map(_allocate, turn)))
 
         async def look_at_relay() -> list[Finding]:
             return [judge_relay(ice)]
@@ -376,9 +377,15 @@ async def _look_at_settings() -> list[Finding]:
     return [computer.judge_settings(facts)]
 
 
-async def _allocate(one: tuple[IceServer, str]) -> TurnOutcome:
+async def _allocate(one: tuple[IceServer, str]) -> tuple[str, TurnOutcome]:
     server, url = one
-    return await probe_turn(server, url, timeout_s=TURN_S)
+    outcome = await probe_turn(server, url, timeout_s=TURN_S)
+    return clean_text(url), outcome
+
+
+def _is_turn_udp(url: str) -> bool:
+    parsed = parse_ice_url(url)
+    return parsed is not None and parsed.way == "turn-udp"
 
 
 def _own_hosts() -> list[str]:

@@ -13,55 +13,36 @@ from sleap_rtc_plugin.session.doctor.finding import (
     ok,
     warning,
 )
-from sleap_rtc_plugin.session.doctor.stun_probe import StunOutcome
-from sleap_rtc_plugin.transport.turn_probe import TurnFault, TurnOutcome
+from sleap_rtc_plugin.transport.turn_probe import (
+    StunOutcome,
+    TurnOutcome,
+    TurnState,
+)
 
 __all__ = ["judge_nat", "judge_stun", "judge_turn"]
 
 _CONFIGURED: Final = "in the signaling server's configuration (ice_servers)"
 
-# What is so, and what to do about it.
-_TURN: Final[dict[TurnFault, tuple[str, str]]] = {
-    "bad_url": (
-        "is no address of a TURN server",
-        f"Correct it {_CONFIGURED}: turn:HOST:PORT or turns:HOST:PORT.",
-    ),
-    "no_name": (
-        "has a name that leads nowhere",
-        f"Check the name {_CONFIGURED} and your network.",
-    ),
-    "no_answer": (
-        "does not answer",
-        "Check that it runs, and that a firewall lets this through; where UDP is "
-        f"blocked, list ?transport=tcp or turns: as well {_CONFIGURED}.",
-    ),
-    "refused": (
-        "takes no connection",
-        f"Start the TURN server, or correct its port {_CONFIGURED}.",
-    ),
-    "certificate": (
-        "shows a certificate that is not accepted",
-        "Renew it or get one for this name; for your lab's own authority, let "
-        "SSL_CERT_FILE name its certificate.",
-    ),
-    "tls": (
-        "does not speak TLS there",
-        "Use the TLS port of the TURN server, or turn: in place of turns:.",
-    ),
-    "credentials": (
-        "does not accept the credentials",
-        "Give both servers the same secret: static-auth-secret at coturn and the "
-        "one in the signaling server's configuration; compare their clocks.",
-    ),
-    "server": (
-        "refuses to relay",
-        "Look into the log of the TURN server: it may be full, or forbid this.",
-    ),
+# What to do about each way in which a TURN server is of no use.
+_TURN: Final[dict[TurnState, str]] = {
+    "unusable": f"Correct it {_CONFIGURED}: turn:HOST:PORT or turns:HOST:PORT.",
+    "unreachable": "Check that it runs, its name and port, and that a firewall lets "
+    "this through; where UDP is blocked, list ?transport=tcp or turns: as well "
+    f"{_CONFIGURED}.",
+    "certificate": "Renew it, or get one for this name; for your lab's own authority, "
+    "let SSL_CERT_FILE name its certificate.",
+    "refused": "Give both servers the same secret: static-auth-secret at coturn, and "
+    "the one in the signaling server's configuration.",
+    "expired": "Set the clocks of the signaling server and of the TURN server from the "
+    "network (NTP).",
+    "full": "Raise total-quota or user-quota of the TURN server, or wait.",
+    "failed": "Look into the log of the TURN server, and compare its port with the one "
+    f"{_CONFIGURED}.",
 }
 
 
-def judge_turn(outcomes: Sequence[TurnOutcome]) -> list[Finding]:
-    """Judge every address of every configured TURN server."""
+def judge_turn(outcomes: Sequence[tuple[str, TurnOutcome]]) -> list[Finding]:
+    """Judge every address of every configured TURN server, by its URL."""
     if not outcomes:
         return [
             note(
@@ -71,23 +52,19 @@ def judge_turn(outcomes: Sequence[TurnOutcome]) -> list[Finding]:
             )
         ]
     findings = []
-    for outcome in outcomes:
-        if outcome.fault is None:
-            milliseconds = round(1000 * outcome.seconds)
-            findings.append(
-                ok("turn", f"{outcome.url} relays (asked for {milliseconds} ms).")
-            )
+    for url, outcome in outcomes:
+        if outcome.works:
+            took = f"{1000 * outcome.seconds:.0f} ms"
+            findings.append(ok("turn", f"{url} relays; asking for it took {took}."))
             continue
-        found, remedy = _TURN[outcome.fault]
-        findings.append(
-            failed("turn", f"{outcome.url} {found} ({outcome.detail}).", remedy)
-        )
+        found = f"{url} is of no use: {outcome.reason}."
+        findings.append(failed("turn", found, _TURN[outcome.state]))
     return findings
 
 
-def judge_stun(outcomes: Sequence[StunOutcome]) -> list[Finding]:
-    """Judge every configured STUN server."""
-    if not outcomes:
+def judge_stun(urls: Sequence[str], outcome: StunOutcome) -> list[Finding]:
+    """Judge every configured STUN server, the `urls`, by what they said."""
+    if not urls:
         return [
             note(
                 "stun",
@@ -96,14 +73,14 @@ def judge_stun(outcomes: Sequence[StunOutcome]) -> list[Finding]:
             )
         ]
     findings = []
-    for outcome in outcomes:
-        if outcome.mapped is not None:
-            findings.append(ok("stun", f"{outcome.url} answers."))
+    for url in urls:
+        if url in outcome.mapped:
+            findings.append(ok("stun", f"{url} answers."))
             continue
         findings.append(
             failed(
                 "stun",
-                f"{outcome.url} gave no address ({outcome.reason}).",
+                f"{url} is of no use: {outcome.failures.get(url, 'no answer')}.",
                 "Check that it runs, and that a firewall lets UDP to its port through; "
                 "where UDP is blocked, list a TURN server with ?transport=tcp "
                 f"{_CONFIGURED}.",
@@ -113,34 +90,36 @@ def judge_stun(outcomes: Sequence[StunOutcome]) -> list[Finding]:
 
 
 def judge_nat(
-    outcomes: Sequence[StunOutcome], own_hosts: Sequence[str], *, has_turn: bool
+    outcome: StunOutcome, own_hosts: Sequence[str], *, has_turn: bool
 ) -> Finding:
     """Say what kind of address translation is on the way, as far as it can be told.
 
     Args:
-        outcomes: what different servers saw, all of one socket of ours.
+        outcome: what different servers saw, all of one socket of ours.
         own_hosts: this computer's own addresses.
         has_turn: whether a TURN server is configured.
     """
-    seen = [outcome.mapped for outcome in outcomes if outcome.mapped is not None]
+    seen = list(outcome.mapped.values())
     if not seen:
         return note("nat", "It cannot be told without a STUN server that answers.")
     if all(host in own_hosts for host, _ in seen):
         return ok("nat", "There is none on the way to the STUN servers.")
-    if len(set(seen)) > 1:
-        found = (
-            "The network gives this computer another address for each destination "
-            "(symmetric NAT)."
-        )
-        if has_turn:
-            return note("nat", f"{found} Connections go over TURN.")
-        return warning(
-            "nat", found, f"List a TURN server {_CONFIGURED}; direct ways may fail."
-        )
-    if len(seen) == 1:
-        return note(
-            "nat",
-            "There is one. Its kind can only be told with two STUN servers.",
-            f"To know, list a second STUN server {_CONFIGURED}.",
-        )
-    return ok("nat", "There is one of the kind that direct connections get through.")
+    match outcome.nat:
+        case "different":
+            found = (
+                "The network gives this computer another address for each destination "
+                "(symmetric NAT)."
+            )
+            if has_turn:
+                return note("nat", f"{found} Connections go over TURN.")
+            return warning(
+                "nat", found, f"List a TURN server {_CONFIGURED}; direct ways may fail."
+            )
+        case "unknown":
+            return note(
+                "nat",
+                "There is one. Its kind can only be told with two STUN servers.",
+                f"To know, list a second STUN server {_CONFIGURED}.",
+            )
+        case "same":
+            return ok("nat", "There is one that direct connections get through.")

@@ -6,7 +6,6 @@ Pure: facts in, findings out. `server_probe` gathers them.
 from dataclasses import dataclass, field
 
 from sleap_rtc_plugin.protocol.errors import RtcError
-from sleap_rtc_plugin.protocol.signaling_messages import IceServer
 from sleap_rtc_plugin.session.doctor.finding import (
     Finding,
     failed,
@@ -21,6 +20,7 @@ from sleap_rtc_plugin.session.doctor.limits import (
     CLOCK_FAILED_S,
     CLOCK_WARNING_S,
 )
+from sleap_rtc_plugin.transport.ice_config import IceConfig
 
 __all__ = [
     "IceFacts",
@@ -86,9 +86,7 @@ class ServerFacts:
 class IceFacts:
     """What a member of the room is told about ways through networks."""
 
-    servers: tuple[IceServer, ...] = ()
-    has_relay: bool = False
-    relay_mbit: float = 0.0
+    config: IceConfig = field(default_factory=IceConfig)
     error: RtcError | None = None
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
@@ -260,8 +258,9 @@ def judge_room(error: RtcError | None) -> Finding:
 
 def judge_relay(ice: IceFacts) -> Finding:
     """Say whether the server relays where nothing else goes through."""
-    if ice.has_relay:
-        limit = f", at up to {ice.relay_mbit:g} Mbit/s" if ice.relay_mbit else ""
+    relay = ice.config.relay
+    if relay is not None:
+        limit = f", at up to {relay.max_mbit:g} Mbit/s" if relay.max_mbit else ""
         return ok("relay", f"As a last resort, the server relays{limit}.")
     return note("relay", "The server does not relay; direct ways or TURN have to do.")
 

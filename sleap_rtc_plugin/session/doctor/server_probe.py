@@ -23,10 +23,11 @@ from msgspec import Struct
 from sleap_rtc_plugin.protocol.errors import SignalingUnreachable
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.session_string import Session
-from sleap_rtc_plugin.protocol.signaling_messages import IceServer, ServerError
+from sleap_rtc_plugin.protocol.signaling_messages import ServerError
 from sleap_rtc_plugin.protocol.signaling_session import error_from_server
 from sleap_rtc_plugin.session.doctor.limits import MAX_ANSWER_BYTES, SERVER_STEP_S
 from sleap_rtc_plugin.session.doctor.server import IceFacts, ServerFacts
+from sleap_rtc_plugin.transport.ice_config import IceConfig
 from sleap_rtc_plugin.transport.tls import client_context
 
 __all__ = ["probe_ice", "probe_server"]
@@ -48,16 +49,6 @@ _CERTIFICATE_FAULTS: Final[dict[int, str]] = {
 class _Health(Struct, frozen=True):
     status: str
     version: str = ""
-
-
-class _Relay(Struct, frozen=True):
-    path: str = ""
-    max_mbit: float = 0.0
-
-
-class _Ice(Struct, frozen=True):
-    ice_servers: list[IceServer]
-    relay: _Relay | None = None
 
 
 class _Refusal(Struct, frozen=True):
@@ -204,19 +195,14 @@ async def probe_ice(session: Session) -> IceFacts:
 
 def _read_ice(url: str, content: bytes) -> IceFacts:
     try:
-        told = msgspec.json.decode(content, type=_Ice)
+        told = msgspec.json.decode(content, type=IceConfig)
     except msgspec.MsgspecError:
         reason = "its list of ICE servers cannot be read"
         return IceFacts(error=SignalingUnreachable(server=url, reason=reason))
     secrets = [
         text for one in told.ice_servers for text in (one.credential, one.username)
     ]
-    return IceFacts(
-        servers=tuple(told.ice_servers),
-        has_relay=told.relay is not None,
-        relay_mbit=told.relay.max_mbit if told.relay is not None else 0.0,
-        secrets=tuple(secret for secret in secrets if secret),
-    )
+    return IceFacts(config=told, secrets=tuple(secret for secret in secrets if secret))
 
 
 async def _get(url: str, path: str, headers: dict[str, str]) -> _Answer:

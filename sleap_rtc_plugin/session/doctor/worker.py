@@ -50,7 +50,10 @@ __all__ = [
 _MIB_PER_GIB = GIB // MIB
 _HOW = {
     "direct": "directly",
-    "relay": "over a TURN server",
+    "turn-udp": "over a TURN server (UDP)",
+    "turn-tcp": "over a TURN server (TCP)",
+    "turn-tls": "over a TURN server (TLS)",
+    "relay": "over the signaling server's relay",
 }
 
 
@@ -140,6 +143,13 @@ def judge_link(
     """
     how = _HOW.get(kind, f"in the way {clean_text(kind, 40)}")
     found = f"It came about {how} in {took_s:.1f} s"
+    if kind == "relay":
+        return warning(
+            "link",
+            f"{found}: nothing else got through. Files go slowly.",
+            "List a TURN server in the signaling server's configuration, or allow UDP "
+            "between the machines.",
+        )
     if engine != "fast" or peer_engine != "fast":
         slow = "here" if engine != "fast" else "at the worker"
         return warning(

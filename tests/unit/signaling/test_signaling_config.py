@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer
-from sleap_rtc_signaling.config import ConfigError, SignalingConfig, load
+from sleap_rtc_signaling.config import ConfigError, SignalingConfig, TurnServer, load
 
 
 def test_everything_has_a_default_that_is_not_public() -> None:
@@ -75,3 +75,56 @@ def test_a_missing_or_binary_file_is_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path / "binary.toml")
+
+
+# -- TURN --------------------
+
+SECRET = "0123456789abcdef-of-a-test"
+TURN = '[[turn]]\nurls = ["turn:t.lab:3478", "turns:t.lab:443?transport=tcp"]\n'
+URLS = ("turn:t.lab:3478", "turns:t.lab:443?transport=tcp")
+
+
+def test_a_secret_comes_from_the_file_another_file_or_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret_file = tmp_path / "secret"
+    secret_file.write_text(f"{SECRET}\n")
+    monkeypatch.setenv("TURN_SECRET_OF_A_TEST", SECRET)
+    path = tmp_path / "signaling.toml"
+    for line in (
+        f"secret = '{SECRET}'",
+        f"secret_file = '{secret_file}'",
+        "secret_env = 'TURN_SECRET_OF_A_TEST'",
+    ):
+        path.write_text(TURN + line)
+        config = load(path)
+        assert config.turn == (TurnServer(urls=URLS, secret=SECRET),)
+        assert SECRET not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (TURN, "one of"),
+        (TURN + "secret = 'short'", "16 characters"),
+        (TURN + f"secret = '{SECRET}'\nsecret_env = 'X'", "one of"),
+        (TURN + "secret_env = 'NO_SUCH_VARIABLE'", "NO_SUCH_VARIABLE"),
+        (TURN + "secret_file = '/nowhere/secret'", "missing"),
+        (TURN + "secret_file = '/'", "cannot be read"),
+        (TURN + f"secret = '{SECRET}'\npassword = 'x'", "password"),
+        ("[[turn]]\nurls = []\nsecret = 'x'", "urls"),
+        ("[[turn]]\nurls = ['stun:t.lab']\nsecret = 'x'", "urls"),
+        ("[[turn]]\nurls = ['turn:t.lab?transport=tls']\nsecret = 'x'", "urls"),
+        ("[[turn]]\nurls = ['turn:']\nsecret = 'x'", "urls"),
+        ("turn_lifetime_s = 0", "turn_lifetime_s"),
+    ],
+)
+def test_a_wrong_turn_table_is_one_clear_sentence(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    path = tmp_path / "signaling.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load(path)
+    assert SECRET not in str(caught.value)
+    assert "\n" not in str(caught.value)
