@@ -69,6 +69,8 @@ def doctor(
     would go. Asks nobody whom the session does not name. Takes up to 30 seconds; ends
     with 1 where something failed, else with 0.
     """
+    from sleap_rtc_plugin.session.doctor.checkup import exit_status
+
     set_up_logging(verbose)
     begun_at = time.monotonic()
     findings = run_async(
@@ -91,7 +93,7 @@ def doctor(
     else:
         _print_table(findings)
         click.echo(summary_of(failures, warnings, seconds))
-    sys.exit(1 if failures else 0)
+    sys.exit(exit_status(findings))
 
 
 def _plan(session: str | None, worker: str | None, only: Sequence[str]) -> "Plan":
@@ -183,7 +185,11 @@ def table_of(findings: Sequence[Finding], *, is_unicode: bool = True) -> "Table"
     table.add_column(no_wrap=True, min_width=width)
     table.add_column(overflow="fold")
     arrow = "→" if is_unicode else "->"
+    skips = [finding for finding in findings if finding.status is Status.SKIPPED]
     for finding in findings:
+        if finding in skips[1:]:
+            # The first says that nothing after it was looked at.
+            continue
         symbol, word, style = _SYMBOLS[finding.status]
         # A Text is never read as markup, whatever a peer called itself.
         said = Text(finding.found)

@@ -216,7 +216,9 @@ async def probe_stun(urls: Sequence[str], *, timeout_s: float) -> StunOutcome:
     """Ask STUN servers (`stun:` URLs, or `turn:` ones over UDP) from one socket."""
     loop = asyncio.get_running_loop()
     transport, asker = await loop.create_datagram_endpoint(
-        _StunSocket, family=socket.AF_INET, local_addr=("", 0)
+        _StunSocket,
+        family=socket.AF_INET,
+        local_addr=("0.0.0.0", 0),  # noqa: S104 - from whatever address leads there
     )
     outcome = StunOutcome(transport.get_extra_info("sockname")[1])
 

@@ -308,7 +308,7 @@ class Checkup:
                     skipped(
                         left[0],
                         f"Not looked at, nor anything after it: {what} comes first.",
-                        "See above.",
+                        "Mend what is wrong above first.",
                     )
                 )
 

@@ -249,9 +249,10 @@ def judge_keyring(facts: KeyringFacts) -> Finding:
         names = ", ".join(facts.open_files[:3])
         return failed(
             "keyring",
-            f"Other users of this computer may read session strings: {names}.",
-            f"Close them: chmod -R go= '{facts.files}'. Whoever may have read them "
-            "can train on your worker: open a new session.",
+            f"Other users of this computer may read session strings in {facts.files}: "
+            f"{names}.",
+            "Close that folder to them (chmod -R go=). Whoever has read them can train "
+            "on your worker: open a new session.",
         )
     instead = "Session strings are kept in files that only you can read"
     if facts.is_forced_off:

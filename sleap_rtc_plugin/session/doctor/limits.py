@@ -9,7 +9,7 @@ from sleap_rtc_plugin.protocol.limits import GIB, KIB, MIB
 OVERALL_S: Final = 29.0
 LOCAL_CHECK_S: Final = 10.0
 # SLEAP's GUI takes seconds to import, in a process of its own.
-SLEAP_CHECK_S: Final = 20.0
+SLEAP_CHECK_S: Final = 25.0
 SERVER_STEP_S: Final = 5.0
 ROOM_S: Final = 8.0
 WORKER_ANSWER_S: Final = 8.0

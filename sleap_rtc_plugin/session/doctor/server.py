@@ -120,7 +120,9 @@ def judge_server(facts: ServerFacts, *, now: float) -> list[Finding]:
 
 def _not_reached(check: str) -> Finding:
     return skipped(
-        check, "Not looked at, since the server was not reached.", "See above."
+        check,
+        "Not looked at, nor anything after it: the server was not reached.",
+        "Mend what is wrong above first.",
     )
 
 
@@ -269,7 +271,8 @@ def span_text(seconds: float) -> str:
     """Say a length of time in its largest unit."""
     for unit, length_s in (("day", _DAY_S), ("hour", 3600.0), ("minute", 60.0)):
         count = round(seconds / length_s)
-        if seconds >= length_s:
+        # A moment less than an hour is an hour to everybody.
+        if seconds >= 0.99 * length_s:
             return f"{count} {unit}{'' if count == 1 else 's'}"
     count = round(seconds)
     return f"{count} second{'' if count == 1 else 's'}"

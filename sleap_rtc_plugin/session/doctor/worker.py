@@ -207,6 +207,12 @@ def judge_throughput(
 
 
 def _not_measured(error: RtcError) -> Finding:
+    if isinstance(error, WorkerBusy):
+        return note(
+            "throughput",
+            f"Not measured: {error.reason}.",
+            "Run this again in a while.",
+        )
     found = from_error("throughput", error, Status.NOTE)
     return note("throughput", f"Not measured. {found.found}", found.remedy)
 
@@ -236,7 +242,10 @@ def judge_last_error(jobs: Sequence[JobSummary], newest_at: float | None) -> Fin
     if any((job.ended_at or 0.0) > (last.ended_at or 0.0) for job in jobs):
         return note("last-error", f"{found} A later one went well.")
     return warning(
-        "last-error", found, "In SLEAP, Remote Jobs > Logs shows what sleap-nn said."
+        "last-error",
+        found,
+        "See what sleap-nn said: Remote Jobs > Logs in SLEAP, or `sleap-remote "
+        "jobs logs`.",
     )
 
 
