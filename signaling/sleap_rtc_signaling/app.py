@@ -31,7 +31,11 @@ from sleap_rtc_plugin.protocol.errors import (
     TokenRefused,
 )
 from sleap_rtc_plugin.protocol.ids import new_account_id, new_room_id
-from sleap_rtc_plugin.protocol.relay_messages import IceServerList
+from sleap_rtc_plugin.protocol.relay_messages import (
+    RELAY_PATH,
+    IceServerList,
+    RelayTerms,
+)
 from sleap_rtc_signaling.config import SignalingConfig
 from sleap_rtc_signaling.limits import (
     MAX_BODY_BYTES,
@@ -42,6 +46,7 @@ from sleap_rtc_signaling.limits import (
 )
 from sleap_rtc_signaling.metrics import Metrics
 from sleap_rtc_signaling.rate_limit import RateLimiter, address_key
+from sleap_rtc_signaling.relay_service import RelayService
 from sleap_rtc_signaling.stores import Room, Store
 from sleap_rtc_signaling.switchboard import Switchboard
 from sleap_rtc_signaling.tokens import Tokens
@@ -80,6 +85,7 @@ class Routes:
         store: accounts and rooms.
         tokens: issues and verifies.
         switchboard: the live sockets.
+        relays: the relays of last resort.
         metrics: counts.
         server: how the server is named in errors.
         clock: Unix time in seconds.
@@ -91,6 +97,7 @@ class Routes:
         store: Store,
         tokens: Tokens,
         switchboard: Switchboard,
+        relays: RelayService,
         metrics: Metrics,
         server: str,
         clock: Callable[[], float],
@@ -99,6 +106,7 @@ class Routes:
         self._store = store
         self._tokens = tokens
         self._switchboard = switchboard
+        self._relays = relays
         self._metrics = metrics
         self._server = server
         self._clock = clock
@@ -109,7 +117,7 @@ class Routes:
         """Make the application of one port.
 
         Args:
-            websocket: whether `/ws` is served too.
+            websocket: whether the WebSockets are served too.
         """
         routes: list[BaseRoute] = [
             self._route("POST", "/anonymous-signin", self._sign_in),
@@ -122,6 +130,7 @@ class Routes:
         ]
         if websocket:
             routes.append(WebSocketRoute("/ws", self._switchboard.serve))
+            routes.append(WebSocketRoute(RELAY_PATH, self._relays.serve))
         return Starlette(
             routes=routes,
             exception_handlers={
@@ -207,12 +216,16 @@ class Routes:
         return _json(self._ice_server_list(subject, now))
 
     def _ice_server_list(self, subject: str, now: float) -> IceServerList:
-        servers = list(self._config.ice_servers)
-        if not self._config.turn:
-            return IceServerList(ice_servers=servers)
-        expires_at = int(now + self._config.turn_lifetime_s)
-        servers += turn_servers(self._config.turn, turn_name(subject), expires_at)
-        return IceServerList(ice_servers=servers, expires_at=expires_at)
+        config = self._config
+        ends = int(now + config.turn_lifetime_s)
+        shared = turn_servers(config.turn, turn_name(subject), ends)
+        return IceServerList(
+            ice_servers=[*config.ice_servers, *shared],
+            expires_at=ends if shared else None,
+            relay=RelayTerms(path=RELAY_PATH, max_mbit=config.relay.max_mbit)
+            if config.relay.enabled
+            else None,
+        )
 
     # -- operation ------------------------------------------------------------------
 

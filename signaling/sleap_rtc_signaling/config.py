@@ -22,10 +22,17 @@ from sleap_rtc_plugin.protocol.limits import (
 )
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer
 from sleap_rtc_signaling.limits import (
+    MAX_RELAYS,
+    MAX_RELAYS_PER_ROOM,
     MAX_TURN_SECRET_BYTES,
     MAX_TURN_SERVERS,
     MAX_TURN_URLS,
     MIN_TURN_SECRET_CHARS,
+    RELAY_ACCOUNT_SHARE,
+    RELAY_MAX_MBIT,
+    RELAY_ROOM_GIB_PER_DAY,
+    RELAY_TOTAL_GIB_PER_DAY,
+    RELAY_TOTAL_MBIT,
     ROOM_TOKEN_LIFETIME_S,
     TURN_LIFETIME_S,
 )
@@ -35,6 +42,7 @@ __all__ = [
     "DEFAULT_PORT",
     "DEFAULT_REST_PORT",
     "ConfigError",
+    "RelayConfig",
     "SignalingConfig",
     "TurnServer",
     "default_data_dir",
@@ -48,6 +56,7 @@ _NO_PORT = "none"
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0)]
+Positive = Annotated[float, Meta(gt=0)]
 _TURN_URL: Final = (
     r"^turns?:([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
     r"(\?transport=(udp|tcp))?\Z"
@@ -89,6 +98,31 @@ class TurnServer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return f"TurnServer({list(self.urls)!r})"
 
 
+class RelayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The relay of last resort, through this server's WebSocket.
+
+    Attributes:
+        enabled: whether there is one at all.
+        max_mbit: what one relay carries in each direction, in Mbit/s.
+        total_mbit: what all of them carry together, both directions.
+        max_relays: how many there may be at once.
+        max_relays_per_room: the same, of one room.
+        room_gib_per_day: what a room may have relayed in a day of UTC.
+        total_gib_per_day: what all rooms may.
+        account_share: which part of `max_relays` and `total_gib_per_day` the rooms
+            of one account may have together.
+    """
+
+    enabled: bool = False
+    max_mbit: Positive = RELAY_MAX_MBIT
+    total_mbit: Positive = RELAY_TOTAL_MBIT
+    max_relays: Annotated[int, Meta(ge=1)] = MAX_RELAYS
+    max_relays_per_room: Annotated[int, Meta(ge=1)] = MAX_RELAYS_PER_ROOM
+    room_gib_per_day: Positive = RELAY_ROOM_GIB_PER_DAY
+    total_gib_per_day: Positive = RELAY_TOTAL_GIB_PER_DAY
+    account_share: Annotated[float, Meta(gt=0, le=1)] = RELAY_ACCOUNT_SHARE
+
+
 class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of one server.
 
@@ -100,6 +134,7 @@ class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         ice_servers: told to every peer; empty by default, nothing public is used.
         turn: told to every peer too, with credentials that end.
         turn_lifetime_s: how long such credentials are good.
+        relay: the relay of last resort; off by default.
         room_lifetime_s: how long a room lives without a worker in it.
         room_token_lifetime_s: how long a session string may be used at most.
         account_token_lifetime_s: how long an account may open and delete rooms.
@@ -115,6 +150,7 @@ class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = ()
     turn: Annotated[tuple[TurnServer, ...], Meta(max_length=MAX_TURN_SERVERS)] = ()
     turn_lifetime_s: Seconds = TURN_LIFETIME_S
+    relay: RelayConfig = RelayConfig()
     room_lifetime_s: Seconds = ROOM_LIFETIME_S
     room_token_lifetime_s: Seconds = ROOM_TOKEN_LIFETIME_S
     account_token_lifetime_s: Seconds = ACCOUNT_TOKEN_LIFETIME_S

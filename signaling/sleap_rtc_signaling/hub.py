@@ -57,6 +57,7 @@ from sleap_rtc_signaling.instructions import (
     Instruction,
     RenewRoom,
     Reply,
+    RoomEnded,
 )
 from sleap_rtc_signaling.limits import (
     CLOSED_ROOM_REMEMBERED_S,
@@ -224,6 +225,15 @@ class Hub:
         self._closed_rooms[room_id] = now + CLOSED_ROOM_REMEMBERED_S
         return self._empty(room_id)
 
+    def has_room(self, room_id: str) -> bool:
+        """Tell whether peers are in the room, or may come back to their ids."""
+        return room_id in self._rooms
+
+    def has_peer(self, room_id: str, peer_id: str) -> bool:
+        """Tell whether the peer is registered in the room at this moment."""
+        room = self._rooms.get(room_id)
+        return room is not None and peer_id in room.peers
+
     def deadline(self) -> float | None:
         """Return when `expire` wants to be called, as Unix time, or None."""
         # The first of a dict that is in the order of time is the earliest.
@@ -275,15 +285,12 @@ class Hub:
 
     def _empty(self, room_id: str) -> list[Instruction]:
         room = self._rooms.pop(room_id, None)
-        if room is None:
-            return []
-        for peer in room.peers.values():
+        peers = [] if room is None else list(room.peers.values())
+        for peer in peers:
             del self._peers[peer.connection]
             self._malformed.pop(peer.connection, None)
-        return [
-            Disconnect(peer.connection, CloseCode.ROOM_ENDED)
-            for peer in room.peers.values()
-        ]
+        ended = [Disconnect(peer.connection, CloseCode.ROOM_ENDED) for peer in peers]
+        return [*ended, RoomEnded(room_id)]
 
     def _forget(self, connection: int, now: float) -> None:
         self._unregistered.pop(connection, None)

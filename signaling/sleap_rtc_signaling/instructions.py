@@ -24,6 +24,7 @@ __all__ = [
     "Instruction",
     "RenewRoom",
     "Reply",
+    "RoomEnded",
 ]
 
 # -- instructions ---------------------------------------------------------------
@@ -61,7 +62,14 @@ class RenewRoom:
     expires_at: float
 
 
-Instruction = Reply | Deliver | Disconnect | RenewRoom
+@dataclass(frozen=True)
+class RoomEnded:
+    """The room has ended; what else hangs on it ends with it."""
+
+    room_id: str
+
+
+Instruction = Reply | Deliver | Disconnect | RenewRoom | RoomEnded
 
 
 # -- what comes in ----------------------------------------------------------------

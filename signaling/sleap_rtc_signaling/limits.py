@@ -21,6 +21,7 @@ class Rate(NamedTuple):
 MAX_SOCKETS: Final = 4_096
 MAX_SOCKETS_PER_ADDRESS: Final = 512
 MAX_MALFORMED_MESSAGES: Final = 3
+MAX_MESSAGE_FRAGMENTS: Final = 1_024
 CLOSE_DEADLINE_S: Final = 2.0
 REQUEST_DEADLINE_S: Final = 10.0
 SOCKET_SEND_BUFFER_BYTES: Final = 256 * KIB
@@ -51,6 +52,27 @@ PURGE_INTERVAL_S: Final = 600.0
 
 # -- tokens -------------------------------------------------------------------
 ROOM_TOKEN_LIFETIME_S: Final = 30 * 24 * 3600.0
+
+# -- the relay of last resort ---------------------------------------------------
+RELAY_MAX_MBIT: Final = 8.0
+RELAY_TOTAL_MBIT: Final = 100.0
+MAX_RELAYS: Final = 32
+MAX_RELAYS_PER_ROOM: Final = 8
+RELAY_ROOM_GIB_PER_DAY: Final = 20.0
+RELAY_TOTAL_GIB_PER_DAY: Final = 200.0
+RELAY_ACCOUNT_SHARE: Final = 0.5
+RELAY_IDLE_TIMEOUT_S: Final = 60.0
+# How long one frame may wait until the partner has room for it.
+RELAY_STALL_TIMEOUT_S: Final = 30.0
+# What may pass at once after a pause: a few frames, or the pace would be a stutter.
+RELAY_BURST_BYTES: Final = 256 * KIB
+# A frame counts as at least this much, since a small one costs nearly as much work.
+MIN_RELAY_FRAME_COST_BYTES: Final = 512
+# What lies in the kernel delays an urgent frame; without a bound that is seconds.
+RELAY_RECEIVE_BUFFER_BYTES: Final = 256 * KIB
+RELAY_USAGE_INTERVAL_S: Final = 30.0
+DAY_S: Final = 86_400.0
+BYTES_PER_MBIT: Final = 125_000
 
 # -- TURN ---------------------------------------------------------------------
 TURN_LIFETIME_S: Final = 12 * 3600.0

@@ -22,23 +22,29 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import (
 
 from sleap_rtc_plugin.protocol.errors import PortInUse
 from sleap_rtc_plugin.protocol.limits import (
+    MAX_RELAY_FRAME_BYTES,
     MAX_SIGNALING_MESSAGE_BYTES,
     SIGNALING_PING_INTERVAL_S,
 )
+from sleap_rtc_plugin.protocol.relay_messages import RELAY_PATH
 from sleap_rtc_signaling.config import ConfigError
 from sleap_rtc_signaling.limits import (
     CLOSE_DEADLINE_S,
     KEEP_ALIVE_S,
     LISTEN_BACKLOG,
+    MAX_MESSAGE_FRAGMENTS,
     MAX_REQUEST_HEAD_BYTES,
+    RELAY_RECEIVE_BUFFER_BYTES,
     REQUEST_DEADLINE_S,
     SOCKET_SEND_BUFFER_BYTES,
     STOP_DEADLINE_S,
     STOP_GRACE_S,
 )
-from sleap_rtc_signaling.switchboard import ABORT_EXTENSION
 
-__all__ = ["Listener", "bind"]
+__all__ = ["ABORT_EXTENSION", "Listener", "bind"]
+
+ABORT_EXTENSION: Final = "sleap-rtc.abort"
+"""Under this name the server puts into the scope how to cut a socket off."""
 
 # Windows gives "access denied" where another program holds the port exclusively.
 _IN_USE: Final = (errno.EADDRINUSE, 10048, 10013)
@@ -97,13 +103,22 @@ def _join(host: str, port: int) -> str:
 
 
 class _WebSocketProtocol(WebSocketsSansIOProtocol):
-    """Lets the application cut a socket off, and does so itself after closing."""
+    """Lets the application cut a socket off, and does so itself after closing.
+
+    Also bounds what the library leaves open: pongs to a peer that does not read them,
+    and messages in fragments without end.
+    """
 
     _cut: asyncio.TimerHandle | None = None
+    _heard_at: float = 0.0
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.close_timeout = CLOSE_DEADLINE_S
+
+    def data_received(self, data: bytes) -> None:
+        self._heard_at = self.loop.time()
+        super().data_received(data)
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
@@ -111,6 +126,39 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
             # The application's task starts only after this returns.
             extensions: dict[str, Any] = self.scope.setdefault("extensions", {})
             extensions[ABORT_EXTENSION] = self.transport.abort
+            if self.scope["path"] == RELAY_PATH:
+                self._expect_relayed_frames()
+
+    def _expect_relayed_frames(self) -> None:
+        self.conn.max_message_size = MAX_RELAY_FRAME_BYTES
+        self.transport.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVBUF, RELAY_RECEIVE_BUFFER_BYTES
+        )
+
+    def handle_cont(self, event: Any) -> None:
+        # Empty fragments count nothing towards the size of a message.
+        if len(self.frames) >= MAX_MESSAGE_FRAGMENTS:
+            self.conn.fail(1009, "too many fragments")
+            self.handle_parser_exception()
+            self.transport.abort()
+            return
+        super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            # RFC 6455 section 5.5.3: it is enough to answer a later ping.
+            self.conn.data_to_send()
+
+    def keepalive_timeout(self) -> None:
+        if self.read_paused or self._heard_at > self.ping_sent_at:
+            # The pong lies behind data that is on its way: a relay that is busy.
+            self.pong_timer = None
+            self.pending_ping_payload = None
+            self.schedule_ping()
+            return
+        super().keepalive_timeout()
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         super().on_task_complete(task)

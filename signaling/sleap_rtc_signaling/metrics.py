@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from sleap_rtc_signaling.instructions import Counts
+from sleap_rtc_signaling.relay_book import RelayCounts
 
 __all__ = ["Metrics"]
 
@@ -60,6 +61,36 @@ class Metrics:
             registry=self._registry,
         )
 
+        self._relays = Gauge(
+            "sleap_signaling_relays",
+            "Open relays of last resort.",
+            registry=self._registry,
+        )
+        self._relays_waiting = Gauge(
+            "sleap_signaling_relays_waiting",
+            "Peers that wait at a relay for their partner.",
+            registry=self._registry,
+        )
+        self._relay_bytes = Counter(
+            "sleap_signaling_relay_bytes",
+            "Bytes that relays of last resort passed on.",
+            registry=self._registry,
+        )
+        self._relay_ends = Counter(
+            "sleap_signaling_relay_ends",
+            "Sockets of relays that the server refused or closed.",
+            ["reason"],
+            registry=self._registry,
+        )
+
+    def relay_passed(self, size_bytes: int) -> None:
+        """Count bytes from one partner to the other."""
+        self._relay_bytes.inc(size_bytes)
+
+    def relay_ended(self, reason: str) -> None:
+        """Count a relay's socket that the server closed, by the name of its end."""
+        self._relay_ends.labels(reason).inc()
+
     def registered(self, role: str) -> None:
         """Count a registration."""
         self._registrations.labels(role).inc()
@@ -76,8 +107,10 @@ class Metrics:
         """Count a socket that the server closed, by the name of its close code."""
         self._closed.labels(reason).inc()
 
-    def render(self, counts: Counts, sockets: int) -> bytes:
+    def render(self, counts: Counts, sockets: int, relays: RelayCounts) -> bytes:
         """Return everything as text."""
+        self._relays.set(relays.relays)
+        self._relays_waiting.set(relays.waiting)
         self._rooms.set(counts.rooms)
         for role, number in counts.peers.items():
             self._peers.labels(role).set(number)

@@ -14,12 +14,16 @@ from types import TracebackType
 from typing import Final, Self
 
 from sleap_rtc_plugin.protocol.errors import StorageFailed
+from sleap_rtc_plugin.protocol.limits import GIB
 from sleap_rtc_signaling.app import Routes
-from sleap_rtc_signaling.config import SignalingConfig
+from sleap_rtc_signaling.config import RelayConfig, SignalingConfig
+from sleap_rtc_signaling.gate import Gate
 from sleap_rtc_signaling.hub import Hub
 from sleap_rtc_signaling.instructions import HubLimits
 from sleap_rtc_signaling.listener import Listener, bind
 from sleap_rtc_signaling.metrics import Metrics
+from sleap_rtc_signaling.relay_book import RelayBook, RelayLimits
+from sleap_rtc_signaling.relay_service import RelayService
 from sleap_rtc_signaling.stores.sqlite import SqliteStore
 from sleap_rtc_signaling.switchboard import Switchboard
 from sleap_rtc_signaling.tokens import Tokens, load_or_make_key
@@ -47,6 +51,7 @@ class SignalingServer:
         self._clock = clock
         self._stack = contextlib.AsyncExitStack()
         self._switchboard: Switchboard | None = None
+        self._relays: RelayService | None = None
         self._port = 0
         self._rest_port: int | None = None
 
@@ -109,12 +114,14 @@ class SignalingServer:
     async def stop(self) -> None:
         """Disconnect everybody and let go of everything. May be called again."""
         await self._stack.aclose()
-        self._switchboard = None
+        self._switchboard = self._relays = None
 
     def wake(self) -> None:
         """Look at the clock now, for a program that set it forward."""
         if self._switchboard is not None:
             self._switchboard.wake()
+        if self._relays is not None:
+            self._relays.wake()
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         config = self._config
@@ -138,14 +145,25 @@ class SignalingServer:
         stack.push_async_callback(store.close)
 
         hub = Hub(self.url, HubLimits(room_lifetime_s=config.room_lifetime_s))
-        metrics = Metrics()
-        switchboard = Switchboard(hub, store, tokens, metrics, self.url, self._clock)
-        self._switchboard = switchboard
-        for work in (switchboard.keep_time(), switchboard.keep_store()):
+        metrics, gate, clock = Metrics(), Gate(), self._clock
+        book = RelayBook(_relay_limits(config.relay))
+        relays = RelayService(
+            config.relay, book, hub, gate, store, tokens, metrics, clock
+        )
+        switchboard = Switchboard(
+            hub, gate, relays, store, tokens, metrics, self.url, clock
+        )
+        self._switchboard, self._relays = switchboard, relays
+        for work in (
+            switchboard.keep_time(),
+            switchboard.keep_store(),
+            relays.keep_time(),
+            relays.keep_usage(),
+        ):
             stack.push_async_callback(_cancel, asyncio.create_task(work))
 
         routes = Routes(
-            config, store, tokens, switchboard, metrics, self.url, self._clock
+            config, store, tokens, switchboard, relays, metrics, self.url, clock
         )
         listeners = [
             Listener(
@@ -159,6 +177,17 @@ class SignalingServer:
         stack.push_async_callback(_stop, listeners)
         for listener in listeners:
             await listener.start()
+        stack.push_async_callback(relays.stop)
+
+
+def _relay_limits(config: RelayConfig) -> RelayLimits:
+    return RelayLimits(
+        max_relays=config.max_relays,
+        max_relays_per_room=config.max_relays_per_room,
+        room_bytes_per_day=config.room_gib_per_day * GIB,
+        total_bytes_per_day=config.total_gib_per_day * GIB,
+        account_share=config.account_share,
+    )
 
 
 async def _stop(listeners: list[Listener]) -> None:

@@ -10,9 +10,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final
 
 from msgspec import Struct
 from starlette.responses import Response
@@ -27,7 +25,6 @@ from sleap_rtc_plugin.protocol.errors import (
     RoomGone,
     RtcError,
     StorageFailed,
-    TooMany,
 )
 from sleap_rtc_plugin.protocol.limits import MAX_SIGNALING_SEND_QUEUE
 from sleap_rtc_plugin.protocol.signaling_messages import (
@@ -35,6 +32,7 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     Register,
     ServerError,
 )
+from sleap_rtc_signaling.gate import Gate
 from sleap_rtc_signaling.hub import Hub
 from sleap_rtc_signaling.instructions import (
     Admission,
@@ -43,28 +41,25 @@ from sleap_rtc_signaling.instructions import (
     Instruction,
     RenewRoom,
     Reply,
+    RoomEnded,
 )
 from sleap_rtc_signaling.limits import (
     ADDRESS_MESSAGE_RATE,
     CLOSE_DEADLINE_S,
-    CONNECT_RATE,
-    MAX_SOCKETS,
-    MAX_SOCKETS_PER_ADDRESS,
     PEER_MESSAGE_RATE,
     PURGE_INTERVAL_S,
     REFUSAL_RATE,
 )
+from sleap_rtc_signaling.listener import ABORT_EXTENSION
 from sleap_rtc_signaling.metrics import Metrics
 from sleap_rtc_signaling.rate_limit import RateLimiter, address_key
+from sleap_rtc_signaling.relay_service import RelayService
 from sleap_rtc_signaling.stores import Store
 from sleap_rtc_signaling.tokens import Tokens
 
-__all__ = ["ABORT_EXTENSION", "Switchboard"]
+__all__ = ["Switchboard"]
 
 _log = logging.getLogger(__name__)
-
-ABORT_EXTENSION: Final = "sleap-rtc.abort"
-"""Under this name the server puts into the scope how to cut a socket off."""
 
 
 class _Socket:
@@ -128,6 +123,8 @@ class Switchboard:
 
     Args:
         hub: decides.
+        gate: counts the sockets of the whole server.
+        relays: end with their room.
         store: knows the rooms.
         tokens: verifies who may enter.
         metrics: counts.
@@ -138,6 +135,8 @@ class Switchboard:
     def __init__(
         self,
         hub: Hub,
+        gate: Gate,
+        relays: RelayService,
         store: Store,
         tokens: Tokens,
         metrics: Metrics,
@@ -145,6 +144,8 @@ class Switchboard:
         clock: Callable[[], float],
     ) -> None:
         self._hub = hub
+        self._gate = gate
+        self._relays = relays
         self._store = store
         self._tokens = tokens
         self._metrics = metrics
@@ -152,17 +153,17 @@ class Switchboard:
         self._clock = clock
         self._sockets: dict[int, _Socket] = {}
         self._numbers = itertools.count(1)
-        self._of_address: Counter[str] = Counter()
         self._renewals: asyncio.Queue[RenewRoom] = asyncio.Queue()
         self._woken = asyncio.Event()
-        self._connects = RateLimiter(CONNECT_RATE)
         self._messages = RateLimiter(PEER_MESSAGE_RATE)
         self._address_messages = RateLimiter(ADDRESS_MESSAGE_RATE)
         self._refusals = RateLimiter(REFUSAL_RATE)
 
     def render_metrics(self) -> bytes:
         """Return the metrics as Prometheus text."""
-        return self._metrics.render(self._hub.counts(), len(self._sockets))
+        return self._metrics.render(
+            self._hub.counts(), len(self._sockets), self._relays.counts()
+        )
 
     def close_room(self, room_id: str) -> None:
         """Send everybody out of a room that was deleted."""
@@ -216,7 +217,7 @@ class Switchboard:
         """Serve one WebSocket until it closes."""
         host = websocket.client.host if websocket.client else ""
         address = address_key(host)
-        refusal = self._gate(address)
+        refusal = self._gate.enter(address, time.monotonic())
         if refusal is not None:
             self._metrics.refused(refusal.code)
             await websocket.send_denial_response(
@@ -226,7 +227,6 @@ class Switchboard:
         connection = next(self._numbers)
         socket = _Socket(websocket, address)
         self._sockets[connection] = socket
-        self._of_address[address] += 1
         try:
             await websocket.accept()
             writer = asyncio.create_task(socket.write())
@@ -241,22 +241,11 @@ class Switchboard:
         finally:
             socket.gone()
             del self._sockets[connection]
-            self._of_address[address] -= 1
-            if not self._of_address[address]:
-                del self._of_address[address]
+            self._gate.leave(address)
             self._hub.disconnected(connection, self._clock())
             for limiter in (self._messages, self._refusals):
                 limiter.forget(str(connection))
             self.wake()
-
-    def _gate(self, address: str) -> RtcError | None:
-        if len(self._sockets) >= MAX_SOCKETS:
-            return TooMany(what="connections to this server", limit=str(MAX_SOCKETS))
-        if self._of_address[address] >= MAX_SOCKETS_PER_ADDRESS:
-            limit = str(MAX_SOCKETS_PER_ADDRESS)
-            return TooMany(what="connections from your address", limit=limit)
-        wait_s = self._connects.take(address, time.monotonic())
-        return RateLimited(retry_after_s=f"{wait_s:.1f}") if wait_s else None
 
     async def _read(
         self, connection: int, socket: _Socket, websocket: WebSocket
@@ -332,6 +321,8 @@ class Switchboard:
             match instruction:
                 case RenewRoom():
                     self._renewals.put_nowait(instruction)
+                case RoomEnded(room_id):
+                    self._relays.close_room(room_id)
                 case Disconnect(connection, code):
                     self._close(connection, code)
                 case Reply(connection, message) | Deliver(connection, message):

@@ -91,6 +91,17 @@ class Tokens:
         Raises:
             TokenRefused: it is not ours, not of this kind, or has expired.
         """
+        subject, _ = self.verify_until(kind, token, now)
+        return subject
+
+    def verify_until(
+        self, kind: TokenKind, token: str, now: float
+    ) -> tuple[str, float]:
+        """Check a token, and return its subject and until when it is good.
+
+        Raises:
+            TokenRefused: as `verify`.
+        """
         try:
             claims = self._claims(kind, token)
         # Whatever a hostile token makes the library raise, the answer is no; and
@@ -104,7 +115,7 @@ class Tokens:
             raise self._refused("the token has expired")
         if not is_id(subject):
             raise self._refused("the token is not valid")
-        return subject
+        return subject, float(expires_at)
 
     def _claims(self, kind: TokenKind, token: str) -> dict[str, Any]:
         if not 0 < len(token) <= MAX_TOKEN_CHARS:

@@ -16,12 +16,11 @@ import msgspec
 from msgspec import Struct
 
 from sleap_rtc_plugin.bench.memory import PeakMemory
-from sleap_rtc_plugin.protocol.errors import LabelsUnreadable
-from sleap_rtc_plugin.protocol.job_mirror import JobMirror
-from sleap_rtc_plugin.protocol.messages import StepEvent
+from sleap_rtc_plugin.protocol.errors import LabelsUnreadable, RtcError
+from sleap_rtc_plugin.protocol.job_mirror import JobMirror, JobNews
 from sleap_rtc_plugin.protocol.session_string import Session
+from sleap_rtc_plugin.session.job_course import JobCourse
 from sleap_rtc_plugin.session.pending_jobs import PendingJobs
-from sleap_rtc_plugin.session.remote_job import RemoteJob
 from sleap_rtc_plugin.session.report import Report
 from sleap_rtc_plugin.session.submission import Detached, Submission, SubmissionPlan
 from sleap_rtc_plugin.session.training_package import check_labels
@@ -66,11 +65,23 @@ class _Quiet:
     def found_on_mounts(self, worker: str, found: FoundFiles) -> None:
         """Ignore."""
 
-    def event(self, event: StepEvent, mirror: JobMirror) -> None:
+    def event(self, event: JobNews, mirror: JobMirror) -> None:
+        """Ignore."""
+
+    def waiting_for(self, worker: str, job_id: str) -> None:
+        """Ignore."""
+
+    def left_behind(self, worker: str, job_id: str) -> None:
+        """Ignore."""
+
+    def link_lost(self, error: RtcError) -> None:
+        """Ignore."""
+
+    def link_back(self) -> None:
         """Ignore."""
 
     @contextlib.contextmanager
-    def interruptions(self, job: RemoteJob) -> Iterator[None]:
+    def interruptions(self, job: JobCourse) -> Iterator[None]:
         """Nobody interrupts."""
         yield
 

@@ -16,7 +16,7 @@ import click
 
 from sleap_rtc_plugin.protocol.errors import RtcError
 from sleap_rtc_plugin.protocol.job import JobState
-from sleap_rtc_plugin.session.remote_job import RemoteJob
+from sleap_rtc_plugin.session.job_course import JobCourse
 
 __all__ = ["Interruption"]
 
@@ -47,7 +47,7 @@ class Interruption:
     def __init__(self, screen: _Screen) -> None:
         """Ask on `screen`."""
         self._screen = screen
-        self._job: RemoteJob | None = None
+        self._job: JobCourse | None = None
         self._task: asyncio.Task[Any] | None = None
         self._count = 0
         self._is_asking = False
@@ -74,7 +74,7 @@ class Interruption:
             signal.signal(signal.SIGINT, before)
 
     @contextlib.contextmanager
-    def of_job(self, job: RemoteJob) -> Iterator[None]:
+    def of_job(self, job: JobCourse) -> Iterator[None]:
         """Let the user stop or cancel `job`."""
         self._job = job
         try:
@@ -97,7 +97,7 @@ class Interruption:
         else:
             self._leave()
 
-    def _answered(self, job: RemoteJob, answer: str) -> None:
+    def _answered(self, job: JobCourse, answer: str) -> None:
         self._is_asking = False
         self._screen.go_on()
         if self._job is not job:
@@ -119,7 +119,7 @@ class Interruption:
 
     # -- doing -----------------------------------------------------------------------
 
-    def _ask(self, job: RemoteJob) -> None:
+    def _ask(self, job: JobCourse) -> None:
         self._is_asking = True
         self._screen.pause()
         training = job.mirror.state in _TRAINING

@@ -15,7 +15,9 @@ from typing import Any, NoReturn, TypeVar, cast, get_args
 
 import click
 
+from sleap_rtc_plugin.cli.durations import parse_duration
 from sleap_rtc_plugin.protocol.errors import RtcError
+from sleap_rtc_plugin.protocol.limits import RECONNECT_BUDGET_S
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.transport.sctp.congestion import CongestionName
 from sleap_rtc_plugin.transport.transport_options import (
@@ -33,6 +35,7 @@ from sleap_rtc_plugin.transport.transport_options import (
 __all__ = [
     "fail",
     "on_interrupt",
+    "reconnect_option",
     "run_async",
     "session_option",
     "set_up_logging",
@@ -58,6 +61,20 @@ def verbose_option(function: F) -> F:
     """Add `--verbose`."""
     return click.option(
         "--verbose", "-v", is_flag=True, help="Log more, and show tracebacks."
+    )(function)
+
+
+def reconnect_option(function: F) -> F:
+    """Add `--reconnect-for`; the command is given it as `reconnect_for_s`."""
+    return click.option(
+        "--reconnect-for",
+        "reconnect_for_s",
+        metavar="TIME",
+        default=f"{RECONNECT_BUDGET_S:.0f}s",
+        show_default=True,
+        callback=lambda context, option, text: parse_duration(text),
+        help="How long to go on trying when the worker cannot be reached, as in 90s, "
+        "30m or 12h. The job goes on there either way.",
     )(function)
 
 

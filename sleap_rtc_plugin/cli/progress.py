@@ -26,27 +26,31 @@ from rich.progress import (
 from rich.text import Text
 
 from sleap_rtc_plugin.cli.interruption import Interruption
+from sleap_rtc_plugin.cli.loss_curve import LossCurve
+from sleap_rtc_plugin.protocol.errors import RtcError
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.job import JobState
-from sleap_rtc_plugin.protocol.job_mirror import JobMirror, StepMirror
+from sleap_rtc_plugin.protocol.job_mirror import JobMirror, JobNews, StepMirror
 from sleap_rtc_plugin.protocol.messages import (
     JobEvent,
     ProgressReport,
     Step,
-    StepEvent,
     TrainLog,
     TrainStep,
 )
-from sleap_rtc_plugin.session.remote_job import RemoteJob
+from sleap_rtc_plugin.protocol.queue_messages import JobQueue
+from sleap_rtc_plugin.session.job_course import JobCourse
+from sleap_rtc_plugin.session.queue_words import place_words
 from sleap_rtc_plugin.session.report import Report
 from sleap_rtc_plugin.session.worker_files import FoundFiles
-from sleap_rtc_plugin.session.worker_info import WorkerInfo
+from sleap_rtc_plugin.session.worker_info import WorkerInfo, way_words
 from sleap_rtc_plugin.transport.transfer_pump import TransferTotals
 
 __all__ = ["TerminalObserver"]
 
 MIN_JSON_INTERVAL_S = 0.5
 MIN_RATE_WINDOW_S = 0.05
+LIVE_CURVE_CHARS = 20
 _STATE_WORDS = {
     JobState.STAGING: "Checking the package",
     JobState.QUEUED: "Waiting in the worker's queue",
@@ -72,10 +76,17 @@ class TerminalObserver:
         self,
         *,
         as_json: bool,
+        is_numbered: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Show progress; `as_json` prints a line per event on stdout as well."""
+        """Show progress; `as_json` prints a line per event on stdout as well.
+
+        With `is_numbered` these lines carry the events' numbers and times.
+        """
         self._as_json = as_json
+        self._is_numbered = is_numbered
+        self._number: dict[str, Any] = {}
+        self._curves: dict[int, tuple[str, LossCurve]] = {}
         self._clock = clock
         self.interruption = Interruption(self)
         self._console = Console(stderr=True, highlight=False)
@@ -93,6 +104,8 @@ class TerminalObserver:
         self._began: dict[str, float] = {}
         self._json_at: dict[str, float] = {}
         self._finals: set[str] = set()
+        self._worker = "the worker"
+        self._place = ""
 
     def __enter__(self) -> Self:
         """Begin to draw."""
@@ -130,8 +143,22 @@ class TerminalObserver:
     def chosen(self, worker: WorkerInfo, job_id: str, *, resumed: bool) -> None:
         """A worker was chosen."""
         where = worker.gpu_model or f"no GPU, {worker.device}"
+        self._worker = worker.name
         verb = "Going on with" if resumed else "Submitting"
-        self.say(f"{verb} {job_id} on {worker.name} ({where}).")
+        way = f", {words}" if (words := way_words(worker.link_kind)) else ""
+        self.say(f"{verb} {job_id} on {worker.name} ({where}{way}).")
+        self._emit(
+            {
+                "event": "worker",
+                "worker": worker.name,
+                "job_id": job_id,
+                "link": worker.link_kind,
+            }
+        )
+
+    def attached(self, worker: WorkerInfo, job_id: str, *, name: str) -> None:
+        """A job that is there already is followed."""
+        self.say(f"Following {job_id} ({name}) on {worker.name}; Ctrl-C leaves it.")
         self._emit({"event": "worker", "worker": worker.name, "job_id": job_id})
 
     def transferring(self, purpose: str, totals: TransferTotals) -> None:
@@ -211,8 +238,12 @@ class TerminalObserver:
             )
         self.say(f"{words}; all of it verified after {elapsed_s:.1f} s.")
 
-    def event(self, event: StepEvent, mirror: JobMirror) -> None:
+    def event(self, event: JobNews, mirror: JobMirror) -> None:
         """Something happened to the job."""
+        if isinstance(event, JobQueue):
+            self._show_place(event)
+            return
+        self._number = {"seq": event.seq, "at": event.at} if self._is_numbered else {}
         match event:
             case JobEvent():
                 self._show_state(event, mirror)
@@ -221,8 +252,34 @@ class TerminalObserver:
             case TrainLog():
                 lines = [clean_text(line, 500) for line in event.lines]
                 self._emit({"event": "log", "step": event.step, "lines": lines})
+        self._number = {}
 
-    def interruptions(self, job: RemoteJob) -> AbstractContextManager[None]:
+    def waiting_for(self, worker: str, job_id: str) -> None:
+        """The worker that has the job is away, and waited for."""
+        self.say(f"{job_id} is on {worker}, which is away; waiting for it.")
+        self._emit({"event": "waiting", "worker": worker, "job_id": job_id})
+
+    def left_behind(self, worker: str, job_id: str) -> None:
+        """The user chose another worker; the job there goes on."""
+        self.say(
+            f"{job_id} stays on {worker} and goes on there; this is another job. "
+            f"`sleap-remote jobs cancel {job_id}` ends that one."
+        )
+
+    def link_lost(self, error: RtcError) -> None:
+        """The worker cannot be reached; it is tried again."""
+        self.say(
+            "The connection to the worker is lost; connecting again. A job that has "
+            "begun goes on there meanwhile."
+        )
+        self._emit({"event": "link", "state": "lost", "reason": str(error)})
+
+    def link_back(self) -> None:
+        """The worker is there again."""
+        self.say("Connected again; nothing was missed.")
+        self._emit({"event": "link", "state": "back"})
+
+    def interruptions(self, job: JobCourse) -> AbstractContextManager[None]:
         """Let Ctrl-C reach this job."""
         return self.interruption.of_job(job)
 
@@ -235,12 +292,30 @@ class TerminalObserver:
         if mirror.error is not None:
             line["error"] = {"code": mirror.error.code, "message": str(mirror.error)}
         self._emit(line)
+        if mirror.state is not JobState.QUEUED and _QUEUE in self._tasks:
+            self._progress.remove_task(self._tasks.pop(_QUEUE))
         words = _STATE_WORDS.get(mirror.state)
         if words is None:
             return
         if mirror.state is JobState.STARTING and mirror.step is not None:
             words += f": {_name(mirror.spec.steps[mirror.step])}"
         self.say(f"{words}.")
+
+    def _show_place(self, place: JobQueue) -> None:
+        words = place_words(self._worker, place.position, place.starts_in_s)
+        words = f"{words[:1].upper()}{words[1:]}"
+        if words == self._place:
+            return
+        self._place = words
+        line: dict[str, Any] = {"event": "queue", "position": place.position}
+        line["waiting"] = place.waiting
+        if place.starts_in_s is not None:
+            line["starts_in_s"] = round(place.starts_in_s)
+        self._emit(line)
+        if self._is_live:
+            self._draw(_QUEUE, words, None, None, "")
+        else:
+            self.say(f"{words}.")
 
     def _show_progress(self, event: ProgressReport, mirror: JobMirror) -> None:
         step, seen = mirror.spec.steps[event.step], mirror.steps[event.step]
@@ -257,11 +332,21 @@ class TerminalObserver:
             detail = f"{seen.done} of {seen.total} frames, {seen.rate:.1f} frames/s"
             self._draw(key, _name(step), seen.done, seen.total or 1, detail)
             return
-        self._draw(key, _name(step), None, None, _losses(seen))
+        _, curve = self._curves.setdefault(event.step, (_name(step), LossCurve()))
+        if event.kind == "epoch_end":
+            curve.add(event.epoch, event.losses)
+        drawn = f"  {curve.draw(LIVE_CURVE_CHARS)}" if self._is_live else ""
+        self._draw(key, _name(step), None, None, _losses(seen) + drawn)
         if event.kind == "epoch_end" and not self._is_live:
             self.say(f"{_name(step)}: {_losses(seen)}")
         if event.kind == "train_end":
             self._draw(key, _name(step), 1, 1, _losses(seen))
+
+    def say_curves(self) -> None:
+        """Leave a line of how the loss of each training went."""
+        for name, curve in self._curves.values():
+            if summary := curve.summary():
+                self.say(f"{name}: {summary}")
 
     def _draw(
         self,
@@ -286,7 +371,7 @@ class TerminalObserver:
             if self._clock() - self._json_at.get(thin, -1e9) < MIN_JSON_INTERVAL_S:
                 return
             self._json_at[thin] = self._clock()
-        click.echo(json.dumps(line))
+        click.echo(json.dumps(line | self._number))
 
     def finish(self, report: Report) -> None:
         """Print what came of the submission."""
@@ -306,6 +391,7 @@ class TerminalObserver:
             )
 
 
+_QUEUE = "queue"
 _FREQUENT = ("batch_end", "predict")
 
 

@@ -59,6 +59,11 @@ def _port_or_none(
     help="Folder for the signing key and the rooms.",
 )
 @click.option(
+    "--relay/--no-relay",
+    default=None,
+    help="Relay between peers that reach each other in no other way.  [default: off]",
+)
+@click.option(
     "--config",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Settings in TOML; the options here go before them.",
@@ -68,6 +73,7 @@ def signaling(
     port: int | None,
     rest_port: int | str | None,
     data: Path | None,
+    relay: bool | None,
     config: Path | None,
 ) -> None:
     """Run the server at which workers and clients find each other."""
@@ -91,6 +97,9 @@ def signaling(
     try:
         settings = load(config) if config is not None else SignalingConfig()
         settings = replace(settings, **changes)
+        if relay is not None:
+            changed = replace(settings.relay, enabled=relay)
+            settings = replace(settings, relay=changed)
         asyncio.run(_serve(SignalingServer(settings), settings))
     except (RtcError, ConfigError) as error:
         click.echo(str(error), err=True)
@@ -113,6 +122,12 @@ def _announcement(server: "SignalingServer", settings: "SignalingConfig") -> lis
     if server.rest_port is not None:
         where += f" (REST alone on port {server.rest_port})"
     lines = [f"{where}; data in {settings.data_dir}."]
+    relay = settings.relay
+    if relay.enabled:
+        lines.append(
+            f"It relays for those who reach each other in no other way: up to "
+            f"{relay.max_mbit:g} Mbit/s each, {relay.total_gib_per_day:g} GiB a day."
+        )
     if _is_loopback(server.host):
         lines.append(
             "Only this machine can reach it; to let the lab in, "

@@ -14,6 +14,7 @@ import click
 from sleap_rtc_plugin.cli.options import (
     fail,
     parse_session,
+    reconnect_option,
     session_option,
     set_up_logging,
     transport_options,
@@ -45,6 +46,7 @@ __all__ = ["run_submission", "train"]
     help="Folder for models/ and the predictions.  [default: here]",
 )
 @click.option("--detach", is_flag=True, help="Leave once the job is queued.")
+@reconnect_option
 @click.option(
     "--send-wandb-key",
     is_flag=True,
@@ -67,6 +69,7 @@ def train(
     worker: str | None,
     output: Path,
     detach: bool,
+    reconnect_for_s: float,
     send_wandb_key: bool,
     shared_storage_root: Path | None,
     transport: "TransportOptions",
@@ -94,6 +97,7 @@ def train(
         output=output,
         worker=worker,
         detach=detach,
+        reconnect_for_s=reconnect_for_s,
         keep_wandb_key=send_wandb_key,
         shared_storage_root=shared_storage_root,
         transport=transport,
@@ -122,8 +126,9 @@ async def run_submission(
             await submission
     except Detached:
         observer.say(
-            f"The job {report.job_id} goes on on {report.worker}; "
-            "the same command again brings its results home."
+            f"The job {report.job_id} goes on on {report.worker}; `sleap-remote jobs "
+            f"attach {report.job_id}` shows it from anywhere with the session string, "
+            "and the same command again brings its results home."
         )
     except RtcError as error:
         report.set_error(error)

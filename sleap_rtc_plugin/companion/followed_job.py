@@ -27,15 +27,15 @@ from sleap_rtc_plugin.companion.messages import (
 from sleap_rtc_plugin.companion.throttle import Coalescer, RateMeter, Ticker
 from sleap_rtc_plugin.protocol.errors import JobUnknown, RtcError
 from sleap_rtc_plugin.protocol.job import ENDED, JobState
-from sleap_rtc_plugin.protocol.job_mirror import JobMirror
+from sleap_rtc_plugin.protocol.job_mirror import JobMirror, JobNews
 from sleap_rtc_plugin.protocol.messages import (
     JobEvent,
     JobSpec,
     ProgressReport,
-    StepEvent,
     StopScope,
     TrainStep,
 )
+from sleap_rtc_plugin.protocol.queue_messages import JobQueue
 from sleap_rtc_plugin.session.job_course import JobCourse
 from sleap_rtc_plugin.session.job_images import fetch_images
 from sleap_rtc_plugin.session.monitor_bridge import MonitorBridge
@@ -231,6 +231,8 @@ class FollowedJob:
             ended_at=self._times.ended,
             is_followed=True,
             error=str(error) if error is not None else "",
+            position=mirror.place.position if mirror.place is not None else None,
+            starts_in_s=mirror.place.starts_in_s if mirror.place is not None else None,
         )
 
     def is_behind(self, last_seq: int) -> bool:
@@ -288,8 +290,11 @@ class FollowedJob:
 
     # -- CourseObserver ------------------------------------------------------------
 
-    def event(self, event: StepEvent, mirror: JobMirror) -> None:
+    def event(self, event: JobNews, mirror: JobMirror) -> None:
         """Something happened to the job."""
+        if isinstance(event, JobQueue):
+            self._changed.soon()
+            return
         is_old = event.seq <= self._replayed
         match event:
             case JobEvent():

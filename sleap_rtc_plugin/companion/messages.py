@@ -91,6 +91,7 @@ class WorkerRow(_Value, frozen=True):
 
     `round_trip_ms` is the time of one question and answer through the room, None
     until it was measured. `refusal` is the sentence it refuses jobs with, or empty.
+    `link_kind` is by which way it is linked with us, empty without a link.
     """
 
     worker_id: str
@@ -105,13 +106,15 @@ class WorkerRow(_Value, frozen=True):
     round_trip_ms: float | None = None
     sleap_nn_version: str | None = None
     refusal: str = ""
+    link_kind: str = ""
 
 
 class JobRow(_Value, frozen=True):
     """A job as the jobs window shows it.
 
     `step` counts from 0; `epoch` from 0 within the step, `done` of `total` are the
-    frames of an inference. Times are None until they are known.
+    frames of an inference. Times are None until they are known. `position` in the
+    worker's queue counts from 1; results may be removed there after `expires_at`.
     """
 
     job_id: str
@@ -130,6 +133,11 @@ class JobRow(_Value, frozen=True):
     ended_at: float | None = None
     is_followed: bool = False
     error: str = ""
+    position: int | None = None
+    starts_in_s: float | None = None
+    restarts: int = 0
+    expires_at: float | None = None
+    are_results_removed: bool = False
 
 
 # -- commands ------------------------------------------------------------------------

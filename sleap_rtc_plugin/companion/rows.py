@@ -35,6 +35,7 @@ def worker_row(seen: WorkerSeen) -> WorkerRow:
         round_trip_ms=round(probe.seconds * 1000, 1) if probe is not None else None,
         sleap_nn_version=info.sleap_nn_version,
         refusal=probe.refusal if probe is not None else "",
+        link_kind=info.link_kind,
     )
 
 
@@ -59,4 +60,9 @@ def job_row(
         ended_at=summary.ended_at,
         is_followed=is_followed,
         error=str(from_wire(summary.error)) if summary.error is not None else "",
+        position=summary.position,
+        starts_in_s=summary.starts_in_s,
+        restarts=summary.restarts,
+        expires_at=summary.expires_at,
+        are_results_removed=summary.results_removed,
     )

@@ -153,7 +153,7 @@ def allowed_actions(row: JobRow | None, *, has_folder: bool = False) -> frozense
         allowed.add("stop")
     if row.state not in ENDED and row.state != JobState.CANCELLING:
         allowed.add("cancel")
-    if row.state in _WITH_RESULTS:
+    if row.state in _WITH_RESULTS and not row.are_results_removed:
         allowed.add("fetch")
     if has_folder:
         allowed.add("openFolder")

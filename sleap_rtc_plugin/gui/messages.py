@@ -13,7 +13,8 @@ from sleap_rtc_plugin.companion.messages import JobRow, WorkerRow
 from sleap_rtc_plugin.protocol import errors
 from sleap_rtc_plugin.protocol.errors import RtcError
 from sleap_rtc_plugin.protocol.ids import clean_text
-from sleap_rtc_plugin.protocol.job import JobState
+from sleap_rtc_plugin.protocol.job import ENDED, JobState
+from sleap_rtc_plugin.session.queue_words import ordinal, start_words
 from sleap_rtc_plugin.session.run_request import ModelToTrain, RunRequest
 
 __all__ = [
@@ -84,6 +85,10 @@ _ERRORS: Final[Mapping[type[RtcError], str]] = {
     errors.WorkerVanished: (
         "The worker {worker} went away while {activity}. Press Run remotely to go on "
         "where it stopped."
+    ),
+    errors.WorkerAway: (
+        "The worker {worker} could not be reached for {seconds} s. The job {job_id} "
+        "stays with it and goes on there; it is followed again once the worker is back."
     ),
     errors.PortInUse: (
         "The address {address} is already in use. Close the program that holds it and "
@@ -170,6 +175,27 @@ _ERRORS: Final[Mapping[type[RtcError], str]] = {
     errors.JobLost: "The job {job_id} was lost ({reason}). Press Run remotely again.",
     errors.JobUnknown: (
         "The worker does not know the job {job_id}. See Remote Jobs for those it has."
+    ),
+    errors.JobNotFound: (
+        "No job {job} was found; asked: {asked}. Look for it in the list of jobs."
+    ),
+    errors.JobAmbiguous: (
+        "{job} may be any of several jobs: {candidates}. Choose one from the list."
+    ),
+    errors.JobNotEnded: (
+        "The job {job_id} has not ended yet (it is {state}). Its results can be "
+        "fetched once it has."
+    ),
+    errors.JobHasEnded: (
+        "The job {job_id} has ended already ({state}). Fetch what it left."
+    ),
+    errors.RuntimeExceeded: (
+        "The job was stopped after {limit}, the longest that its worker lets a job "
+        "run. The models that it had trained by then are kept. Train for fewer epochs."
+    ),
+    errors.ResultsRemoved: (
+        "The results of this job were removed from its worker on {date}, which keeps "
+        "them for a limited time."
     ),
     errors.JobConflict: (
         "The job {job_id} was already sent with other contents. Press Run remotely to "
@@ -322,15 +348,12 @@ def worker_state(worker: WorkerRow) -> str:
     return _WORKER_STATES.get(worker.status, "Unknown")
 
 
-def job_words(job: JobRow, *, before: int | None = None) -> str:
-    """Say where a job stands, such as "Training, step 1 of 2, epoch 12".
-
-    Args:
-        job: the job.
-        before: how many jobs run before it, where that is known.
-    """
-    if job.state == JobState.QUEUED and before is not None:
-        return f"Waiting in the queue, {before} before you"
+def job_words(job: JobRow) -> str:
+    """Say where a job stands, such as "Training, step 1 of 2, epoch 12"."""
+    if job.state == JobState.QUEUED and job.position is not None:
+        return queue_words(job)
+    if job.state in ENDED and job.are_results_removed:
+        return f"{_JOB_STATES.get(job.state, 'Ended')}, results removed"
     if job.state != JobState.RUNNING:
         return _JOB_STATES.get(job.state, "Unknown")
     if job.total > 0:
@@ -341,6 +364,13 @@ def job_words(job: JobRow, *, before: int | None = None) -> str:
     if job.epoch is not None:
         words += f", epoch {job.epoch + 1}"
     return words
+
+
+def queue_words(job: JobRow) -> str:
+    """Say a place in a worker's queue: "Third in the queue, starts in about 2 h"."""
+    words = f"{ordinal(job.position or 1).capitalize()} in the queue"
+    start = start_words(job.starts_in_s)
+    return f"{words}, {start}" if start else words
 
 
 # -- runs ------------------------------------------------------------------------------

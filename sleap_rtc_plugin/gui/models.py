@@ -23,6 +23,7 @@ from qtpy.QtGui import QGuiApplication, QPalette
 from sleap_rtc_plugin.companion.messages import WorkerRow
 from sleap_rtc_plugin.gui.messages import takes_jobs, worker_state
 from sleap_rtc_plugin.gui.quantities import UNKNOWN, format_memory, format_round_trip
+from sleap_rtc_plugin.session.worker_info import way_words
 
 __all__ = ["COLUMNS", "WorkersModel", "WorkersProxy"]
 
@@ -176,7 +177,10 @@ class WorkersModel(QAbstractTableModel):
 
 def _tool_tip(worker: WorkerRow, column: Column) -> str:
     """Say the refusal, or the cell in full; escaped, since Qt guesses at rich text."""
-    return f"<qt>{html.escape(worker.refusal or column.text(worker))}</qt>"
+    words = worker.refusal or column.text(worker)
+    if way := way_words(worker.link_kind):
+        words = f"{words} ({way})"
+    return f"<qt>{html.escape(words)}</qt>"
 
 
 class WorkersProxy(QSortFilterProxyModel):

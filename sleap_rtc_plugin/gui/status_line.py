@@ -12,6 +12,7 @@ from sleap_rtc_plugin.gui.messages import CONFIGURE_FIRST, takes_jobs
 from sleap_rtc_plugin.gui.quantities import format_duration, format_rate, format_size
 from sleap_rtc_plugin.gui.snapshot import Lab, Snapshot, Submission
 from sleap_rtc_plugin.protocol.job import JobState
+from sleap_rtc_plugin.session.queue_words import ordinal, start_words
 
 __all__ = ["Progress", "StatusLine", "progress_of", "status_of", "workers_hint"]
 
@@ -142,17 +143,15 @@ def _of_submission(sent: Submission) -> str:
     if sent.are_results_home:
         return f"The results of {sent.worker} are home."
     state = sent.job.state if sent.job is not None else ""
+    place = _place(sent)
     match state:
         case JobState.QUEUED if sent.trains:
             return (
-                f"The job waits in the queue of {sent.worker}; the monitor opens by "
+                f"The job {place}; the monitor opens by "
                 "itself when the training begins. You can close this window."
             )
         case JobState.QUEUED:
-            return (
-                f"The job waits in the queue of {sent.worker}. You can close this "
-                "window."
-            )
+            return f"The job {place}. You can close this window."
         case JobState.SUCCEEDED | JobState.COLLECTING:
             return f"{sent.worker} has finished; the results come home by themselves."
         case JobState.STOPPING:
@@ -170,6 +169,16 @@ def _of_submission(sent: Submission) -> str:
         f"{sent.worker} is predicting; the predictions come home by themselves. You "
         "can close this window."
     )
+
+
+def _place(sent: Submission) -> str:
+    """Say where a job waits, after "The job"."""
+    job = sent.job
+    if job is None or job.position is None:
+        return f"waits in the queue of {sent.worker}"
+    words = f"is {ordinal(job.position)} in the queue of {sent.worker}"
+    start = start_words(job.starts_in_s)
+    return f"{words} and {start}" if start else words
 
 
 def _of_videos(sent: Submission) -> str:

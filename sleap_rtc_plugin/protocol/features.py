@@ -11,6 +11,7 @@ __all__ = [
     "FEATURES",
     "JOB_IMAGES",
     "JOB_LIST",
+    "JOB_QUEUE",
     "LARGE_PACKETS",
     "LINK_TEST",
     "MOUNTS",
@@ -21,6 +22,8 @@ __all__ = [
 JOB_LIST: Final = "job-list"
 # JOB_FETCH understands `part`.
 JOB_IMAGES: Final = "job-images"
+# JOB_QUEUE is understood.
+JOB_QUEUE: Final = "job-queue"
 # The frames about shared storage are understood, whether or not there is any.
 SHARED_STORAGE: Final = "shared-storage"
 # The frames about a worker's mounts are understood, whether or not it has any.
@@ -31,4 +34,6 @@ LINK_TEST: Final = "link-test"
 LARGE_PACKETS: Final = "large-packets"
 
 # What every link can do.
-FEATURES: Final = frozenset({JOB_LIST, JOB_IMAGES, SHARED_STORAGE, MOUNTS, LINK_TEST})
+FEATURES: Final = frozenset(
+    {JOB_LIST, JOB_IMAGES, JOB_QUEUE, SHARED_STORAGE, MOUNTS, LINK_TEST}
+)

@@ -69,11 +69,6 @@ def new_command_id() -> str:
     return f"c-{secrets.token_hex(8)}"
 
 
-def new_relay_id() -> str:
-    """Make the id of a meeting on the server's relay (128 random bits)."""
-    return f"relay-{secrets.token_hex(16)}"
-
-
 def new_room_id() -> str:
     """Make the id of a new room (80 random bits: not to be guessed)."""
     return f"room-{secrets.token_hex(10)}"
@@ -88,6 +83,11 @@ def new_peer_id(role: str, name: str = "") -> str:
     """Make a peer id that a person can recognise: role, name, 32 random bits."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:32].strip("-")
     return "-".join(part for part in (role, slug, secrets.token_hex(4)) if part)
+
+
+def new_relay_id() -> str:
+    """Make the id on which two peers meet at a relay (128 random bits)."""
+    return f"relay-{secrets.token_hex(16)}"
 
 
 def clean_text(text: str, limit: int = MAX_DISPLAY_NAME_LENGTH) -> str:

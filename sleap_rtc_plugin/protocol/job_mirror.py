@@ -26,8 +26,19 @@ from sleap_rtc_plugin.protocol.messages import (
     StepEvent,
     TrainLog,
 )
+from sleap_rtc_plugin.protocol.queue_messages import JobQueue
 
-__all__ = ["EventApplied", "EventRepeated", "EventsMissing", "JobMirror", "StepMirror"]
+__all__ = [
+    "EventApplied",
+    "EventRepeated",
+    "EventsMissing",
+    "JobMirror",
+    "JobNews",
+    "StepMirror",
+]
+
+# What a client hears of a job: its numbered events, and its place while it waits.
+JobNews = StepEvent | JobQueue
 
 _STATES: Final = {state.value: state for state in JobState}
 # Where a client may be shown a job going; the worker's own table is `protocol.job`.
@@ -94,11 +105,25 @@ class JobMirror:
         self.steps = [StepMirror() for _ in spec.steps]
         self.last_lines: list[str] = []
         self.was_stopped = False
+        self.place: JobQueue | None = None
 
     @property
     def has_ended(self) -> bool:
         """Whether the job reached one of its ends."""
         return self.state in ENDED
+
+    def take_place(self, place: JobQueue) -> bool:
+        """Take where the job stands in its queue; false where it waits no more.
+
+        Raises:
+            RemoteProtocolError: the place of another job.
+        """
+        if place.job_id != self.job_id:
+            raise RemoteProtocolError(detail="the place of another job")
+        if self.state is not JobState.QUEUED:
+            return False
+        self.place = place
+        return True
 
     def handle(self, event: StepEvent) -> Outcome:
         """Take an event of this job.
@@ -134,6 +159,7 @@ class JobMirror:
             self._step(event.step)
             self.step = event.step
         self.state = state
+        self.place = None
         self.was_stopped = self.was_stopped or state is JobState.STOPPING
         self.error = from_wire(event.error) if event.error else None
 

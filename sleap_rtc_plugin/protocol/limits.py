@@ -54,6 +54,11 @@ RELAY_JOIN_TIMEOUT_S = 10.0
 MAX_RELAY_JOIN_BYTES = 1 * KIB
 # A fragment of the transfer channel with what a cipher and its frame add.
 MAX_RELAY_FRAME_BYTES = 64 * KIB + 64
+RELAY_PIECE_BYTES = 16 * KIB
+# What is on its way at once: at 8 Mbit/s a control message waits 0.25 s behind it.
+RELAY_WINDOW_BYTES = 256 * KIB
+RELAY_ACK_BYTES = 32 * KIB
+MAX_RELAYS_PER_WORKER = 8
 
 # -- the link between two peers -----------------------------------------------
 CONTROL_CHANNEL = "control"
@@ -94,16 +99,13 @@ ICE_MAX_AGE_S = 600.0
 MAX_PENDING_OFFERS = 32
 MAX_PENDING_OFFERS_PER_PEER = 8
 
-# -- the relay through the signaling server -----------------------------------
-MAX_RELAY_PAYLOAD_BYTES = 64 * KIB
-MAX_RELAY_FRAME_BYTES = MAX_RELAY_PAYLOAD_BYTES + 64
-RELAY_PIECE_BYTES = 16 * KIB
-# What is on its way at once: at 8 Mbit/s a control message waits 0.25 s behind it.
-RELAY_WINDOW_BYTES = 256 * KIB
-RELAY_ACK_BYTES = 32 * KIB
-RELAY_JOIN_TIMEOUT_S = 10.0
-MAX_RELAY_PATH_CHARS = 64
-MAX_RELAYS_PER_WORKER = 8
+# -- trying again -------------------------------------------------------------
+RETRY_FIRST_S = 0.5
+RETRY_MAX_S = 15.0
+# A link that held so long ends the outage before it.
+STEADY_LINK_S = 10.0
+# How long a command stays without its worker before it says how to come back.
+RECONNECT_BUDGET_S = 90.0
 
 # -- transfers ----------------------------------------------------------------
 CHUNK_BYTES = 1 * MIB
@@ -189,6 +191,7 @@ MAX_OPTION_CHARS = 4 * KIB
 
 # -- jobs ---------------------------------------------------------------------
 MAX_JOBS_QUEUED = 100
+MAX_STARTS_IN_S = 366 * 24 * 3600.0
 STAGING_IDLE_TIMEOUT_S = 24 * 3600.0
 STOP_GRACE_S = 120.0
 INTERRUPT_GRACE_S = 10.0
@@ -205,6 +208,8 @@ MAX_ERROR_TEXT_CHARS = 2_000
 MAX_JOBS_PER_PAGE = 100
 MAX_JOB_PAGE_BYTES = 64 * KIB
 MAX_JOBS_LISTED = 1_000
+MAX_WORKERS_ASKED = 32
+MAX_CANDIDATES_NAMED = 8
 # The end of the year 9999: the last second that calendars show.
 MAX_UNIX_TIME_S = 253_402_300_799.0
 

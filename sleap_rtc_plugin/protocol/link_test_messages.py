@@ -5,7 +5,7 @@
 `messages.ControlMessage`.
 """
 
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
@@ -17,7 +17,6 @@ from sleap_rtc_plugin.protocol.limits import (
 )
 
 __all__ = [
-    "LINK_TEST_TYPES",
     "LinkTest",
     "LinkTestDirection",
     "LinkTestMessage",
@@ -83,13 +82,5 @@ class StorageTested(Frame, frozen=True):
     command_id: CommandId
     proof: Hex32
 
-
-LINK_TEST_TYPES: Final = (
-    LinkTest,
-    LinkTestStop,
-    LinkTestReport,
-    StorageTest,
-    StorageTested,
-)
 
 LinkTestMessage = LinkTest | LinkTestStop | LinkTestReport | StorageTest | StorageTested

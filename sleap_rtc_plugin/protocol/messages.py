@@ -2,11 +2,11 @@
 
 Each class is one frame, `NAME::{json}`. Commands carry
 an id and are acknowledged; job events are numbered per job, so that a client may
-ask for whatever it missed. Those about mounts are in `mount_messages`,
-tests in `link_test_messages`.
+ask for whatever it missed. Others are in `mount_messages`, `queue_messages`, and
+`link_test_messages`.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Final, Literal, get_args
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
@@ -32,16 +32,14 @@ from sleap_rtc_plugin.protocol.limits import (
     MAX_STEPS,
     MAX_UNIX_TIME_S,
 )
-from sleap_rtc_plugin.protocol.link_test_messages import (
-    LINK_TEST_TYPES,
-    LinkTestMessage,
-)
+from sleap_rtc_plugin.protocol.link_test_messages import LinkTestMessage
 from sleap_rtc_plugin.protocol.mount_messages import (
     MountList,
     MountListing,
     MountResolve,
     MountResolved,
 )
+from sleap_rtc_plugin.protocol.queue_messages import JobQueue, Position, StartsIn
 
 __all__ = [
     "CONTROL_TYPES",
@@ -199,6 +197,11 @@ class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
         ended_at: when it reached its end.
         last_seq: the number of its newest event.
         error: why it did not end well.
+        position: in the queue, 1 for the job that begins next.
+        starts_in_s: the estimated time until it begins.
+        restarts: how often its step was begun again after a fault of the machine.
+        expires_at: when its results may be removed, or were.
+        results_removed: whether they were.
     """
 
     job_id: JobId
@@ -215,6 +218,11 @@ class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ended_at: UnixTime | None = None
     last_seq: Count = 0
     error: ErrorInfo | None = None
+    position: Position | None = None
+    starts_in_s: StartsIn | None = None
+    restarts: Count = 0
+    expires_at: UnixTime | None = None
+    results_removed: bool = False
 
 
 # -- commands --------------------------------------------------------------------
@@ -524,43 +532,6 @@ class TrainLog(NumberedEvent, frozen=True):
 
 StepEvent = JobEvent | ProgressReport | TrainLog
 
-CONTROL_TYPES = (
-    Hello,
-    Auth,
-    KeepAlive,
-    JobSubmit,
-    JobAccepted,
-    JobRejected,
-    JobAttach,
-    ZmqCtrl,
-    JobCancel,
-    JobFetch,
-    JobList,
-    JobListed,
-    JobDescribe,
-    JobDescribed,
-    Acknowledged,
-    CommandFailed,
-    FileMeta,
-    FileNeed,
-    FileDone,
-    SharedJobId,
-    SharedInputPath,
-    SharedOutputPath,
-    PathValidated,
-    PathError,
-    SharedStorageJob,
-    SharedJobComplete,
-    MountList,
-    MountListing,
-    MountResolve,
-    MountResolved,
-    *LINK_TEST_TYPES,
-    JobEvent,
-    ProgressReport,
-    TrainLog,
-)
-
 ControlMessage = (
     Hello
     | Auth
@@ -596,4 +567,7 @@ ControlMessage = (
     | JobEvent
     | ProgressReport
     | TrainLog
+    | JobQueue
 )
+
+CONTROL_TYPES: Final[tuple[type[ControlMessage], ...]] = get_args(ControlMessage)

@@ -1,24 +1,20 @@
-"""A room entered for hours: its workers watched, the links to them kept and renewed.
+"""A room entered for hours, its workers watched: who is there, and who takes jobs.
 
-`RemoteSession` is one stay in a room; a lab enters again after the stay ended, and
-hands out one link per worker however often it is asked. Used by the companion; the
-command line, which stays for one job, uses the session itself.
+Tells when the room cannot be reached and when it can again; `SteadyRoom` does the
+entering and the links. Used by the companion; the commands use the room itself.
 """
 
 import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
-from sleap_rtc_plugin.protocol.errors import (
-    RtcError,
-    SignalingUnreachable,
-    WorkerNotFound,
-)
+from sleap_rtc_plugin.protocol.errors import RtcError
+from sleap_rtc_plugin.protocol.retries import may_enter_again
 from sleap_rtc_plugin.protocol.session_string import Session
-from sleap_rtc_plugin.session.remote_session import RemoteSession
+from sleap_rtc_plugin.session.steady_room import SteadyRoom
 from sleap_rtc_plugin.session.worker_info import WorkerInfo
 from sleap_rtc_plugin.session.worker_link import WorkerLink
 from sleap_rtc_plugin.transport.effects import monotonic
@@ -32,8 +28,6 @@ logger = logging.getLogger(__name__)
 WORKERS_INTERVAL_S: Final = 2.0
 PROBE_INTERVAL_S: Final = 6.0
 MAX_WORKERS_PROBED: Final = 32
-REENTER_FIRST_S: Final = 1.0
-REENTER_MAX_S: Final = 30.0
 
 
 @dataclass(frozen=True)
@@ -50,14 +44,6 @@ class WorkerSeen:
 
     info: WorkerInfo
     probe: Probe | None = None
-
-
-@dataclass
-class _Links:
-    """The links that are open, by worker."""
-
-    opened: dict[str, WorkerLink] = field(default_factory=dict)
-    opening: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Lab:
@@ -86,14 +72,15 @@ class Lab:
         on_online: Callable[[], None],
     ) -> None:
         self.session = session
-        self._owner = owner
-        self._shared_storage = shared_storage
-        self._transport = transport
         self._on_workers = on_workers
         self._on_offline = on_offline
         self._on_online = on_online
-        self._room: RemoteSession | None = None
-        self._links = _Links()
+        self._room = SteadyRoom(
+            session,
+            owner=owner,
+            shared_storage=shared_storage,
+            transport=transport,
+        )
         self._probes: dict[str, Probe] = {}
         self._probed_at = 0.0
         self._is_online = False
@@ -105,7 +92,7 @@ class Lab:
         Raises:
             RtcError: why it cannot be entered.
         """
-        self._room = await self._enter_room()
+        await self._room.__aenter__()
         self._is_online = True
         self._spawn(self._watch())
 
@@ -115,28 +102,9 @@ class Lab:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for link in self._links.opened.values():
-            link.link.close("the room was left")
-        self._links.opened.clear()
-        room, self._room = self._room, None
-        if room is not None:
-            await room.__aexit__(None, None, None)
+        await self._room.__aexit__(None, None, None)
 
     # -- asking ----------------------------------------------------------------------
-
-    async def worker(self, worker_id: str) -> WorkerInfo:
-        """Return a worker of the room.
-
-        Raises:
-            WorkerNotFound: it is not in the room now.
-            RtcError: the room cannot be asked.
-        """
-        workers = await self.room.workers()
-        for worker in workers:
-            if worker.peer_id == worker_id:
-                return worker
-        names = ", ".join(worker.name for worker in workers) or "nobody"
-        raise WorkerNotFound(worker=worker_id, online=names)
 
     async def link(self, worker_id: str) -> WorkerLink:
         """Return the link to a worker; opens it where there is none.
@@ -144,39 +112,19 @@ class Lab:
         Raises:
             RtcError: no link came about.
         """
-        # One at a time: answers to offers arrive in one queue.
-        async with self._links.opening:
-            known = self._links.opened.get(worker_id)
-            if known is not None and not known.link.closed.is_set():
-                return known
-            link = await self.room.connect(await self.worker(worker_id))
-            self._links.opened[worker_id] = link
-            return link
-
-    @property
-    def room(self) -> RemoteSession:
-        """The stay in the room.
-
-        Raises:
-            SignalingUnreachable: there is none now.
-        """
-        if self._room is None:
-            raise SignalingUnreachable(
-                server=self.session.url, reason="the room was left"
-            )
-        return self._room
+        return await self._room.link(worker_id)
 
     # -- watching --------------------------------------------------------------------
 
     async def _watch(self) -> None:
         while True:
             try:
-                workers = await self.room.workers()
+                workers = await self._room.workers()
             except RtcError as error:
-                ended_with = self.room.ended_with
+                ended_with = self._room.ended_with
                 self._went_offline(ended_with or error)
-                if ended_with is not None:
-                    await self._enter_again(ended_with)
+                if ended_with is not None and not may_enter_again(ended_with):
+                    await asyncio.Event().wait()  # until the user connects anew
             else:
                 self._came_online()
                 self._report(workers)
@@ -196,8 +144,9 @@ class Lab:
             return
         self._probed_at = monotonic()
         asked = workers[:MAX_WORKERS_PROBED]
+        room = await self._room.stay()
         answers = await asyncio.gather(
-            *(self.room.probe(worker) for worker in asked), return_exceptions=True
+            *(room.probe(worker) for worker in asked), return_exceptions=True
         )
         for worker, answer in zip(asked, answers, strict=True):
             if isinstance(answer, tuple):
@@ -209,34 +158,6 @@ class Lab:
         self._report(workers)
 
     # -- going and coming --------------------------------------------------------------
-
-    async def _enter_room(self) -> RemoteSession:
-        room = RemoteSession(
-            self.session,
-            owner=self._owner,
-            shared_storage=self._shared_storage,
-            transport=self._transport,
-        )
-        await room.__aenter__()
-        return room
-
-    async def _enter_again(self, error: RtcError) -> None:
-        """Enter anew after the server ended our stay; with what it refuses, never."""
-        delay = REENTER_FIRST_S
-        while error.retryable:
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, REENTER_MAX_S)
-            try:
-                entered = await self._enter_room()
-            except RtcError as again:
-                error = again
-                self._went_offline(error)
-                continue
-            old, self._room = self._room, entered
-            if old is not None:
-                await old.__aexit__(None, None, None)
-            return
-        await asyncio.Event().wait()  # until the user connects anew
 
     def _went_offline(self, error: RtcError) -> None:
         if self._is_online or not error.retryable:

@@ -13,11 +13,12 @@ import msgspec
 import platformdirs
 from msgspec import Struct
 
-from sleap_rtc_plugin.protocol.ids import is_id, is_job_id
+from sleap_rtc_plugin.protocol.ids import clean_text, is_id, is_job_id
 
 __all__ = ["PendingJob", "PendingJobs"]
 
 MAX_RECORD_BYTES = 4096
+MAX_RECORDS_READ = 10_000
 
 
 class PendingJob(Struct, frozen=True):
@@ -25,6 +26,7 @@ class PendingJob(Struct, frozen=True):
 
     job_id: str
     worker_id: str
+    worker: str = ""
 
 
 class PendingJobs:
@@ -37,13 +39,16 @@ class PendingJobs:
 
     def find(self, key: str) -> PendingJob | None:
         """Return the submission of this key, or None."""
+        return _read(self._path(key))
+
+    def of_job(self, job_id: str) -> PendingJob | None:
+        """Return the submission of a job that this computer sent, or None."""
         try:
-            data = self._path(key).read_bytes()[:MAX_RECORD_BYTES]
-            record = msgspec.json.decode(data, type=PendingJob)
-        except (OSError, msgspec.MsgspecError):
+            paths = list(self._folder.glob("*.json"))[:MAX_RECORDS_READ]
+        except OSError:
             return None
-        sound = is_job_id(record.job_id) and is_id(record.worker_id)
-        return record if sound else None
+        found = (_read(path) for path in paths)
+        return next((job for job in found if job and job.job_id == job_id), None)
 
     def remember(self, key: str, job: PendingJob) -> None:
         """Write a submission down; it replaces one of the same key."""
@@ -60,6 +65,18 @@ class PendingJobs:
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}.json"
+
+
+def _read(path: Path) -> PendingJob | None:
+    try:
+        data = path.read_bytes()[:MAX_RECORD_BYTES]
+        record = msgspec.json.decode(data, type=PendingJob)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    if not is_job_id(record.job_id) or not is_id(record.worker_id):
+        return None
+    name = clean_text(record.worker) or record.worker_id
+    return msgspec.structs.replace(record, worker=name)
 
 
 def submission_key(

@@ -23,6 +23,7 @@ from sleap_rtc_plugin.protocol.job_mirror import (
     EventApplied,
     EventsMissing,
     JobMirror,
+    JobNews,
 )
 from sleap_rtc_plugin.protocol.limits import MAX_JOBS_LISTED
 from sleap_rtc_plugin.protocol.messages import (
@@ -37,10 +38,10 @@ from sleap_rtc_plugin.protocol.messages import (
     JobSpec,
     JobSubmit,
     JobSummary,
-    StepEvent,
     StopScope,
     ZmqCtrl,
 )
+from sleap_rtc_plugin.protocol.queue_messages import JobQueue
 from sleap_rtc_plugin.session.incoming_folder import incoming_folder, remove_incoming
 from sleap_rtc_plugin.session.result_import import ImportedResults, import_results
 from sleap_rtc_plugin.session.result_store import result_store
@@ -59,7 +60,7 @@ from sleap_rtc_plugin.transport.transfer_pump import Progress, TransferTotals
 
 __all__ = ["RemoteJob", "describe_job", "list_jobs"]
 
-OnEvent = Callable[[StepEvent, JobMirror], None]
+OnEvent = Callable[[JobNews, JobMirror], None]
 
 
 async def list_jobs(link: WorkerLink) -> list[JobSummary]:
@@ -278,7 +279,11 @@ class RemoteJob:
 
     # -- events --------------------------------------------------------------------
 
-    def _take(self, event: StepEvent) -> None:
+    def _take(self, event: JobNews) -> None:
+        if isinstance(event, JobQueue):
+            if self.mirror.take_place(event) and self._on_event is not None:
+                self._on_event(event, self.mirror)
+            return
         try:
             outcome = self.mirror.handle(event)
         except RtcError as error:

@@ -6,6 +6,7 @@ signaling client and every link made through it.
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from types import TracebackType
 from typing import Self
@@ -46,6 +47,7 @@ from sleap_rtc_plugin.transport.climb import (
 )
 from sleap_rtc_plugin.transport.effects import monotonic
 from sleap_rtc_plugin.transport.ice_source import IceSource
+from sleap_rtc_plugin.transport.link import Link
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
 from sleap_rtc_plugin.transport.transport_options import TransportOptions
@@ -80,6 +82,7 @@ class RemoteSession:
         self._replies = Replies()
         self._responses: dict[str, asyncio.Future[JobResponse]] = {}
         self._connections: list[Connection] = []
+        self._links: dict[str, Link] = {}
         self._ice = IceSource(session.url, session.token)
         self._signaling = SignalingClient(
             server=session.url,
@@ -118,7 +121,16 @@ class RemoteSession:
 
     async def workers(self) -> list[WorkerInfo]:
         """List the room's workers."""
-        return [read_worker(p) for p in await self._signaling.discover("worker")]
+        peers = await self._signaling.discover("worker")
+        return [
+            dataclasses.replace(read_worker(peer), link_kind=self._way_to(peer.peer_id))
+            for peer in peers
+        ]
+
+    def _way_to(self, worker_id: str) -> str:
+        """Return how the worker is linked with us now, or an empty text."""
+        link = self._links.get(worker_id)
+        return link.kind if link is not None and not link.closed.is_set() else ""
 
     async def choose(self, wanted: str | None = None) -> WorkerInfo:
         """Pick a worker by name, or the one with the shortest queue.
@@ -221,6 +233,7 @@ class RemoteSession:
             self._ice.forget()
             raise
         self._connections.append(connection)
+        self._links[worker.peer_id] = link
         return WorkerLink(link, worker.name, self.session.room_id, self._shared_storage)
 
     def _on_relayed(self, message: RelayedMessage) -> None:

@@ -23,28 +23,29 @@ from sleap_rtc_plugin.protocol.errors import (
     ResultsIncomplete,
     RtcError,
     SourceChanged,
-    WorkerNotFound,
+    WorkerAway,
 )
 from sleap_rtc_plugin.protocol.ids import clean_text, new_job_id
 from sleap_rtc_plugin.protocol.job import ENDED, JobState
-from sleap_rtc_plugin.protocol.job_mirror import JobMirror
+from sleap_rtc_plugin.protocol.job_mirror import JobMirror, JobNews
+from sleap_rtc_plugin.protocol.limits import RECONNECT_BUDGET_S
 from sleap_rtc_plugin.protocol.messages import (
     JobSpec,
     PredictStep,
-    StepEvent,
     TrainStep,
 )
+from sleap_rtc_plugin.protocol.retries import Retries
 from sleap_rtc_plugin.protocol.session_string import Session
+from sleap_rtc_plugin.session.job_course import JobCourse
 from sleap_rtc_plugin.session.package_scan import scan_package
 from sleap_rtc_plugin.session.pending_jobs import (
     PendingJob,
     PendingJobs,
     submission_key,
 )
-from sleap_rtc_plugin.session.remote_job import RemoteJob
-from sleap_rtc_plugin.session.remote_session import RemoteSession
 from sleap_rtc_plugin.session.report import Report, Stopwatch
 from sleap_rtc_plugin.session.result_import import ImportedResults
+from sleap_rtc_plugin.session.steady_room import SteadyRoom
 from sleap_rtc_plugin.session.training_package import TrainingPackage, open_package
 from sleap_rtc_plugin.session.unpacked_packages import UnpackedPackages
 from sleap_rtc_plugin.session.worker_files import FoundFiles
@@ -64,6 +65,7 @@ __all__ = [
     "missing_results",
     "models_in_order",
     "owner_name",
+    "report_results",
 ]
 
 ABANDONED_AFTER_S = 24 * 3600.0
@@ -81,6 +83,8 @@ class SubmissionPlan:
         output: where the results go.
         worker: a worker's name, or None for the one with the shortest queue.
         detach: leave once the job is queued.
+        reconnect_for_s: how long to go on without a link to the worker that has the
+            job, before the user is told how to come back to it.
         keep_wandb_key: send the Weights & Biases key that the package holds.
         shared_storage_root: where a folder is mounted that workers may mount too.
         transport: how data channels go; the environment's choice by default.
@@ -91,6 +95,7 @@ class SubmissionPlan:
     output: Path
     worker: str | None = None
     detach: bool = False
+    reconnect_for_s: float = RECONNECT_BUDGET_S
     keep_wandb_key: bool = False
     shared_storage_root: Path | None = None
     transport: TransportOptions | None = None
@@ -111,10 +116,22 @@ class Observer(Protocol):
     def found_on_mounts(self, worker: str, found: FoundFiles) -> None:
         """The worker was asked which of the package's files it has already."""
 
-    def event(self, event: StepEvent, mirror: JobMirror) -> None:
+    def event(self, event: JobNews, mirror: JobMirror) -> None:
         """Something happened to the job."""
 
-    def interruptions(self, job: RemoteJob) -> AbstractContextManager[None]:
+    def waiting_for(self, worker: str, job_id: str) -> None:
+        """The worker that has the job is away, and waited for."""
+
+    def left_behind(self, worker: str, job_id: str) -> None:
+        """The user chose another worker; the job there goes on."""
+
+    def link_lost(self, error: RtcError) -> None:
+        """The worker cannot be reached; it is tried again."""
+
+    def link_back(self) -> None:
+        """The worker is there again, and nothing was missed."""
+
+    def interruptions(self, job: JobCourse) -> AbstractContextManager[None]:
         """Return the context in which the user may stop, cancel or leave."""
         ...
 
@@ -142,7 +159,7 @@ class Submission:
         self._key = ""
         self._workdir = Path()
         self._home = Path()
-        self._worker_id = ""
+        self._sent_before = self._moved = 0
 
     async def run(self) -> None:
         """Carry it through.
@@ -159,13 +176,13 @@ class Submission:
             self._watch.stop("package")
             self._offered(package, source)
             root = self._plan.shared_storage_root
-            async with RemoteSession(
+            async with SteadyRoom(
                 self._plan.session,
                 owner=package.spec.owner,
                 shared_storage=SharedStorage(root) if root is not None else None,
                 transport=self._plan.transport,
-            ) as session:
-                await self._submit(session, package, source)
+            ) as room:
+                await self._submit(room, package, source)
         finally:
             await in_thread(None, shutil.rmtree, self._workdir, ignore_errors=True)
 
@@ -201,93 +218,123 @@ class Submission:
     # -- the job ---------------------------------------------------------------------
 
     async def _submit(
-        self, session: RemoteSession, package: TrainingPackage, source: FileSource
+        self, room: SteadyRoom, package: TrainingPackage, source: FileSource
     ) -> None:
         known = self._pending.find(self._key)
-        worker = await self._choose(session, known)
-        if known is not None and known.worker_id != worker.peer_id:
-            known = None
+        worker, known = await self._choose(room, known)
         job_id = known.job_id if known else new_job_id()
         self._report.job_id, self._report.worker = job_id, worker.name
         if known is None:
-            await session.check_acceptance(
+            await (await room.stay()).check_acceptance(
                 worker,
                 package_bytes=source.manifest.total_bytes,
                 steps=len(package.spec.steps),
             )
-        link = await session.connect(worker)
+        await self._link(room, worker.peer_id)
+        reached = dataclasses.replace(worker, link_kind=self._report.link.kind)
+        self._observer.chosen(reached, job_id, resumed=known is not None)
+        # Written before the job exists, so that no crash can make two of it.
+        record = PendingJob(job_id, worker.peer_id, worker.name)
+        self._pending.remember(self._key, record)
+        course = JobCourse(
+            JobMirror(job_id, package.spec),
+            lambda: self._link(room, worker.peer_id),
+            self,
+            worker=worker.name,
+            reconnect_for_s=self._plan.reconnect_for_s,
+        )
+        await self._carry_out(course, record, source, is_known=known is not None)
+
+    async def _link(self, room: SteadyRoom, worker_id: str) -> WorkerLink:
+        link = await room.link(worker_id)
         self._report.link.kind = link.link.kind
         self._report.link.engine = link.link.engine
-        self._observer.chosen(worker, job_id, resumed=known is not None)
-        # Written before the job exists, so that no crash can make two of it.
-        self._worker_id = worker.peer_id
-        self._pending.remember(self._key, PendingJob(job_id, worker.peer_id))
-        await self._carry_out(RemoteJob(link, job_id, package.spec), link, source)
+        return link
 
     async def _choose(
-        self, session: RemoteSession, known: PendingJob | None
-    ) -> WorkerInfo:
-        """Go on with the worker that has the job, unless the user names another."""
-        if known is None or self._plan.worker is not None:
-            return await session.choose(self._plan.worker)
-        try:
-            return await session.choose(known.worker_id)
-        except WorkerNotFound:
-            return await session.choose()
+        self, room: SteadyRoom, known: PendingJob | None
+    ) -> tuple[WorkerInfo, PendingJob | None]:
+        """Go on with the worker that has the job, unless the user names another.
+
+        Nothing is trained twice because a worker is away for a moment.
+        """
+        wanted = self._plan.worker
+        if known is not None and wanted not in (None, known.worker, known.worker_id):
+            worker = await (await room.stay()).choose(wanted)
+            if worker.peer_id == known.worker_id:
+                return worker, known
+            self._observer.left_behind(known.worker, known.job_id)
+            return worker, None
+        if known is None:
+            return await (await room.stay()).choose(wanted), None
+        self._report.job_id, self._report.worker = known.job_id, known.worker
+        there = {one.peer_id: one for one in await room.workers()}.get(known.worker_id)
+        if there is not None:
+            return there, known
+        self._observer.waiting_for(known.worker, known.job_id)
+        budget_s = self._plan.reconnect_for_s
+        back = await room.wait_for(known.worker_id, Retries(budget_s))
+        if back is None:
+            raise WorkerAway(
+                worker=known.worker, job_id=known.job_id, seconds=f"{budget_s:.0f}"
+            )
+        return back, known
 
     async def _carry_out(
-        self, job: RemoteJob, link: WorkerLink, source: FileSource
+        self,
+        course: JobCourse,
+        record: PendingJob,
+        source: FileSource,
+        *,
+        is_known: bool,
     ) -> None:
-        state = await job.submit(source)
-        self._report.state = state.value
         self._watch.start("queue")
-        await job.attach(self._take)
-        with self._observer.interruptions(job):
-            if state in (JobState.SUBMITTED, JobState.STAGING):
-                try:
-                    await self._send(job, source)
-                except SourceChanged as error:
-                    await self._send_anew(job, error)
+        await course.announce(source, is_known=is_known)
+        if course.submitted is not None and not course.mirror.last_seq:
+            self._report.state = course.submitted.value
+        with self._observer.interruptions(course):
+            try:
+                await self._send(course, source)
+            except SourceChanged as error:
+                await self._send_anew(course, record, error)
             if self._plan.detach:
-                await job.wait_until(lambda m: m.state not in _BEFORE_START[:2])
-                if not job.mirror.has_ended:
+                await course.reach(lambda m: m.state not in _BEFORE_START[:2])
+                if not course.mirror.has_ended:
                     raise Detached
-            await job.wait_until(lambda mirror: mirror.has_ended)
+            await course.follow()
         self._watch.stop("run")
-        await self._bring_home(job)
+        await self._bring_home(course)
         self._pending.forget(self._key)
-        if job.mirror.error is not None:
-            raise job.mirror.error
-        if job.mirror.state is not JobState.SUCCEEDED:
-            raise JobLost(job_id=job.job_id, reason="it ended without a reason")
+        if course.mirror.error is not None:
+            raise course.mirror.error
+        if course.mirror.state is not JobState.SUCCEEDED:
+            raise JobLost(job_id=course.job_id, reason="it ended without a reason")
 
-    async def _send(
-        self, job: RemoteJob, source: FileSource, *, is_anew: bool = False
-    ) -> None:
-        def on_progress(totals: TransferTotals) -> None:
-            self._report.bytes_sent = totals.moved_bytes
-            self._report.bytes_reused = totals.reused_bytes
-            self._observer.transferring("package", totals)
-
+    async def _send(self, course: JobCourse, source: FileSource) -> None:
         self._watch.stop("queue")
         self._watch.start("transfer")
         try:
-            if is_anew:
-                await job.submit(source)
-            found = await job.find_on_mounts(source, self._home)
-            self._observer.found_on_mounts(job.link.worker_name, found)
-            on_progress(await job.send_package(source, on_progress))
-        except RtcError:
-            # A job that was refused or cancelled meanwhile says it better.
-            if job.mirror.has_ended and job.mirror.error is not None:
-                self._pending.forget(self._key)
-                raise job.mirror.error from None
-            raise
+            await course.send(
+                source, self._sending, self._home, self._observer.found_on_mounts
+            )
         finally:
             self._watch.stop("transfer")
-            self._watch.start("queue")
+            if course.mirror.state in _BEFORE_START:
+                self._watch.start("queue")
 
-    async def _send_anew(self, job: RemoteJob, error: SourceChanged) -> None:
+    def _sending(self, totals: TransferTotals) -> None:
+        """Note what has been sent, over however many links."""
+        if totals.moved_bytes < self._moved:
+            # Another attempt, which counts anew and finds there what was sent.
+            self._sent_before += self._moved
+        self._moved = totals.moved_bytes
+        self._report.bytes_sent = self._sent_before + totals.moved_bytes
+        self._report.bytes_reused = max(0, totals.reused_bytes - self._sent_before)
+        self._observer.transferring("package", totals)
+
+    async def _send_anew(
+        self, course: JobCourse, record: PendingJob, error: SourceChanged
+    ) -> None:
         """Plan a package that changed on its way once more; it may be complete now.
 
         Raises:
@@ -295,42 +342,64 @@ class Submission:
             RtcError: why it did not arrive.
         """
         package, source = await in_thread(None, self._pack, is_anew=True)
-        if package.spec != job.mirror.spec:
+        if package.spec != course.mirror.spec:
             raise error
         self._pending.forget(self._key)
         self._offered(package, source)
-        self._pending.remember(self._key, PendingJob(job.job_id, self._worker_id))
-        await self._send(job, source, is_anew=True)
+        self._pending.remember(self._key, record)
+        await course.announce(source, is_known=True)
+        await self._send(course, source)
 
-    async def _bring_home(self, job: RemoteJob) -> None:
-        if job.mirror.state not in _WITH_RESULTS:
+    async def _bring_home(self, course: JobCourse) -> None:
+        mirror = course.mirror
+        if mirror.state not in _WITH_RESULTS:
             return
         self._watch.start("results")
         try:
-            imported, _ = await job.fetch(
+            imported = await course.bring_home(
                 self._plan.output,
                 lambda totals: self._observer.transferring("results", totals),
             )
         finally:
             self._watch.stop("results")
-        models = models_in_order(imported.models, job.mirror.spec)
-        self._report.models = [str(path.resolve()) for path in models]
-        missing = missing_results(job.mirror, imported)
-        self._report.predictions = [
-            str(path.resolve()) for path in imported.predictions
-        ]
-        if missing:
-            raise ResultsIncomplete(
-                step=f"The job {job.job_id}", missing=", ".join(missing)
-            )
+        report_results(self._report, mirror, imported)
 
-    def _take(self, event: StepEvent, mirror: JobMirror) -> None:
+    # -- what the course tells -------------------------------------------------------
+
+    def event(self, event: JobNews, mirror: JobMirror) -> None:
+        """Something happened to the job."""
         self._report.state = mirror.state.value
         if mirror.state not in _BEFORE_START:
             self._watch.stop("queue")
             if mirror.state not in ENDED:
                 self._watch.start("run")
         self._observer.event(event, mirror)
+
+    def link_lost(self, error: RtcError) -> None:
+        """The worker cannot be reached; it is tried again."""
+        self._observer.link_lost(error)
+
+    def link_back(self) -> None:
+        """The worker is there again."""
+        self._observer.link_back()
+
+
+def report_results(
+    report: Report, mirror: JobMirror, imported: ImportedResults
+) -> None:
+    """Note what came home.
+
+    Raises:
+        ResultsIncomplete: less than the job's success stands for.
+    """
+    models = models_in_order(imported.models, mirror.spec)
+    report.models = [str(path.resolve()) for path in models]
+    report.predictions = [str(path.resolve()) for path in imported.predictions]
+    missing = missing_results(mirror, imported)
+    if missing:
+        raise ResultsIncomplete(
+            step=f"The job {mirror.job_id}", missing=", ".join(missing)
+        )
 
 
 def missing_results(mirror: JobMirror, imported: ImportedResults) -> list[str]:

@@ -4,17 +4,27 @@ Pure. Every field is checked for its type and cleaned, since a peer chose it; ca
 by the session that lists workers and picks one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from sleap_rtc_plugin.protocol.errors import NoWorker, WorkerNotFound
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.signaling_messages import PeerInfo
 
-__all__ = ["WorkerInfo", "choose_worker", "read_worker"]
+__all__ = ["WorkerInfo", "choose_worker", "read_worker", "way_words"]
 
 MAX_NAMES_SHOWN = 10
+_WAY_WORDS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "direct": "reached directly",
+        "turn-udp": "reached over a TURN server (UDP)",
+        "turn-tcp": "reached over a TURN server (TCP)",
+        "turn-tls": "reached over a TURN server (TLS)",
+        "relay": "reached through the signaling server's relay, which is slow",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -32,11 +42,18 @@ class WorkerInfo:
     running_jobs: int
     sleap_nn_version: str | None
     takes_relay: bool = False
+    # By which way this program is linked with it, `""` without a link.
+    link_kind: str = ""
 
     @property
     def is_available(self) -> bool:
         """Whether it takes jobs."""
         return self.status in ("available", "busy")
+
+
+def way_words(link_kind: str) -> str:
+    """Say how a worker is reached; nothing for what needs no words."""
+    return _WAY_WORDS.get(link_kind, "")
 
 
 def read_worker(peer: PeerInfo) -> WorkerInfo:

@@ -14,6 +14,7 @@ from sleap_rtc_plugin.protocol.errors import (
     BadRequest,
     NoReply,
     RemoteProtocolError,
+    RtcError,
     SharedStorageUnusable,
     WorkerTooOld,
     WorkerVanished,
@@ -26,6 +27,7 @@ from sleap_rtc_plugin.protocol.features import (
     MOUNTS,
     SHARED_STORAGE,
 )
+from sleap_rtc_plugin.protocol.job_mirror import JobNews
 from sleap_rtc_plugin.protocol.limits import (
     COMMAND_REPLY_TIMEOUT_S,
     SHARED_RESULTS_TIMEOUT_S,
@@ -62,7 +64,6 @@ from sleap_rtc_plugin.protocol.messages import (
     SharedJobId,
     SharedOutputPath,
     SharedStorageJob,
-    StepEvent,
     TrainLog,
     ZmqCtrl,
 )
@@ -72,6 +73,7 @@ from sleap_rtc_plugin.protocol.mount_messages import (
     MountResolve,
     MountResolved,
 )
+from sleap_rtc_plugin.protocol.queue_messages import JobQueue
 from sleap_rtc_plugin.transport.link import Link, LinkClosed
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.staging_area import StagingArea
@@ -133,15 +135,17 @@ class WorkerLink:
         self._replies: dict[str, asyncio.Future[Reply]] = {}
         self._laid: dict[str, asyncio.Future[None]] = {}
         self._reports: dict[str, asyncio.Future[LinkTestReport]] = {}
-        self._followers: dict[str, Callable[[StepEvent], None]] = {}
+        self._followers: dict[str, Callable[[JobNews], None]] = {}
         self._offer: asyncio.Future[FileMeta] | None = None
         self._offer_of: tuple[str, str] = ("", "")
         self._asking = asyncio.Lock()
         self._given_up: Counter[tuple[str, str]] = Counter()
         link.on_control = self._on_control
 
-    def vanished(self, activity: str) -> WorkerVanished:
+    def vanished(self, activity: str) -> RtcError:
         """Return the error for a link that ended while we were at something."""
+        if self.link.breach is not None:
+            return self.link.breach
         return WorkerVanished(worker=self.worker_name, activity=activity)
 
     async def ask(self, command: Command) -> Reply:
@@ -212,8 +216,8 @@ class WorkerLink:
         finally:
             closed.cancel()
 
-    def follow(self, job_id: str, follower: Callable[[StepEvent], None]) -> None:
-        """Hand a job's events to `follower` from now on."""
+    def follow(self, job_id: str, follower: Callable[[JobNews], None]) -> None:
+        """Hand a job's events and its place to `follower` from now on."""
         self._followers[job_id] = follower
 
     @asynccontextmanager
@@ -287,7 +291,7 @@ class WorkerLink:
                 report = self._reports.get(message.command_id)
                 if report is not None and not report.done():
                     report.set_result(message)
-            case JobEvent() | ProgressReport() | TrainLog():
+            case JobEvent() | ProgressReport() | TrainLog() | JobQueue():
                 follower = self._followers.get(message.job_id)
                 if follower is not None:
                     follower(message)

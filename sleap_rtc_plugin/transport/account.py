@@ -20,9 +20,9 @@ from sleap_rtc_plugin.protocol.limits import (
     MAX_SIGNALING_MESSAGE_BYTES,
     SIGNALING_REPLY_TIMEOUT_S,
 )
+from sleap_rtc_plugin.protocol.relay_messages import IceServerList
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer, ServerError
 from sleap_rtc_plugin.protocol.signaling_session import error_from_server
-from sleap_rtc_plugin.transport.ice_config import IceConfig
 from sleap_rtc_plugin.transport.tls import client_context
 
 __all__ = ["Account", "AccountClient", "Room"]
@@ -106,9 +106,9 @@ class AccountClient:
         """Return the STUN and TURN servers to use (`GET /ice-servers`)."""
         return (await self.ice_config(token)).ice_servers
 
-    async def ice_config(self, token: str) -> IceConfig:
+    async def ice_config(self, token: str) -> IceServerList:
         """Return them with when they expire, and whether there is a relay."""
-        return await self._call("GET", "/ice-servers", token, IceConfig)
+        return await self._call("GET", "/ice-servers", token, IceServerList)
 
     async def _call(
         self,

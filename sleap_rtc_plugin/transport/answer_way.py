@@ -18,11 +18,11 @@ from sleap_rtc_plugin.protocol.limits import (
     TURN_CHOICE_LIFETIME_S,
     TURN_PROBE_TIMEOUT_S,
 )
+from sleap_rtc_plugin.protocol.relay_messages import IceServerList
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer
 from sleap_rtc_plugin.transport.effects import monotonic
 from sleap_rtc_plugin.transport.ice_config import (
     TURN_WAYS,
-    IceConfig,
     TurnWay,
     stun_servers,
     turn_servers,
@@ -61,10 +61,10 @@ class AnswerWays:
     def __init__(self, *, relay_only: bool) -> None:
         """Prepare; with `relay_only` no address of this machine is told to anybody."""
         self._relay_only = relay_only
-        self._known: tuple[IceConfig, TurnWay | None, float] | None = None
+        self._known: tuple[IceServerList, TurnWay | None, float] | None = None
         self._probing = asyncio.Lock()
 
-    async def for_offer(self, sdp: str, config: IceConfig) -> AnswerServers:
+    async def for_offer(self, sdp: str, config: IceServerList) -> AnswerServers:
         """Return what to answer an offer with."""
         kinds = candidate_kinds(sdp)
         is_turn_way = kinds == {"relay"}
@@ -76,7 +76,7 @@ class AnswerWays:
             return AnswerServers(turn, relay_only=True)
         return AnswerServers([*stun_servers(config), *turn], relay_only=False)
 
-    async def _turn_way(self, config: IceConfig) -> TurnWay | None:
+    async def _turn_way(self, config: IceServerList) -> TurnWay | None:
         """Return the lightest way to the TURN server that works, tried now and then."""
         async with self._probing:
             if self._known is not None:
@@ -90,7 +90,7 @@ class AnswerWays:
 
 
 async def _first_that_works(
-    config: IceConfig, ways: Sequence[TurnWay]
+    config: IceServerList, ways: Sequence[TurnWay]
 ) -> TurnWay | None:
     """Try ways to a TURN server at once; a lighter one may be a little later."""
     loop = asyncio.get_running_loop()
@@ -121,6 +121,6 @@ async def _first_that_works(
     return min(working, key=TURN_WAYS.index, default=None)
 
 
-async def _probe(config: IceConfig, way: TurnWay) -> TurnOutcome:
+async def _probe(config: IceServerList, way: TurnWay) -> TurnOutcome:
     [server] = turn_servers(config, way)
     return await probe_turn(server, server.urls[0], timeout_s=TURN_PROBE_TIMEOUT_S)

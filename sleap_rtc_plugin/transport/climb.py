@@ -24,6 +24,7 @@ from sleap_rtc_plugin.protocol.limits import (
     LADDER_TIMEOUT_S,
     TURN_PROBE_TIMEOUT_S,
 )
+from sleap_rtc_plugin.protocol.relay_messages import IceServerList
 from sleap_rtc_plugin.protocol.signaling_messages import (
     IceServer,
     Offer,
@@ -33,11 +34,7 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     RelayResponse,
 )
 from sleap_rtc_plugin.transport.effects import monotonic
-from sleap_rtc_plugin.transport.ice_config import (
-    IceConfig,
-    stun_servers,
-    turn_servers,
-)
+from sleap_rtc_plugin.transport.ice_config import stun_servers, turn_servers
 from sleap_rtc_plugin.transport.ladder import (
     Begun,
     Drop,
@@ -134,7 +131,7 @@ async def connect_to_worker(
     destination: Destination,
     *,
     replies: Replies,
-    config: IceConfig,
+    config: IceServerList,
     options: TransportOptions,
 ) -> tuple[Connection, Link]:
     """Reach a worker of the room and prove each other's membership.
@@ -169,7 +166,7 @@ class _Climb:
         signaling: SignalingClient,
         destination: Destination,
         replies: Replies,
-        config: IceConfig,
+        config: IceServerList,
         options: TransportOptions,
     ) -> None:
         self._signaling = signaling

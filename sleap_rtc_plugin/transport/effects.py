@@ -1,7 +1,8 @@
-"""The one clock and the one executor call that the drivers use.
+"""The clocks and the one executor call that the drivers use.
 
 Machines take time as an argument; this is where it comes from. Monotonic seconds,
-which a change of the wall clock does not touch.
+which a change of the wall clock does not touch; the wall clock only shows that this
+computer slept.
 """
 
 import asyncio
@@ -16,12 +17,13 @@ from typing import ParamSpec, TypeVar
 from sleap_rtc_plugin.protocol.errors import DiskFull, RtcError, StorageFailed
 from sleap_rtc_plugin.protocol.limits import MIB
 
-__all__ = ["in_thread", "monotonic", "storage_error"]
+__all__ = ["in_thread", "monotonic", "storage_error", "wall_clock"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 monotonic = time.monotonic
+wall_clock = time.time
 
 
 async def in_thread(

@@ -6,24 +6,20 @@ connections: a client's stay in a room, and the worker's door.
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, get_args
-
-from msgspec import Meta, Struct
+from typing import Final, Literal, get_args
 
 from sleap_rtc_plugin.protocol.limits import (
     ICE_MAX_AGE_S,
     ICE_REFRESH_MARGIN_S,
     MAX_ICE_URLS,
-    MAX_RELAY_PATH_CHARS,
     MAX_URL_CHARS,
 )
+from sleap_rtc_plugin.protocol.relay_messages import IceServerList
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer
 
 __all__ = [
     "TURN_WAYS",
-    "IceConfig",
     "IceUrl",
-    "RelayTerms",
     "TurnWay",
     "is_worth_keeping",
     "parse_ice_url",
@@ -48,37 +44,6 @@ _KINDS: Final[dict[tuple[str, str | None], tuple[Literal["stun"] | TurnWay, int]
     ("turns", None): ("turn-tls", 5349),
     ("turns", "tcp"): ("turn-tls", 5349),
 }
-
-
-class RelayTerms(Struct, frozen=True, kw_only=True):
-    """The relay of last resort, where the server offers one.
-
-    Attributes:
-        path: where it is on the server.
-        max_mbit: how fast it lets one connection be.
-    """
-
-    path: Annotated[
-        str,
-        Meta(max_length=MAX_RELAY_PATH_CHARS, pattern=r"^(/[A-Za-z0-9._-]+)+\Z"),
-    ] = "/relay"
-    max_mbit: float = 0.0
-
-
-class IceConfig(Struct, frozen=True, kw_only=True):
-    """The answer to `GET /ice-servers`; older servers give the servers alone.
-
-    `expires_at` is when the credentials end, in Unix seconds by the server's clock.
-    """
-
-    ice_servers: list[IceServer] = []
-    expires_at: float | None = None
-    relay: RelayTerms | None = None
-
-    def __repr__(self) -> str:
-        """Show the configuration without its credentials."""
-        urls = [url for server in self.ice_servers for url in server.urls]
-        return f"IceConfig({urls!r}, relay={self.relay!r})"
 
 
 @dataclass(frozen=True)
@@ -106,7 +71,7 @@ def parse_ice_url(url: str) -> IceUrl | None:
     return IceUrl(way, match["host"], port) if 0 < port < 65536 else None
 
 
-def _only(config: IceConfig, way: Literal["stun"] | TurnWay) -> list[IceServer]:
+def _only(config: IceServerList, way: Literal["stun"] | TurnWay) -> list[IceServer]:
     """Return the first server of a kind with that one address.
 
     aiortc takes the first of several, and says nothing about the others.
@@ -125,22 +90,22 @@ def _only(config: IceConfig, way: Literal["stun"] | TurnWay) -> list[IceServer]:
     return []
 
 
-def stun_servers(config: IceConfig) -> list[IceServer]:
+def stun_servers(config: IceServerList) -> list[IceServer]:
     """Return the STUN server to use, if there is one."""
     return _only(config, "stun")
 
 
-def turn_servers(config: IceConfig, way: TurnWay) -> list[IceServer]:
+def turn_servers(config: IceServerList, way: TurnWay) -> list[IceServer]:
     """Return the TURN server to use over UDP, TCP or TLS, if there is one."""
     return _only(config, way)
 
 
-def turn_ways(config: IceConfig) -> list[TurnWay]:
+def turn_ways(config: IceServerList) -> list[TurnWay]:
     """Return how TURN servers may be spoken to, the lightest way first."""
     return [way for way in TURN_WAYS if turn_servers(config, way)]
 
 
-def is_worth_keeping(config: IceConfig, *, age_s: float, unix_now: float) -> bool:
+def is_worth_keeping(config: IceServerList, *, age_s: float, unix_now: float) -> bool:
     """Say whether a configuration that was fetched `age_s` ago may still be used.
 
     The age counts as well, for this machine's clock may be wrong.

@@ -9,9 +9,10 @@ import logging
 import time
 
 from sleap_rtc_plugin.protocol.errors import RtcError
+from sleap_rtc_plugin.protocol.relay_messages import IceServerList
 from sleap_rtc_plugin.transport.account import AccountClient
 from sleap_rtc_plugin.transport.effects import monotonic
-from sleap_rtc_plugin.transport.ice_config import IceConfig, is_worth_keeping
+from sleap_rtc_plugin.transport.ice_config import is_worth_keeping
 
 __all__ = ["IceSource"]
 
@@ -25,7 +26,7 @@ class IceSource:
         """Ask `server`, as whom `token` says; nothing is asked yet."""
         self._server = server
         self._token = token
-        self._config: IceConfig | None = None
+        self._config: IceServerList | None = None
         self._fetched_at = 0.0
         self._is_doubtful = False
         self._asking = asyncio.Lock()
@@ -34,7 +35,7 @@ class IceSource:
         """The servers did not work; ask again before they are used again."""
         self._is_doubtful = True
 
-    async def current(self) -> IceConfig:
+    async def current(self) -> IceServerList:
         """Return the configuration, fetched anew where the old one is too old.
 
         Raises:

@@ -22,7 +22,8 @@ from sleap_rtc_plugin.protocol.limits import (
     TURN_AFTER_TURN_S,
 )
 from sleap_rtc_plugin.protocol.machine import Machine
-from sleap_rtc_plugin.transport.ice_config import IceConfig, turn_ways
+from sleap_rtc_plugin.protocol.relay_messages import IceServerList
+from sleap_rtc_plugin.transport.ice_config import turn_ways
 
 __all__ = [
     "WAYS",
@@ -125,7 +126,7 @@ Instruction = Try | Drop | Take | Fail
 
 
 def possible_ways(
-    config: IceConfig, *, relay_only: bool, takes_relay: bool
+    config: IceServerList, *, relay_only: bool, takes_relay: bool
 ) -> tuple[Way, ...]:
     """Return the ways that can be tried, the best first.
 
@@ -288,7 +289,7 @@ class Ladder(Machine[LadderState, Event, Instruction]):
 def no_way(
     worker: str,
     failures: Sequence[tuple[Way, str]],
-    config: IceConfig,
+    config: IceServerList,
 ) -> NoWayToWorker:
     """Return the error that says in one sentence what was tried, and what to do."""
     tried = ", ".join(f"{_NAMES[way]} failed ({reason})" for way, reason in failures)

@@ -19,10 +19,10 @@ from sleap_rtc_plugin.protocol.limits import (
     CONTROL_BUFFER_HIGH_BYTES,
     CONTROL_BUFFER_MAX_BYTES,
     KEEP_ALIVE_INTERVAL_S,
-    KEEP_ALIVE_TIMEOUT_S,
 )
+from sleap_rtc_plugin.protocol.liveness import Liveness
 from sleap_rtc_plugin.protocol.messages import ControlMessage, KeepAlive
-from sleap_rtc_plugin.transport.effects import monotonic
+from sleap_rtc_plugin.transport.effects import monotonic, wall_clock
 from sleap_rtc_plugin.transport.send_budget import SendBudget
 
 __all__ = ["Channel", "Link", "LinkClosed"]
@@ -85,12 +85,13 @@ class Link:
         self.peer_engine = authenticated.engine
         self.closed = asyncio.Event()
         self.close_reason = ""
+        self.breach: RemoteProtocolError | None = None
         self.on_control: Callable[[ControlMessage], None] | None = None
         self.on_fragment: Callable[[bytes | str], None] | None = None
         self._control = control
         self._transfer = transfer
         self._close = close
-        self._heard_at = monotonic()
+        self._liveness = Liveness(wall=wall_clock(), now=monotonic())
         self._room_in_control = asyncio.Event()
         self._room_in_transfer = asyncio.Event()
         self._budget = SendBudget(max_bytes_per_s)
@@ -178,7 +179,7 @@ class Link:
         """A frame came on the control channel."""
         if self.closed.is_set():
             return
-        self._heard_at = monotonic()
+        self._liveness.heard(monotonic())
         try:
             message = decode_control(frame)
             if isinstance(message, KeepAlive):
@@ -187,18 +188,24 @@ class Link:
             elif self.on_control is not None:
                 self.on_control(message)
         except RemoteProtocolError as error:
-            self.close(error.detail)
+            self._breached(error)
 
     def fragment_received(self, frame: bytes | str) -> None:
         """A frame came on the transfer channel."""
         if self.closed.is_set():
             return
-        self._heard_at = monotonic()
+        self._liveness.heard(monotonic())
         try:
             if self.on_fragment is not None:
                 self.on_fragment(frame)
         except RemoteProtocolError as error:
-            self.close(error.detail)
+            self._breached(error)
+
+    def _breached(self, error: RemoteProtocolError) -> None:
+        """End the link for good: a new one would come to the same."""
+        if not self.closed.is_set():
+            self.breach = error
+        self.close(error.detail)
 
     def close(self, reason: str) -> None:
         """End the link and let whoever waits on it know."""
@@ -216,7 +223,8 @@ class Link:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(KEEP_ALIVE_INTERVAL_S)
-            if monotonic() - self._heard_at > KEEP_ALIVE_TIMEOUT_S:
-                self.close("it stopped answering")
+            loss = self._liveness.loss(wall=wall_clock(), now=monotonic())
+            if loss is not None:
+                self.close(loss)
                 return
             self.send(KeepAlive())

@@ -7,7 +7,6 @@ client and by the worker's door.
 
 import asyncio
 import contextlib
-import json
 import logging
 import secrets
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import websockets
 from aiortc.exceptions import InvalidStateError
 from websockets.asyncio.client import ClientConnection, connect
 
+from sleap_rtc_plugin.protocol.close_codes import RelayCloseCode
 from sleap_rtc_plugin.protocol.errors import (
     LinkFailed,
     RelayRefused,
@@ -25,11 +25,17 @@ from sleap_rtc_plugin.protocol.errors import (
 )
 from sleap_rtc_plugin.protocol.limits import (
     CLOSE_DRAIN_TIMEOUT_S,
+    CONTROL_BUFFER_HIGH_BYTES,
     LINK_CONNECT_TIMEOUT_S,
     MAX_RELAY_FRAME_BYTES,
     SIGNALING_CONNECT_TIMEOUT_S,
 )
-from sleap_rtc_plugin.transport.ice_config import RelayTerms
+from sleap_rtc_plugin.protocol.relay_messages import (
+    RelayJoin,
+    RelayTerms,
+    decode_relay_joined,
+    encode_relay,
+)
 from sleap_rtc_plugin.transport.link import Link
 from sleap_rtc_plugin.transport.link_opening import LinkOpening, Role
 from sleap_rtc_plugin.transport.relay_cipher import (
@@ -47,12 +53,12 @@ __all__ = ["RelayConnection"]
 logger = logging.getLogger(__name__)
 
 ENGINE: Final = "websocket"
-_WORDS: Final = {
-    4420: "it is not offered",
-    4421: "it did not let us in",
-    4422: "the other side did not come",
-    4423: "the other side left",
-    4424: "a limit of the server was reached",
+_WORDS: Final[dict[int, str]] = {
+    RelayCloseCode.NOT_OFFERED: "it is not offered",
+    RelayCloseCode.REFUSED: "it did not let us in",
+    RelayCloseCode.PARTNER_ABSENT: "the other side did not come",
+    RelayCloseCode.PARTNER_LEFT: "the other side left",
+    RelayCloseCode.LIMIT: "a limit of the server was reached",
 }
 
 
@@ -134,6 +140,7 @@ class RelayConnection:
             _Channel(lambda lane=lane: lane.buffered_bytes, self._putter(lane.put))  # type: ignore[misc]
             for lane in lanes
         )
+        self._control.bufferedAmountLowThreshold = CONTROL_BUFFER_HIGH_BYTES // 2
         self._socket: ClientConnection | None = None
         self._news = asyncio.Event()
         self._acknowledgements: list[Record] = []
@@ -168,12 +175,8 @@ class RelayConnection:
                 ping_interval=None,
                 proxy=None,
             )
-            join = {
-                "type": "relay_join",
-                "relay_id": self._relay_id,
-                "peer_id": self._own_peer_id,
-            }
-            await self._socket.send(json.dumps(join))
+            join = RelayJoin(relay_id=self._relay_id, peer_id=self._own_peer_id)
+            await self._socket.send(encode_relay(join))
         except (OSError, TimeoutError, websockets.WebSocketException) as error:
             raise RelayRefused(server=self._server, reason=_fault(error)) from None
 
@@ -214,8 +217,9 @@ class RelayConnection:
             raise RemoteProtocolError(detail="a relay that was not joined")
         try:
             joined = await self._socket.recv()
-            if not isinstance(joined, str) or not _is_joined(joined):
+            if not isinstance(joined, str):
                 raise RemoteProtocolError(detail="an unreadable answer of the relay")
+            decode_relay_joined(joined)
             await self._socket.send(self._cipher.hello)
             hello = await self._socket.recv()
             if isinstance(hello, str):
@@ -335,14 +339,6 @@ class RelayConnection:
         if self._closing is not None:
             await asyncio.shield(self._closing)
         self._opening.forget()
-
-
-def _is_joined(text: str) -> bool:
-    try:
-        said = json.loads(text)
-    except ValueError:
-        return False
-    return isinstance(said, dict) and said.get("type") == "relay_joined"
 
 
 def _fault(error: BaseException) -> str:

@@ -25,9 +25,11 @@ from sleap_rtc_plugin.protocol.errors import (
 from sleap_rtc_plugin.protocol.ids import clean_text, new_command_id
 from sleap_rtc_plugin.protocol.limits import (
     CLOSE_DRAIN_TIMEOUT_S,
+    KEEP_ALIVE_INTERVAL_S,
     MAX_SIGNALING_MESSAGE_BYTES,
     SIGNALING_CONNECT_TIMEOUT_S,
 )
+from sleap_rtc_plugin.protocol.liveness import Sleep
 from sleap_rtc_plugin.protocol.signaling_messages import (
     ClientMessage,
     DiscoverPeers,
@@ -41,7 +43,7 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     Role,
     UpdateMetadata,
 )
-from sleap_rtc_plugin.transport.effects import monotonic
+from sleap_rtc_plugin.transport.effects import monotonic, wall_clock
 from sleap_rtc_plugin.transport.tls import client_context
 
 __all__ = ["SignalingClient", "socket_fault"]
@@ -104,6 +106,7 @@ class SignalingClient:
         self._ready = loop.create_future()
         self.gave_up = loop.create_future()
         self._feed(machine.Started())
+        self._spawn(self._watch_for_sleep())
         try:
             await asyncio.shield(self._ready)
         except BaseException:
@@ -262,6 +265,18 @@ class SignalingClient:
             return
         self._socket = None
         self._feed(machine.Lost(reason=reason, code=code or socket.close_code or 0))
+
+    async def _watch_for_sleep(self) -> None:
+        """Take the connection for lost when this computer wakes up."""
+        sleep = Sleep(wall=wall_clock(), now=monotonic())
+        while True:
+            await asyncio.sleep(KEEP_ALIVE_INTERVAL_S)
+            slept = sleep.was(wall=wall_clock(), now=monotonic())
+            socket = self._socket
+            if slept and socket is not None:
+                self._socket = None
+                self._spawn(self._close_socket(socket))
+                self._feed(machine.Lost(reason="this computer slept"))
 
     async def _send(self, socket: ClientConnection, data: str) -> None:
         # A failed send shows as a closed socket to the reading task.

@@ -270,8 +270,9 @@ async def test_results_of_another_job_are_refused(
     async with Mistaken(session, tmp_path) as _:
         client = programs.train(small_package, session, output)
         assert await exit_of(client) in (3, 4), client.story()
-    # It is noticed when the link closes, not when an answer is overdue.
-    assert client.report["error"]["code"] == "worker_vanished"
+    # It is noticed when the link closes, not when an answer is overdue; and such a
+    # worker is not tried again.
+    assert client.report["error"]["code"] == "protocol"
     assert client.report["models"] == []
     assert "Traceback" not in "\n".join(client.err)
     assert files_in(output) == []

@@ -369,7 +369,7 @@ def test_a_worker_that_dies_while_the_package_is_sent(
 ) -> None:
     package = pad_labels(small_package, tmp_path / "large.zip", 60, tmp_path)
     worker = programs.scripted_worker("train").wait_ready()
-    client = programs.train(package, worker.session, output)
+    client = programs.train(package, worker.session, output, "--reconnect-for", "1s")
     client.wait_line(
         lambda line: '"transfer"' in line and json.loads(line)["bytes_sent"] > MIB
     )

@@ -13,7 +13,8 @@ from sleap_rtc_plugin.session.remote_session import RemoteSession
 
 USAGE = 2
 COMMANDS = (
-    *("train", "workers", "files", "doctor", "demo", "worker", "signaling", "bench"),
+    *("train", "jobs", "workers", "files", "doctor", "demo"),
+    *("worker", "signaling", "bench"),
 )
 HEAVY = {
     "aiortc",

@@ -138,8 +138,13 @@ def test_a_running_job_says_how_far_it_is() -> None:
     assert job_words(predicting) == "Predicting 1,200 of 4,000 frames"
     assert job_words(job_row("j", "running")) == "Training"
     queued = job_row("j", "queued")
-    assert job_words(queued, before=2) == "Waiting in the queue, 2 before you"
     assert job_words(queued) == "Waiting in the queue"
+    third = job_row("j", "queued", position=3)
+    assert job_words(third) == "Third in the queue"
+    soon = job_row("j", "queued", position=1, starts_in_s=7300.0)
+    assert job_words(soon) == "First in the queue, starts in about 2 h"
+    old = job_row("j", "failed", are_results_removed=True)
+    assert job_words(old) == "Failed, results removed"
     assert job_words(job_row("j", "from the future")) == "Unknown"
 
 

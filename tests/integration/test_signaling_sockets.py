@@ -42,8 +42,8 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     UpdateMetadata,
 )
 from sleap_rtc_signaling import app as app_module
+from sleap_rtc_signaling import gate as gate_module
 from sleap_rtc_signaling import listener as listener_module
-from sleap_rtc_signaling import switchboard as switchboard_module
 from sleap_rtc_signaling.limits import (
     MAX_MALFORMED_MESSAGES,
     PEER_MESSAGE_RATE,
@@ -269,7 +269,7 @@ async def test_a_flood_is_refused_then_closed(lab: Lab) -> None:
 async def test_connections_of_one_address_are_limited(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(switchboard_module, "MAX_SOCKETS_PER_ADDRESS", 2)
+    monkeypatch.setattr(gate_module, "MAX_SOCKETS_PER_ADDRESS", 2)
     first, _ = await lab.connect(), await lab.connect()
     with pytest.raises(websockets.InvalidStatus) as caught:
         await lab.connect()
@@ -284,7 +284,7 @@ async def test_connections_of_one_address_are_limited(
 async def test_connecting_too_often_is_limited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(switchboard_module, "CONNECT_RATE", Rate(3, 0.001))
+    monkeypatch.setattr(gate_module, "CONNECT_RATE", Rate(3, 0.001))
     async with SignalingServer(config(tmp_path)) as server:
         for _ in range(3):
             async with connect(server.websocket_url):

@@ -137,6 +137,33 @@ def test_the_command_serves_until_interrupted(tmp_path: Path, number: int) -> No
         assert "Traceback" not in process.stderr.read()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT to another process")
+@pytest.mark.parametrize("flag", ["--relay", "--no-relay"])
+def test_the_command_offers_a_relay_where_it_is_asked_to(
+    tmp_path: Path, flag: str
+) -> None:
+    settings = tmp_path / "signaling.toml"
+    settings.write_text('rest_port = "none"\n[relay]\nenabled = true\nmax_mbit = 2.5')
+    arguments = command(
+        *("--config", str(settings), "--port", "0", "--data", str(tmp_path)), flag
+    )
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        url = process.stderr.readline().split("listens on ")[1].split(";")[0]
+        account = httpx.post(f"{url}/anonymous-signin").json()["token"]
+        headers = {"authorization": f"Bearer {account}"}
+        told = httpx.get(f"{url}/ice-servers", headers=headers).json()
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(timeout=WAIT_S) == 0
+        rest = process.stderr.read()
+    if flag == "--relay":
+        assert told["relay"] == {"path": "/relay", "max_mbit": 2.5}
+        assert "up to 2.5 Mbit/s each" in rest
+    else:
+        assert told["relay"] is None
+        assert "relays" not in rest
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -38,6 +38,7 @@ from sleap_rtc_signaling.instructions import (
     Disconnect,
     RenewRoom,
     Reply,
+    RoomEnded,
 )
 
 connections = st.integers(0, 5)
@@ -135,7 +136,7 @@ class AnyTraffic(RuleBasedStateMachine):
                 text = codec.encode_signaling(instruction.message)
                 assert codec.decode_server_message(text) is not None
             else:
-                assert isinstance(instruction, RenewRoom)
+                assert isinstance(instruction, RenewRoom | RoomEnded)
 
     @initialize()
     def two_rooms_with_peers(self) -> None:
@@ -270,6 +271,7 @@ class AnyTraffic(RuleBasedStateMachine):
     def close_room(self, room_id: str) -> None:
         inside = {c for c, where in self.rooms.items() if where == room_id}
         instructions = self.hub.close_room(room_id, self.now)
+        assert instructions.pop() == RoomEnded(room_id)
         assert {i.connection for i in instructions} == inside
         self.perform(instructions)
 

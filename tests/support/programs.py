@@ -205,6 +205,8 @@ class Programs:
         self.folder = folder
         self.home = folder / "home"
         self.home.mkdir(parents=True, exist_ok=True)
+        # The words that start a program elsewhere, in a network namespace say.
+        self.where: tuple[str, ...] = ()
         self._mark = secrets.token_hex(8)
         self._started: list[Program] = []
         self._descriptors: list[int] = []
@@ -251,12 +253,16 @@ class Programs:
         self, package: Path, session: str, output: Path
     ) -> tuple[Program, int]:
         """Start `train` with a terminal as its input, and return where to type."""
+        where = ("--session", session, "--output", output, "--json")
+        return self.at_terminal("train", package, *where)
+
+    def at_terminal(self, *words: object) -> tuple[Program, int]:
+        """Start `sleap-remote WORDS` at a terminal, and return where to type."""
         keyboard, terminal = os.openpty()
         self._descriptors.append(keyboard)
-        where = ("--session", session, "--output", output, "--json")
         try:
-            words = (*CLI, "train", package, *where)
-            return self._run(Program, words, None, {}, stdin=terminal), keyboard
+            argv = (*CLI, *words)
+            return self._run(Program, argv, None, {}, stdin=terminal), keyboard
         finally:
             os.close(terminal)
 
@@ -305,7 +311,7 @@ class Programs:
         stdin: int = subprocess.DEVNULL,
     ) -> P:
         program = kind(
-            [sys.executable, *map(str, words)],
+            [*self.where, sys.executable, *map(str, words)],
             cwd=cwd or self.folder,
             environment=self.environment | environment,
             stdin=stdin,

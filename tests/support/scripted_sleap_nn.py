@@ -60,6 +60,14 @@ class SleapNN:
 
     # -- training ------------------------------------------------------------------
 
+    def wait_for(self, path: Path) -> None:
+        """Wait until the test has made a file."""
+        until = time.monotonic() + WAIT_S
+        while not path.exists():
+            if time.monotonic() > until:
+                sys.exit(f"nobody made {path}")
+            time.sleep(POLL_MS / 1000)
+
     def trainer(self) -> Trainer:
         publish = self.override("zmq.publish_port")
         controller = self.override("zmq.controller_port")
@@ -120,6 +128,17 @@ def gated(call: SleapNN) -> int:
     trainer.epoch(0, batches=1)
     call.wait_for_gate(trainer)
     trainer.epoch(1, batches=1)
+    return call.finish(trainer)
+
+
+def paced(call: SleapNN) -> int:
+    """Train epoch after epoch, each once the file of its number is in `gates`."""
+    trainer = call.trainer()
+    for epoch in range(int(call.options["epochs"])):
+        call.wait_for(Path(call.options["gates"]) / str(epoch))
+        sys.stdout.write(f"epoch {epoch} begins\n")
+        sys.stdout.flush()
+        trainer.epoch(epoch, batches=2)
     return call.finish(trainer)
 
 
@@ -195,7 +214,7 @@ def write_predictions(data_path: str, output_path: str) -> None:
 
 BEHAVIOURS: dict[str, Callable[[SleapNN], int]] = {
     function.__name__: function
-    for function in (train, gated, crash, absent, forgetful, hostile)
+    for function in (train, gated, paced, crash, absent, forgetful, hostile)
 }
 
 

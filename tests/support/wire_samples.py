@@ -7,6 +7,7 @@ from msgspec import Raw
 from sleap_rtc_plugin.protocol import link_test_messages as tests
 from sleap_rtc_plugin.protocol import messages as m
 from sleap_rtc_plugin.protocol import mount_messages as mounts
+from sleap_rtc_plugin.protocol import queue_messages as queue
 from sleap_rtc_plugin.protocol import signaling_messages as s
 from sleap_rtc_plugin.protocol.errors import (
     DiskFull,
@@ -70,6 +71,31 @@ FAILED: Final = m.JobSummary(
     ended_at=1690000009.0,
     last_seq=9,
     error=FULL.to_wire(),
+)
+
+WAITING: Final = m.JobSummary(
+    job_id="job-11223344556677889900",
+    name="worms",
+    state="queued",
+    steps=1,
+    created_at=1700000010.0,
+    last_seq=3,
+    position=2,
+    starts_in_s=95.5,
+)
+REMOVED: Final = m.JobSummary(
+    job_id="job-22334455667788990011",
+    name="ants",
+    state="succeeded",
+    steps=1,
+    step=0,
+    created_at=1690000000.0,
+    started_at=1690000001.0,
+    ended_at=1690000009.0,
+    last_seq=9,
+    restarts=2,
+    expires_at=1692592009.0,
+    results_removed=True,
 )
 
 PLACE: Final = mounts.MountPlace(mount="lab", path="2026/fly.mp4")
@@ -216,6 +242,9 @@ CONTROL: Final[list[m.ControlMessage]] = [
     tests.LinkTestReport(command_id="c-20", size_bytes=983_040, seconds=0.25),
     tests.StorageTest(command_id="c-22", probe="03" * 32),
     tests.StorageTested(command_id="c-22", proof=DIGEST),
+    queue.JobQueue(job_id=JOB, position=3, waiting=7, starts_in_s=720.0),
+    queue.JobQueue(job_id=JOB, position=1, waiting=1),
+    m.JobListed(command_id="c-20", jobs=[WAITING, REMOVED]),
 ]
 
 METADATA: Final = s.PeerMetadata(

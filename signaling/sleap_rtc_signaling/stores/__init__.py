@@ -1,12 +1,15 @@
-"""What a signaling server remembers: accounts and rooms, and no secret.
+"""What a signaling server remembers: accounts, rooms, bytes of relays; no secret.
 
 Live peers are not here but in the hub. Every server on the same store sees the same
 rooms; the protocol below is all that the server asks of a store.
 """
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from msgspec import Struct
+
+from sleap_rtc_signaling.relay_book import RelayUsage
 
 __all__ = ["Room", "Store"]
 
@@ -50,6 +53,14 @@ class Store(Protocol):
 
     async def delete_room(self, room_id: str, owner: str) -> bool:
         """Delete a room; False if `owner` has no such room."""
+
+    async def add_relayed(
+        self, rows: Mapping[tuple[int, str], tuple[str, int]]
+    ) -> None:
+        """Add what was relayed: day and room -> account and bytes."""
+
+    async def relayed(self, day: int, room_id: str, account_id: str) -> RelayUsage:
+        """Return what was relayed on a day, by all servers on this store."""
 
     async def purge(self, now: float) -> None:
         """Remove what has expired."""

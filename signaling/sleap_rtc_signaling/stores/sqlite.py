@@ -9,7 +9,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
@@ -17,35 +17,51 @@ from typing import Final, TypeVar
 from sleap_rtc_plugin.protocol.errors import StorageFailed, TooMany
 from sleap_rtc_plugin.protocol.limits import MAX_ROOMS_PER_ACCOUNT
 from sleap_rtc_signaling.limits import (
+    DAY_S,
     MAX_ACCOUNTS,
     STORE_BUSY_TIMEOUT_S,
     STORE_RETRY_S,
 )
+from sleap_rtc_signaling.relay_book import RelayUsage
 from sleap_rtc_signaling.stores import Room
 
 __all__ = ["SqliteStore"]
 
 T = TypeVar("T")
 
-_SCHEMA_VERSION: Final = 1
+# What leads from each version to the next; a new file takes all of it.
 _SCHEMA: Final = (
-    """
-    CREATE TABLE accounts (
-        account_id TEXT PRIMARY KEY,
-        created_at REAL NOT NULL,
-        expires_at REAL NOT NULL
-    ) STRICT, WITHOUT ROWID
-    """,
-    """
-    CREATE TABLE rooms (
-        room_id TEXT PRIMARY KEY,
-        owner TEXT NOT NULL,
-        created_at REAL NOT NULL,
-        expires_at REAL NOT NULL
-    ) STRICT, WITHOUT ROWID
-    """,
-    "CREATE INDEX rooms_of_owner ON rooms (owner)",
+    (
+        """
+        CREATE TABLE accounts (
+            account_id TEXT PRIMARY KEY,
+            created_at REAL NOT NULL,
+            expires_at REAL NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE rooms (
+            room_id TEXT PRIMARY KEY,
+            owner TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            expires_at REAL NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX rooms_of_owner ON rooms (owner)",
+    ),
+    (
+        """
+        CREATE TABLE relayed (
+            day INTEGER NOT NULL,
+            room_id TEXT NOT NULL,
+            account_id TEXT NOT NULL,
+            bytes INTEGER NOT NULL,
+            PRIMARY KEY (day, room_id)
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
 )
+_SCHEMA_VERSION: Final = len(_SCHEMA)
 
 
 class SqliteStore:
@@ -141,8 +157,45 @@ class SqliteStore:
         query = "DELETE FROM rooms WHERE room_id = ? AND owner = ?"
         return await self._change(query, room_id, owner)
 
+    async def add_relayed(
+        self, rows: Mapping[tuple[int, str], tuple[str, int]]
+    ) -> None:
+        """Add what was relayed: day and room -> account and bytes."""
+
+        def add(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "INSERT INTO relayed VALUES (?, ?, ?, ?)"
+                " ON CONFLICT (day, room_id) DO UPDATE SET"
+                " bytes = bytes + excluded.bytes",
+                [
+                    (day, room_id, account_id, size_bytes)
+                    for (day, room_id), (account_id, size_bytes) in rows.items()
+                ],
+            )
+
+        await self._write(add)
+
+    async def relayed(self, day: int, room_id: str, account_id: str) -> RelayUsage:
+        """Return what was relayed on a day, by all servers on this store."""
+
+        def add_up() -> RelayUsage:
+            room, account, total = (
+                self._opened()
+                .execute(
+                    "SELECT coalesce(sum(bytes) FILTER (WHERE room_id = ?), 0),"
+                    " coalesce(sum(bytes) FILTER (WHERE account_id = ?), 0),"
+                    " coalesce(sum(bytes), 0) FROM relayed WHERE day = ?",
+                    (room_id, account_id, day),
+                )
+                .fetchone()
+            )
+            return RelayUsage(room=room, account=account, total=total)
+
+        return await self._run(add_up)
+
     async def purge(self, now: float) -> None:
         """Remove what has expired."""
+        await self._change("DELETE FROM relayed WHERE day < ?", now // DAY_S - 1)
         await self._change("DELETE FROM rooms WHERE expires_at <= ?", now)
         await self._change("DELETE FROM accounts WHERE expires_at <= ?", now)
 
@@ -177,9 +230,10 @@ class SqliteStore:
                 if version > _SCHEMA_VERSION:
                     reason = f"its version {version} is newer than this program's"
                     raise StorageFailed(place=str(self._path), reason=reason)
-                if version == 0:
-                    for statement in _SCHEMA:
+                for statements in _SCHEMA[version:]:
+                    for statement in statements:
                         connection.execute(statement)
+                if version < _SCHEMA_VERSION:
                     connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
         except BaseException:
             connection.close()

@@ -177,6 +177,21 @@ class WorkerVanished(ConnectionFailure):
 
 
 @dataclass(eq=False)
+class WorkerAway(ConnectionFailure):
+    """The worker that has the job cannot be reached for longer than one waits."""
+
+    worker: str
+    job_id: str
+    seconds: str
+    code = "worker_away"
+    sentence = (
+        "The worker {worker} could not be reached for {seconds} s, but the job goes on "
+        "there; come back with `sleap-remote jobs attach {job_id}`, or run the same "
+        "command again."
+    )
+
+
+@dataclass(eq=False)
 class PortInUse(ConnectionFailure):
     """A server cannot listen on its port."""
 
@@ -339,4 +354,19 @@ class WorkerBusy(Refusal):
     sentence = (
         "The worker {worker} takes no new jobs ({reason}); "
         "try again later or choose another."
+    )
+
+
+@dataclass(eq=False)
+class QuotaExceeded(Refusal):
+    """The jobs of a worker may take no more of its disk."""
+
+    worker: str
+    needed: str
+    free: str
+    code = "quota_exceeded"
+    retryable = True
+    sentence = (
+        "The jobs of the worker {worker} may not take more of its disk ({needed} are "
+        "needed and {free} are left); fetch results that wait there, or choose another."
     )

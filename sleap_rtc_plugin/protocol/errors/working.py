@@ -306,6 +306,90 @@ class JobUnknown(JobError):
 
 
 @dataclass(eq=False)
+class JobNotFound(JobError):
+    """No worker that could be asked has a job of that id or name."""
+
+    job: str
+    asked: str
+    code = "job_not_found"
+    exit_code = EXIT_REFUSED
+    sentence = (
+        "No job {job} was found on {asked}; `sleap-remote jobs list` shows the jobs "
+        "there are."
+    )
+
+
+@dataclass(eq=False)
+class JobAmbiguous(JobError):
+    """Several jobs go by that name or beginning of an id."""
+
+    job: str
+    candidates: str
+    code = "job_ambiguous"
+    exit_code = EXIT_REFUSED
+    sentence = (
+        "{job} may be one of several jobs ({candidates}); name it by its whole id, or "
+        "its worker with --worker."
+    )
+
+
+@dataclass(eq=False)
+class JobNotEnded(JobError):
+    """What was asked for is there once the job has ended."""
+
+    job_id: str
+    state: str
+    code = "job_not_ended"
+    exit_code = EXIT_REFUSED
+    sentence = (
+        "The job {job_id} has not ended yet (it is {state}); wait for it with "
+        "`sleap-remote jobs attach`, or end it with `sleap-remote jobs stop`."
+    )
+
+
+@dataclass(eq=False)
+class JobHasEnded(JobError):
+    """Only a job that goes on can be stopped or cancelled."""
+
+    job_id: str
+    state: str
+    code = "job_has_ended"
+    exit_code = EXIT_REFUSED
+    sentence = (
+        "The job {job_id} has ended already ({state}); `sleap-remote jobs fetch` "
+        "brings home what it left."
+    )
+
+
+@dataclass(eq=False)
+class RuntimeExceeded(JobError):
+    """The job ran for as long as its worker lets one run."""
+
+    job_id: str
+    limit: str
+    code = "runtime_exceeded"
+    sentence = (
+        "The job {job_id} was stopped after {limit}, the longest that its worker lets "
+        "a job run; models that it had trained by then are kept, so fetch those, and "
+        "train for fewer epochs."
+    )
+
+
+@dataclass(eq=False)
+class ResultsRemoved(JobError):
+    """The results are not there any more."""
+
+    job_id: str
+    date: str
+    code = "results_removed"
+    sentence = (
+        "The results of the job {job_id} were removed on {date}, since its worker "
+        "keeps them for a limited time; look where they were fetched to, or train "
+        "again."
+    )
+
+
+@dataclass(eq=False)
 class JobConflict(JobError):
     """The same job id came with another package."""
 

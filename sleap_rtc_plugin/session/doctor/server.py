@@ -6,6 +6,7 @@ Pure: facts in, findings out. `server_probe` gathers them.
 from dataclasses import dataclass, field
 
 from sleap_rtc_plugin.protocol.errors import RtcError
+from sleap_rtc_plugin.protocol.relay_messages import IceServerList
 from sleap_rtc_plugin.session.doctor.finding import (
     Finding,
     failed,
@@ -20,7 +21,6 @@ from sleap_rtc_plugin.session.doctor.limits import (
     CLOCK_FAILED_S,
     CLOCK_WARNING_S,
 )
-from sleap_rtc_plugin.transport.ice_config import IceConfig
 
 __all__ = [
     "IceFacts",
@@ -86,7 +86,7 @@ class ServerFacts:
 class IceFacts:
     """What a member of the room is told about ways through networks."""
 
-    config: IceConfig = field(default_factory=IceConfig)
+    config: IceServerList = field(default_factory=lambda: IceServerList(ice_servers=[]))
     error: RtcError | None = None
     secrets: tuple[str, ...] = field(default=(), repr=False)
 

@@ -22,12 +22,12 @@ from msgspec import Struct
 
 from sleap_rtc_plugin.protocol.errors import SignalingUnreachable
 from sleap_rtc_plugin.protocol.ids import clean_text
+from sleap_rtc_plugin.protocol.relay_messages import IceServerList
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.protocol.signaling_messages import ServerError
 from sleap_rtc_plugin.protocol.signaling_session import error_from_server
 from sleap_rtc_plugin.session.doctor.limits import MAX_ANSWER_BYTES, SERVER_STEP_S
 from sleap_rtc_plugin.session.doctor.server import IceFacts, ServerFacts
-from sleap_rtc_plugin.transport.ice_config import IceConfig
 from sleap_rtc_plugin.transport.tls import client_context
 
 __all__ = ["probe_ice", "probe_server"]
@@ -195,7 +195,7 @@ async def probe_ice(session: Session) -> IceFacts:
 
 def _read_ice(url: str, content: bytes) -> IceFacts:
     try:
-        told = msgspec.json.decode(content, type=IceConfig)
+        told = msgspec.json.decode(content, type=IceServerList)
     except msgspec.MsgspecError:
         reason = "its list of ICE servers cannot be read"
         return IceFacts(error=SignalingUnreachable(server=url, reason=reason))

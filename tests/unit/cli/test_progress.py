@@ -17,6 +17,7 @@ from sleap_rtc_plugin.protocol.messages import (
     TrainLog,
     TrainStep,
 )
+from sleap_rtc_plugin.protocol.queue_messages import JobQueue
 from sleap_rtc_plugin.session.report import Report
 from sleap_rtc_plugin.transport.transfer_pump import TransferTotals
 
@@ -226,3 +227,33 @@ def test_results_are_listed_on_stdout(
     captured = capsys.readouterr()
     assert captured.out.splitlines() == ["/a", "/p"]
     assert "1 model and 1 file of predictions came home" in captured.err
+
+
+def test_a_place_in_the_queue_is_told_when_its_words_change(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    observer = TerminalObserver(as_json=True)
+    mirror = JobMirror(JOB, SPEC)
+    news = [
+        *TO_THE_END[:2],
+        JobQueue(job_id=JOB, position=3, waiting=4, starts_in_s=715.0),
+        JobQueue(job_id=JOB, position=3, waiting=4, starts_in_s=721.0),
+        JobQueue(job_id=JOB, position=1, waiting=2),
+        TO_THE_END[2],
+    ]
+    with observer:
+        for one in news:
+            if isinstance(one, JobQueue):
+                assert mirror.take_place(one)
+            else:
+                mirror.handle(one)
+            observer.event(one, mirror)
+    assert not mirror.take_place(JobQueue(job_id=JOB, position=1, waiting=1))
+    said = capsys.readouterr()
+    assert "Third in the queue of the worker; starts in about 12 min.\n" in said.err
+    assert "First in the queue of the worker.\n" in said.err
+    lines = [json.loads(line) for line in said.out.splitlines()]
+    assert [line for line in lines if line["event"] == "queue"] == [
+        {"event": "queue", "position": 3, "waiting": 4, "starts_in_s": 715},
+        {"event": "queue", "position": 1, "waiting": 2},
+    ]

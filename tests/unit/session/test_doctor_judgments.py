@@ -16,6 +16,7 @@ from sleap_rtc_plugin.protocol.errors import (
 )
 from sleap_rtc_plugin.protocol.limits import GIB, MIB
 from sleap_rtc_plugin.protocol.messages import JobSummary
+from sleap_rtc_plugin.protocol.relay_messages import IceServerList, RelayTerms
 from sleap_rtc_plugin.session.doctor import computer, nat, server, worker
 from sleap_rtc_plugin.session.doctor.finding import (
     CHECKS,
@@ -27,7 +28,6 @@ from sleap_rtc_plugin.session.doctor.finding import (
     without_secrets,
 )
 from sleap_rtc_plugin.session.worker_info import WorkerInfo
-from sleap_rtc_plugin.transport.ice_config import IceConfig, RelayTerms
 from sleap_rtc_plugin.transport.link_test import Moved
 from sleap_rtc_plugin.transport.turn_probe import StunOutcome, TurnOutcome, TurnState
 
@@ -280,7 +280,9 @@ def test_certificates_that_end_soon() -> None:
 
 def test_the_relay() -> None:
     assert server.judge_relay(server.IceFacts()).status is NOTE
-    config = IceConfig(relay=RelayTerms(max_mbit=20.0))
+    config = IceServerList(
+        ice_servers=[], relay=RelayTerms(path="/relay", max_mbit=20.0)
+    )
     finding = server.judge_relay(server.IceFacts(config=config))
     assert finding.status is OK
     assert "20 Mbit/s" in finding.found

@@ -10,7 +10,7 @@ from sleap_rtc_plugin.session.pending_jobs import (
     submission_key,
 )
 
-JOB = PendingJob("job-" + "a" * 20, "worker-1")
+JOB = PendingJob("job-" + "a" * 20, "worker-1", "gpu-box")
 
 
 def test_a_submission_is_found_until_it_is_forgotten(tmp_path: Path) -> None:
@@ -21,6 +21,26 @@ def test_a_submission_is_found_until_it_is_forgotten(tmp_path: Path) -> None:
     pending.forget("k")
     pending.forget("k")
     assert pending.find("k") is None
+
+
+def test_a_job_is_found_by_its_id(tmp_path: Path) -> None:
+    pending = PendingJobs(tmp_path)
+    assert pending.of_job(JOB.job_id) is None
+    pending.remember("k", JOB)
+    (tmp_path / "pending" / "spoiled.json").write_text("{")
+    assert pending.of_job(JOB.job_id) == JOB
+    assert pending.of_job("job-" + "b" * 20) is None
+
+
+def test_a_record_of_an_older_version_names_the_worker_by_its_id(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "pending").mkdir()
+    text = f'{{"job_id":"{JOB.job_id}","worker_id":"worker-1"}}'
+    (tmp_path / "pending" / "k.json").write_text(text)
+    found = PendingJobs(tmp_path).find("k")
+    assert found is not None
+    assert found.worker == "worker-1"
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ from sleap_rtc_signaling.instructions import (
     Disconnect,
     RenewRoom,
     Reply,
+    RoomEnded,
 )
 from sleap_rtc_signaling.limits import MAX_MALFORMED_MESSAGES
 
@@ -399,9 +400,24 @@ def test_a_room_without_a_worker_ends(world: World) -> None:
     client = world.join("client-1")
     assert world.hub.deadline() == ROOM_ENDS
     assert world.hub.expire(ROOM_ENDS - 1) == []
-    assert world.hub.expire(ROOM_ENDS) == [Disconnect(client, CloseCode.ROOM_ENDED)]
+    assert world.hub.expire(ROOM_ENDS) == [
+        Disconnect(client, CloseCode.ROOM_ENDED),
+        RoomEnded("room-1"),
+    ]
     assert world.say(client, Ping(id="p")) == []
     assert world.hub.counts().rooms == 0
+
+
+def test_who_is_in_a_room_is_known(world: World) -> None:
+    assert not world.hub.has_room("room-1")
+    worker = world.join("worker-1", "worker")
+    assert world.hub.has_peer("room-1", "worker-1")
+    assert not world.hub.has_peer("room-1", "worker-2")
+    assert not world.hub.has_peer("room-2", "worker-1")
+    world.leave(worker)
+    # It may come back to its id, but it is not there.
+    assert not world.hub.has_peer("room-1", "worker-1")
+    assert world.hub.has_room("room-1")
 
 
 def test_a_room_with_a_worker_is_renewed(world: World) -> None:
@@ -417,7 +433,7 @@ def test_a_room_with_a_worker_is_renewed(world: World) -> None:
         RenewRoom("room-1", world.now + ROOM_LIFETIME_S)
     ]
     world.leave(worker)
-    assert world.hub.expire(world.now + ROOM_LIFETIME_S) == []
+    assert world.hub.expire(world.now + ROOM_LIFETIME_S) == [RoomEnded("room-1")]
     assert world.hub.deadline() is None
 
 
@@ -428,12 +444,14 @@ def test_a_deleted_room_is_emptied_and_stays_closed(world: World) -> None:
     assert world.hub.close_room("room-1", world.now) == [
         Disconnect(worker, CloseCode.ROOM_ENDED),
         Disconnect(client, CloseCode.ROOM_ENDED),
+        RoomEnded("room-1"),
     ]
     # A registration whose token was verified before the room was deleted.
     refusal(world.register(world.connect(), "client-9"), "room_gone")
     assert world.listed(other) == ["client-1"]
     world.leave(worker)
-    assert world.hub.close_room("room-1", world.now) == []
+    # What hangs on a room ends with it, be there peers in it or not.
+    assert world.hub.close_room("room-1", world.now) == [RoomEnded("room-1")]
 
 
 def test_counts(world: World) -> None:

@@ -3,7 +3,13 @@ from pathlib import Path
 import pytest
 
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer
-from sleap_rtc_signaling.config import ConfigError, SignalingConfig, TurnServer, load
+from sleap_rtc_signaling.config import (
+    ConfigError,
+    RelayConfig,
+    SignalingConfig,
+    TurnServer,
+    load,
+)
 
 
 def test_everything_has_a_default_that_is_not_public() -> None:
@@ -75,6 +81,38 @@ def test_a_missing_or_binary_file_is_one_clear_sentence(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path / "binary.toml")
+
+
+# -- the relay --------------------
+
+
+def test_the_relay_is_off_until_the_file_says_otherwise(tmp_path: Path) -> None:
+    assert not SignalingConfig().relay.enabled
+    path = tmp_path / "signaling.toml"
+    path.write_text("[relay]\nmax_mbit = 2")
+    assert not load(path).relay.enabled
+    path.write_text("[relay]\nenabled = true\nmax_mbit = 2.5\nroom_gib_per_day = 1")
+    relay = load(path).relay
+    assert relay == RelayConfig(enabled=True, max_mbit=2.5, room_gib_per_day=1)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "enabled = 1",
+        "max_mbit = 0",
+        "max_relays = 0",
+        "account_share = 0",
+        "account_share = 1.1",
+        "room_gib_per_day = -1",
+        "speed = 5",
+    ],
+)
+def test_a_wrong_relay_table_is_one_clear_sentence(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "signaling.toml"
+    path.write_text(f"[relay]\n{line}")
+    with pytest.raises(ConfigError, match=line.partition(" ")[0]):
+        load(path)
 
 
 # -- TURN --------------------

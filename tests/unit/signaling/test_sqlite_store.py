@@ -9,6 +9,8 @@ import pytest
 
 from sleap_rtc_plugin.protocol.errors import StorageFailed, TooMany
 from sleap_rtc_plugin.protocol.limits import MAX_ROOMS_PER_ACCOUNT
+from sleap_rtc_signaling.limits import DAY_S
+from sleap_rtc_signaling.relay_book import RelayUsage
 from sleap_rtc_signaling.stores import Room
 from sleap_rtc_signaling.stores import sqlite as sqlite_module
 from sleap_rtc_signaling.stores.sqlite import SqliteStore
@@ -109,6 +111,42 @@ async def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     second = await SqliteStore.open(tmp_path / "db")
     assert await second.find_room("room-1", 0.0) == room()
     await second.close()
+
+
+# -- what was relayed --------------------
+
+
+async def test_what_was_relayed_adds_up(store: SqliteStore) -> None:
+    assert await store.relayed(5, "room-1", "ann") == RelayUsage()
+    await store.add_relayed({(5, "room-1"): ("ann", 10), (5, "room-2"): ("ann", 20)})
+    await store.add_relayed({(5, "room-1"): ("ann", 1), (5, "room-3"): ("bob", 400)})
+    await store.add_relayed({(6, "room-1"): ("ann", 8_000)})
+    assert await store.relayed(5, "room-1", "ann") == RelayUsage(11, 31, 431)
+    assert await store.relayed(5, "room-9", "eve") == RelayUsage(0, 0, 431)
+
+
+async def test_the_day_before_yesterday_is_forgotten(store: SqliteStore) -> None:
+    await store.add_relayed({(day, "room-1"): ("ann", 1) for day in (7, 8, 9)})
+    await store.purge(9 * DAY_S + 5)
+    totals = [(await store.relayed(day, "", "")).total for day in (7, 8, 9)]
+    assert totals == [0, 1, 1]
+
+
+async def test_a_file_of_the_first_version_is_brought_up_to_date(
+    tmp_path: Path,
+) -> None:
+    store = await SqliteStore.open(tmp_path / "db")
+    await store.add_room(room())
+    await store.close()
+    connection = sqlite3.connect(tmp_path / "db")
+    connection.execute("DROP TABLE relayed")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    for _ in range(2):
+        again = await SqliteStore.open(tmp_path / "db")
+        assert await again.find_room("room-1", 0.0) == room()
+        await again.add_relayed({(5, "room-1"): ("ann", 10)})
+        await again.close()
 
 
 def modes_in(folder: Path) -> set[int]:

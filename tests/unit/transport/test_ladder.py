@@ -10,8 +10,8 @@ from sleap_rtc_plugin.protocol.limits import (
     LADDER_TIMEOUT_S,
     RUNG_TIMEOUT_S,
 )
+from sleap_rtc_plugin.protocol.relay_messages import IceServerList, RelayTerms
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer
-from sleap_rtc_plugin.transport.ice_config import IceConfig, RelayTerms
 from sleap_rtc_plugin.transport.ladder import (
     WAYS,
     Begun,
@@ -35,7 +35,7 @@ TURN = IceServer(
     username="u",
     credential="c",
 )
-FULL = IceConfig(ice_servers=[TURN], relay=RelayTerms())
+FULL = IceServerList(ice_servers=[TURN], relay=RelayTerms(path="/relay", max_mbit=8.0))
 
 
 def until_the_end(ladder: Ladder, now: float = 0.0) -> list[tuple[float, Instruction]]:
@@ -56,14 +56,19 @@ def test_every_way_that_a_server_offers() -> None:
 
 
 def test_a_plain_server_leaves_the_direct_way() -> None:
-    ways = possible_ways(IceConfig(), relay_only=False, takes_relay=True)
+    ways = possible_ways(
+        IceServerList(ice_servers=[]), relay_only=False, takes_relay=True
+    )
     assert ways == ("direct",)
 
 
 def test_no_direct_way_where_no_address_may_be_told() -> None:
     ways = possible_ways(FULL, relay_only=True, takes_relay=True)
     assert ways == WAYS[1:]
-    assert possible_ways(IceConfig(), relay_only=True, takes_relay=True) == ()
+    assert (
+        possible_ways(IceServerList(ice_servers=[]), relay_only=True, takes_relay=True)
+        == ()
+    )
 
 
 def test_an_older_worker_is_not_asked_to_the_relay() -> None:
@@ -205,7 +210,7 @@ def test_what_was_tried_is_one_sentence() -> None:
             ("direct", "no answer in 9 s"),
             ("turn-udp", "turn.lab:3478 refused the credentials"),
         ],
-        IceConfig(ice_servers=[TURN]),
+        IceServerList(ice_servers=[TURN]),
     )
     assert isinstance(error, NoWayToWorker)
     assert error.retryable
@@ -219,10 +224,18 @@ def test_what_was_tried_is_one_sentence() -> None:
 @pytest.mark.parametrize(
     ("failures", "config", "remedy"),
     [
-        ([], IceConfig(), "ask whoever runs the signaling server for a TURN server"),
-        ([("direct", "x")], IceConfig(), "check that both machines allow UDP"),
+        (
+            [],
+            IceServerList(ice_servers=[]),
+            "ask whoever runs the signaling server for a TURN server",
+        ),
+        (
+            [("direct", "x")],
+            IceServerList(ice_servers=[]),
+            "check that both machines allow UDP",
+        ),
         ([("relay", "x")], FULL, "check that the worker is well"),
     ],
 )
-def test_every_end_names_a_remedy(failures, config: IceConfig, remedy: str) -> None:
+def test_every_end_names_a_remedy(failures, config: IceServerList, remedy: str) -> None:
     assert remedy in str(no_way("w", failures, config))
