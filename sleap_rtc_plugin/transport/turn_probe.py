@@ -217,8 +217,7 @@ async def probe_stun(urls: Sequence[str], *, timeout_s: float) -> StunOutcome:
     loop = asyncio.get_running_loop()
     transport, asker = await loop.create_datagram_endpoint(
         _StunSocket,
-        family=socket.AF_INET,
-        local_addr=("0.0.0.0", 0),  # noqa: S104 - from whatever address leads there
+        local_addr=("0.0.0.0", 0),  # noqa: S104 - sends, and hears answers alone
     )
     outcome = StunOutcome(transport.get_extra_info("sockname")[1])
 
