@@ -20,8 +20,11 @@ __all__ = [
     "Counts",
     "Deliver",
     "Disconnect",
+    "DropPeerId",
+    "ForStore",
     "HubLimits",
     "Instruction",
+    "KeepPeerId",
     "RenewRoom",
     "Reply",
     "RoomEnded",
@@ -69,7 +72,25 @@ class RoomEnded:
     room_id: str
 
 
-Instruction = Reply | Deliver | Disconnect | RenewRoom | RoomEnded
+@dataclass(frozen=True)
+class KeepPeerId:
+    """Write down who holds a worker's id, so that a restart gives it to nobody else."""
+
+    room_id: str
+    peer_id: str
+    resume_digest: bytes
+
+
+@dataclass(frozen=True)
+class DropPeerId:
+    """Forget who held it: the id is free."""
+
+    room_id: str
+    peer_id: str
+
+
+ForStore = RenewRoom | KeepPeerId | DropPeerId
+Instruction = Reply | Deliver | Disconnect | RoomEnded | ForStore
 
 
 # -- what comes in ----------------------------------------------------------------

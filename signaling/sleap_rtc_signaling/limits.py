@@ -20,6 +20,8 @@ class Rate(NamedTuple):
 # -- sockets ------------------------------------------------------------------
 MAX_SOCKETS: Final = 4_096
 MAX_SOCKETS_PER_ADDRESS: Final = 512
+# Beside `protocol.limits.MAX_SIGNALING_SEND_QUEUE`, for messages that are large.
+MAX_WAITING_BYTES: Final = 2 * MIB
 MAX_MALFORMED_MESSAGES: Final = 3
 MAX_MESSAGE_FRAGMENTS: Final = 1_024
 CLOSE_DEADLINE_S: Final = 2.0
@@ -30,6 +32,11 @@ LISTEN_BACKLOG: Final = 512
 # -- rooms --------------------------------------------------------------------
 MAX_RESERVED_IDS_PER_ROOM: Final = 1_000
 CLOSED_ROOM_REMEMBERED_S: Final = 60.0
+# What is said to a peer that is just coming back waits for it, shorter than a command
+# waits for its reply, and only while the peer was lost a moment ago.
+HELD_MESSAGE_S: Final = 5.0
+HELD_AFTER_LOSS_S: Final = 30.0
+MAX_HELD_MESSAGES: Final = 256
 ROOM_RENEW_FRACTION: Final = 0.5
 
 # -- discovery ----------------------------------------------------------------
@@ -49,6 +56,9 @@ MAX_ACCOUNTS: Final = 100_000
 STORE_BUSY_TIMEOUT_S: Final = 5.0
 STORE_RETRY_S: Final = 0.02
 PURGE_INTERVAL_S: Final = 600.0
+# By so much a room's life may be shortened when the server is killed.
+AWAKE_INTERVAL_S: Final = 30.0
+CLOCK_CHECK_S: Final = 5.0
 
 # -- tokens -------------------------------------------------------------------
 ROOM_TOKEN_LIFETIME_S: Final = 30 * 24 * 3600.0

@@ -145,6 +145,10 @@ class SignalingServer:
         stack.push_async_callback(store.close)
 
         hub = Hub(self.url, HubLimits(room_lifetime_s=config.room_lifetime_s))
+        now = self._clock()
+        await store.wake_up(now)
+        for kept, room_ends in await store.kept_peer_ids(now):
+            hub.restore(kept, room_ends, now)
         metrics, gate, clock = Metrics(), Gate(), self._clock
         book = RelayBook(_relay_limits(config.relay))
         relays = RelayService(
@@ -154,6 +158,7 @@ class SignalingServer:
             hub, gate, relays, store, tokens, metrics, self.url, clock
         )
         self._switchboard, self._relays = switchboard, relays
+        stack.push_async_callback(switchboard.stop)
         for work in (
             switchboard.keep_time(),
             switchboard.keep_store(),

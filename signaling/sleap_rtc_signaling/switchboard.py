@@ -11,6 +11,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 from msgspec import Struct
 from starlette.responses import Response
@@ -38,14 +39,20 @@ from sleap_rtc_signaling.instructions import (
     Admission,
     Deliver,
     Disconnect,
+    DropPeerId,
+    ForStore,
     Instruction,
+    KeepPeerId,
     RenewRoom,
     Reply,
     RoomEnded,
 )
 from sleap_rtc_signaling.limits import (
     ADDRESS_MESSAGE_RATE,
+    AWAKE_INTERVAL_S,
+    CLOCK_CHECK_S,
     CLOSE_DEADLINE_S,
+    MAX_WAITING_BYTES,
     PEER_MESSAGE_RATE,
     PURGE_INTERVAL_S,
     REFUSAL_RATE,
@@ -61,6 +68,9 @@ __all__ = ["Switchboard"]
 
 _log = logging.getLogger(__name__)
 
+# RFC 6455 section 7.4.1: done, and going away.
+_GOOD_BYE: Final = (1000, 1001)
+
 
 class _Socket:
     """One WebSocket and its outbox."""
@@ -72,6 +82,7 @@ class _Socket:
         self._outbox: asyncio.Queue[str | None] = asyncio.Queue(
             MAX_SIGNALING_SEND_QUEUE
         )
+        self._waiting_bytes = 0
         self._close_code = 1000
         self._aborting: asyncio.TimerHandle | None = None
 
@@ -82,10 +93,15 @@ class _Socket:
         """Queue a message; False if the peer is too far behind."""
         if self.is_closing():
             return True
+        text = codec.encode_signaling(message)
+        # One message always fits; many large ones would be megabytes for each socket.
+        if self._waiting_bytes > MAX_WAITING_BYTES:
+            return False
         try:
-            self._outbox.put_nowait(codec.encode_signaling(message))
+            self._outbox.put_nowait(text)
         except asyncio.QueueFull:
             return False
+        self._waiting_bytes += len(text)
         return True
 
     def close(self, code: CloseCode) -> None:
@@ -109,6 +125,7 @@ class _Socket:
         # RuntimeError is how the ASGI server says that the socket closed meanwhile.
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
             while (text := await self._outbox.get()) is not None:
+                self._waiting_bytes -= len(text)
                 await self._websocket.send_text(text)
             await self._websocket.close(self._close_code)
 
@@ -153,7 +170,7 @@ class Switchboard:
         self._clock = clock
         self._sockets: dict[int, _Socket] = {}
         self._numbers = itertools.count(1)
-        self._renewals: asyncio.Queue[RenewRoom] = asyncio.Queue()
+        self._writes: asyncio.Queue[ForStore] = asyncio.Queue()
         self._woken = asyncio.Event()
         self._messages = RateLimiter(PEER_MESSAGE_RATE)
         self._address_messages = RateLimiter(ADDRESS_MESSAGE_RATE)
@@ -181,28 +198,63 @@ class Switchboard:
             self._woken.clear()
             self._perform(self._hub.expire(self._clock()))
             deadline = self._hub.deadline()
-            delay = None if deadline is None else max(0.0, deadline - self._clock())
+            delay = CLOCK_CHECK_S
+            if deadline is not None:
+                delay = min(delay, max(0.0, deadline - self._clock()))
+            # Now and then in any case: while a machine sleeps, or when its clock is
+            # set, the deadline comes nearer and the delay does not.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(delay):
                     await self._woken.wait()
 
     async def keep_store(self) -> None:
-        """Write renewals down and remove what has expired, for ever."""
-        purge_at = time.monotonic()
+        """Write down what the hub wants kept and remove what has expired, for ever."""
+        purge_at = awake_at = time.monotonic()
         while True:
+            now = time.monotonic()
+            if awake_at <= now:
+                awake_at = now + AWAKE_INTERVAL_S
+                with self._logged("write down that it is there"):
+                    await self._store.stay_awake(self._clock())
+            if purge_at <= now:
+                purge_at = now + PURGE_INTERVAL_S
+                await self._purge()
             try:
-                async with asyncio.timeout(max(0.0, purge_at - time.monotonic())):
-                    renewal = await self._renewals.get()
+                async with asyncio.timeout(max(0.0, awake_at - time.monotonic())):
+                    wanted = await self._writes.get()
             except TimeoutError:
-                purge_at = time.monotonic() + PURGE_INTERVAL_S
-                with self._logged("remove what has expired"):
-                    await self._store.purge(self._clock())
                 continue
-            with self._logged("renew a room"):
-                room_id, expires_at = renewal.room_id, renewal.expires_at
-                if not await self._store.renew_room(room_id, expires_at):
-                    # Another server on this store deleted it.
-                    self.close_room(room_id)
+            await self._write(wanted)
+
+    async def stop(self) -> None:
+        """Write down what is left, once nobody is connected any more."""
+        while not self._writes.empty():
+            await self._write(self._writes.get_nowait())
+        with self._logged("write down that it was there"):
+            await self._store.stay_awake(self._clock())
+
+    async def _purge(self) -> None:
+        # What rooms with workers are due comes first: after the machine slept, they
+        # have expired in the store although nobody left them.
+        self._perform(self._hub.expire(self._clock()))
+        while not self._writes.empty():
+            await self._write(self._writes.get_nowait())
+        with self._logged("remove what has expired"):
+            await self._store.purge(self._clock())
+
+    async def _write(self, wanted: ForStore) -> None:
+        match wanted:
+            case RenewRoom(room_id, expires_at):
+                with self._logged("renew a room"):
+                    if not await self._store.renew_room(room_id, expires_at):
+                        # Another server on this store deleted it.
+                        self.close_room(room_id)
+            case KeepPeerId():
+                with self._logged("keep a worker's id"):
+                    await self._store.keep_peer_id(wanted)
+            case DropPeerId():
+                with self._logged("free a worker's id"):
+                    await self._store.drop_peer_id(wanted)
 
     @contextlib.contextmanager
     def _logged(self, action: str) -> Iterator[None]:
@@ -226,6 +278,7 @@ class Switchboard:
             return
         connection = next(self._numbers)
         socket = _Socket(websocket, address)
+        is_lost = True
         self._sockets[connection] = socket
         try:
             await websocket.accept()
@@ -233,7 +286,8 @@ class Switchboard:
             try:
                 self._hub.connected(connection, self._clock())
                 self.wake()
-                await self._read(connection, socket, websocket)
+                code = await self._read(connection, socket, websocket)
+                is_lost = code not in _GOOD_BYE
             finally:
                 writer.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -242,18 +296,19 @@ class Switchboard:
             socket.gone()
             del self._sockets[connection]
             self._gate.leave(address)
-            self._hub.disconnected(connection, self._clock())
+            self._hub.disconnected(connection, self._clock(), is_lost=is_lost)
             for limiter in (self._messages, self._refusals):
                 limiter.forget(str(connection))
             self.wake()
 
     async def _read(
         self, connection: int, socket: _Socket, websocket: WebSocket
-    ) -> None:
+    ) -> int:
+        """Read until the socket closes, and return the close code."""
         while True:
             frame = await websocket.receive()
             if frame["type"] == "websocket.disconnect":
-                return
+                return int(frame.get("code") or 0)
             if not socket.is_closing():
                 await self._received(connection, socket, frame)
             # Many frames may have come at once. The writer gets its turn between
@@ -276,7 +331,10 @@ class Switchboard:
         if isinstance(message, Register) and not self._hub.is_registered(connection):
             await self._register(connection, message)
             return
-        self._perform(self._hub.handle(connection, message, self._clock()))
+        instructions = self._hub.handle(connection, message, self._clock())
+        self._perform(instructions)
+        if not instructions:
+            self.wake()  # it is held, and until when is for the hub to say
 
     async def _register(self, connection: int, message: Register) -> None:
         admission = await self._admit(message)
@@ -305,22 +363,33 @@ class Switchboard:
         try:
             room_id = self._tokens.verify("room", message.token, now)
             room = await self._store.find_room(room_id, now)
+            if room is None:
+                return await self._admit_overdue(room_id, now)
         except StorageFailed as error:
             _log.error("a room could not be looked up: %s", error)
             return StorageFailed(place="the server's store", reason="see its log")
         except RtcError as error:
             return error
-        if room is None:
-            return RoomGone(server=self._server)
         return Admission(room_id=room.room_id, expires_at=room.expires_at)
+
+    async def _admit_overdue(self, room_id: str, now: float) -> Admission | RtcError:
+        """Admit to a room with a worker whose renewal the machine slept through."""
+        self._perform(self._hub.expire(now))
+        ends = self._hub.room_ends(room_id)
+        if ends is None or ends <= now:
+            return RoomGone(server=self._server)
+        # Unless it was deleted by another server on this store.
+        if not await self._store.renew_room(room_id, ends):
+            return RoomGone(server=self._server)
+        return Admission(room_id=room_id, expires_at=ends)
 
     # -- instructions -----------------------------------------------------------------
 
     def _perform(self, instructions: Iterable[Instruction]) -> None:
         for instruction in instructions:
             match instruction:
-                case RenewRoom():
-                    self._renewals.put_nowait(instruction)
+                case RenewRoom() | KeepPeerId() | DropPeerId():
+                    self._writes.put_nowait(instruction)
                 case RoomEnded(room_id):
                     self._relays.close_room(room_id)
                 case Disconnect(connection, code):

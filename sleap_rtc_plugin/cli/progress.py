@@ -50,6 +50,7 @@ __all__ = ["TerminalObserver"]
 
 MIN_JSON_INTERVAL_S = 0.5
 MIN_RATE_WINDOW_S = 0.05
+_WORKER_SAYS = "[worker]"
 LIVE_CURVE_CHARS = 20
 _STATE_WORDS = {
     JobState.STAGING: "Checking the package",
@@ -252,6 +253,10 @@ class TerminalObserver:
             case TrainLog():
                 lines = [clean_text(line, 500) for line in event.lines]
                 self._emit({"event": "log", "step": event.step, "lines": lines})
+                for line in lines:
+                    # What the worker did is news, what sleap-nn prints is its log.
+                    if line.startswith(_WORKER_SAYS):
+                        self.say(line.removeprefix(_WORKER_SAYS).strip())
         self._number = {}
 
     def waiting_for(self, worker: str, job_id: str) -> None:

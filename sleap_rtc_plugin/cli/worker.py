@@ -8,12 +8,13 @@ import contextlib
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from sleap_rtc_plugin.cli.durations import parse_duration
 from sleap_rtc_plugin.cli.options import (
     on_interrupt,
     run_async,
@@ -23,7 +24,11 @@ from sleap_rtc_plugin.cli.options import (
 )
 from sleap_rtc_plugin.cli.sizes import parse_size
 from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
-from sleap_rtc_plugin.protocol.limits import MAX_MOUNT_NAME_CHARS, MAX_MOUNTS
+from sleap_rtc_plugin.protocol.limits import (
+    MAX_JOBS_QUEUED,
+    MAX_MOUNT_NAME_CHARS,
+    MAX_MOUNTS,
+)
 from sleap_rtc_plugin.protocol.mounts import is_mount_name, place_fault
 from sleap_rtc_plugin.protocol.session_string import Session, is_signaling_url
 
@@ -81,6 +86,14 @@ def _parse_mounts(
     return mounts
 
 
+def _more_than_nothing(
+    context: click.Context, option: click.Parameter, value: float | None
+) -> float | None:
+    if value is not None and value <= 0:
+        raise click.BadParameter("it would let no job run; write more than 0")
+    return value
+
+
 @click.command()
 @click.option(
     "--session",
@@ -110,7 +123,52 @@ def _parse_mounts(
     help="Address under which the lab reaches the signaling server opened here.",
 )
 @click.option("--name", default="", help="What users call this worker.")
-@click.option("--gpu-id", type=click.IntRange(0), help="Use this GPU only.")
+@click.option(
+    "--gpu-id",
+    "gpu_ids",
+    type=click.IntRange(0),
+    multiple=True,
+    metavar="N",
+    help="Use this GPU only, as nvidia-smi numbers it; may be given several times. One "
+    "job runs on each.  [default: every GPU]",
+)
+@click.option(
+    "--slots",
+    type=click.IntRange(1),
+    metavar="N",
+    help="How many jobs run at once.  [default: one for each GPU, which is the most]",
+)
+@click.option(
+    "--max-jobs",
+    type=click.IntRange(1, MAX_JOBS_QUEUED),
+    default=MAX_JOBS_QUEUED,
+    show_default=True,
+    metavar="N",
+    help="How many jobs may wait; more are refused.",
+)
+@click.option(
+    "--max-runtime",
+    type=parse_duration,
+    callback=_more_than_nothing,
+    metavar="TIME",
+    help="How long a job may run: 12h, 90m. Then its training is stopped; models that "
+    "are trained by then are kept, and the job fails.  [default: as long as it takes]",
+)
+@click.option(
+    "--disk-quota",
+    type=parse_size,
+    callback=_more_than_nothing,
+    metavar="SIZE",
+    help="How much the files of all jobs may take, apart from --store-limit: 500GB. "
+    "Where it is used up, results that were fetched go first.  [default: the disk]",
+)
+@click.option(
+    "--keep-results",
+    type=parse_duration,
+    metavar="TIME",
+    help="How long results are kept at least: 30d, 12h. Those that nobody fetched are "
+    "kept longer while there is room.  [default: 30d]",
+)
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
@@ -148,7 +206,12 @@ def worker(
     port: int,
     public_url: str | None,
     name: str,
-    gpu_id: int | None,
+    gpu_ids: tuple[int, ...],
+    slots: int | None,
+    max_jobs: int,
+    max_runtime: float | None,
+    disk_quota: int | None,
+    keep_results: float | None,
     data: Path | None,
     shared_storage_root: Path | None,
     mounts: dict[str, Path],
@@ -164,6 +227,7 @@ def worker(
     set_up_logging(verbose)
     try:
         from sleap_rtc_worker.client import RTCWorkerClient
+        from sleap_rtc_worker.retention import JobLimits
     except ImportError as error:
         if (error.name or "").partition(".")[0].startswith("sleap_rtc"):
             raise
@@ -174,12 +238,17 @@ def worker(
             raise click.BadParameter(f"{url} is not a web address", param_hint=option)
     folder = data or _default_data_dir()
     server = _Server(host, port, public_url, folder / "signaling")
+    limits = JobLimits(max_jobs, max_runtime, disk_quota)
+    if keep_results is not None:
+        limits = replace(limits, keep_results_s=keep_results)
 
     async def run() -> None:
         client = RTCWorkerClient(
             data_dir=folder,
             name=name,
-            gpu_id=gpu_id,
+            gpu_id=gpu_ids,
+            slots=slots,
+            limits=limits,
             shared_storage_root=shared_storage_root,
             mounts=mounts,
             store_limit_bytes=store_limit,
@@ -288,7 +357,9 @@ async def _serve(
             click.echo(session.encode())
         capabilities = client.capabilities
         where = capabilities.gpu_model or f"no GPU ({capabilities.device})"
-        click.echo(f"Worker {client.name} is ready: {where}.", err=True)
+        count = len(capabilities.slots)
+        at_once = f"; {count} jobs run at once" if count > 1 else ""
+        click.echo(f"Worker {client.name} is ready: {where}{at_once}.", err=True)
         for name, folder in mounts.items():
             click.echo(f"Clients may look into {folder}, as {name}.", err=True)
         for warning in capabilities.warnings:

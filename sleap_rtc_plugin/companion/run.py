@@ -37,18 +37,19 @@ from sleap_rtc_plugin.companion.messages import (
 )
 from sleap_rtc_plugin.companion.throttle import Ticker
 from sleap_rtc_plugin.protocol.errors import (
-    ConnectionFailure,
     JobCancelled,
     JobLost,
     JobUnknown,
     LocalProtocolError,
     ResultsIncomplete,
+    ResultsRemoved,
     RtcError,
     SourceChanged,
     StorageFailed,
 )
 from sleap_rtc_plugin.protocol.job import JobState
 from sleap_rtc_plugin.protocol.messages import TrainStep
+from sleap_rtc_plugin.protocol.retries import is_passing
 from sleap_rtc_plugin.session.package_builder import (
     FindVideos,
     build_package,
@@ -357,7 +358,9 @@ class Run:
         while True:
             try:
                 return await self._tools.find(self.record.worker_id, self.record.job_id)
-            except ConnectionFailure as error:
+            except RtcError as error:
+                if not is_passing(error):
+                    raise
                 logger.info("The run %s waits: %s", self.record.job_id, error)
             await asyncio.sleep(delay)
             delay = min(2 * delay, FIND_MAX_S)
@@ -481,11 +484,16 @@ class Run:
             await self._forget()
             return
         output = await in_thread(None, existing_or_kept, Path(self.record.output))
-        imported = await job.bring_home(
-            output,
-            PREDICTIONS_FOLDER if self.record.project is not None else "",
-            self.record.video_names,
-        )
+        try:
+            imported = await job.bring_home(
+                output,
+                PREDICTIONS_FOLDER if self.record.project is not None else "",
+                self.record.video_names,
+            )
+        except ResultsRemoved:
+            # No later SLEAP will find them either.
+            await self._forget()
+            raise
         models = models_in_order(imported.models, job.mirror.spec)
         await self._note(
             phase="home",

@@ -87,9 +87,24 @@ def job_table_row(row: JobRow, now: float, *, head: str | None = None) -> TableR
     return TableRow(
         key=row.job_id,
         cells=cells,
-        tip=shown_error(row),
+        tip=_tip(row),
         is_dim=row.state in (JobState.CANCELLED, JobState.REJECTED),
     )
+
+
+def _tip(row: JobRow) -> str:
+    """Return what there is to know of a job besides its cells."""
+    parts = [shown_error(row)]
+    if row.restarts:
+        times = "once" if row.restarts == 1 else f"{row.restarts} times"
+        parts.append(f"It was begun again {times} after a fault of the machine.")
+    if row.are_results_removed:
+        parts.append("Its results were removed from the worker.")
+    elif row.state in _WITH_RESULTS and _is_time(row.expires_at):
+        moment = QDateTime.fromSecsSinceEpoch(int(row.expires_at or 0)).date()
+        date = QLocale().toString(moment, QLocale.FormatType.ShortFormat)
+        parts.append(f"The worker keeps its results at least until {date}.")
+    return "\n".join(part for part in parts if part)
 
 
 def shown_error(row: JobRow) -> str:

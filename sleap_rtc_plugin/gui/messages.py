@@ -140,6 +140,14 @@ _ERRORS: Final[Mapping[type[RtcError], str]] = {
         "{place} could not be read or written ({reason}). Check the disk and press "
         "Run remotely to go on where it stopped."
     ),
+    errors.JournalDamaged: (
+        "The worker's journal {place} is damaged ({reason}). Ask who runs the worker "
+        "to put a backup in its place, or to move it away."
+    ),
+    errors.JournalTooNew: (
+        "The worker's journal {place} was written by a newer version of this program "
+        "(journal version {version}). Ask who runs the worker to update it."
+    ),
     errors.DigestMismatch: (
         "{path} did not arrive as it was sent, also when sent again, and was "
         "discarded. Check the disks and the memory of both machines, then press Run "
@@ -173,6 +181,10 @@ _ERRORS: Final[Mapping[type[RtcError], str]] = {
         "Remote Jobs says more."
     ),
     errors.JobLost: "The job {job_id} was lost ({reason}). Press Run remotely again.",
+    errors.RunnerNotStarted: (
+        "The worker could not start the process that watches over sleap-nn ({reason}). "
+        "Ask who runs the worker to look into its log, then press Run remotely again."
+    ),
     errors.JobUnknown: (
         "The worker does not know the job {job_id}. See Remote Jobs for those it has."
     ),

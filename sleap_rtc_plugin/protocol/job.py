@@ -5,9 +5,10 @@ the instructions, and writes every change to the journal before anyone hears of 
 
     SUBMITTED -> STAGING -> QUEUED -> STARTING -> RUNNING -> COLLECTING -> SUCCEEDED
 
-From RUNNING a next step leads back to STARTING; a stop goes by STOPPING, a cancel by
-CANCELLING to CANCELLED. FAILED and LOST (its runner disappeared) also pass through
-COLLECTING, so that what earlier steps made is kept. REJECTED could not begin.
+From RUNNING a next step leads back to STARTING, and so does a step that was cut off and
+begins again; a stop goes by STOPPING, a cancel by CANCELLING to CANCELLED. FAILED and
+LOST (cut off too often) also pass through COLLECTING, so that what earlier steps made
+is kept. REJECTED could not begin.
 """
 
 from collections.abc import Mapping
@@ -88,8 +89,13 @@ class StepEnded:
 
 
 @dataclass(frozen=True)
+class StepInterrupted:
+    """The step was cut off by no fault of its own, and may begin again."""
+
+
+@dataclass(frozen=True)
 class RunnerLost:
-    """The step's runner is gone and left no outcome."""
+    """The step was cut off once more than it may be."""
 
     error: JobLost
 
@@ -99,6 +105,13 @@ class StopRequested:
     """The user wants the training ended and its model kept."""
 
     scope: StopScope
+
+
+@dataclass(frozen=True)
+class LimitReached:
+    """The job has run for as long as one may; what it has trained is kept."""
+
+    error: RtcError
 
 
 @dataclass(frozen=True)
@@ -125,8 +138,10 @@ Event = (
     | SlotGranted
     | StepRunning
     | StepEnded
+    | StepInterrupted
     | RunnerLost
     | StopRequested
+    | LimitReached
     | CancelRequested
     | ResultsCollected
     | CollectingFailed
@@ -185,8 +200,10 @@ class Job(Machine[JobState, Event, Instruction]):
 
     _ENDED: ClassVar[Mapping[type, str]] = {
         StopRequested: "_nothing",
+        LimitReached: "_nothing",
         CancelRequested: "_nothing",
         StepEnded: "_nothing",
+        StepInterrupted: "_nothing",
         RunnerLost: "_nothing",
         StepRunning: "_nothing",
         ResultsCollected: "_nothing",
@@ -216,35 +233,44 @@ class Job(Machine[JobState, Event, Instruction]):
         JobState.STARTING: {
             StepRunning: "_running",
             StepEnded: "_step_ended",
+            StepInterrupted: "_restart",
             RunnerLost: "_lost",
             StopRequested: "_stop",
+            LimitReached: "_limit",
             CancelRequested: "_cancel",
         },
         JobState.RUNNING: {
             StepRunning: "_nothing",
             StepEnded: "_step_ended",
+            StepInterrupted: "_restart",
             RunnerLost: "_lost",
             StopRequested: "_stop",
+            LimitReached: "_limit",
             CancelRequested: "_cancel",
         },
         JobState.STOPPING: {
             StepRunning: "_nothing",
             StepEnded: "_step_ended",
+            StepInterrupted: "_restart",
             RunnerLost: "_lost",
             StopRequested: "_widen_stop",
+            LimitReached: "_limit",
             CancelRequested: "_cancel",
         },
         JobState.CANCELLING: {
             StepRunning: "_nothing",
             StepEnded: "_cancelled",
+            StepInterrupted: "_cancelled",
             RunnerLost: "_cancelled",
             StopRequested: "_nothing",
+            LimitReached: "_nothing",
             CancelRequested: "_nothing",
         },
         JobState.COLLECTING: {
             ResultsCollected: "_ended",
             CollectingFailed: "_collecting_failed",
             StopRequested: "_nothing",
+            LimitReached: "_nothing",
             CancelRequested: "_cancelled",
         },
         JobState.SUCCEEDED: _ENDED,
@@ -322,6 +348,15 @@ class Job(Machine[JobState, Event, Instruction]):
         self.stop_scope = event.scope
         return self._to(JobState.STOPPING)
 
+    def _limit(self, event: LimitReached, now: float) -> list[Instruction]:
+        if self.error is not None:
+            return []
+        is_told = self.state is JobState.STOPPING
+        # With the error it fails in the end, and with the model it still has.
+        self.error, self.stop_scope = event.error, "job"
+        stopping = self._to(JobState.STOPPING)
+        return stopping if is_told else [*stopping, StopStep(self._current_step())]
+
     def _cancel(self, event: Event, now: float) -> list[Instruction]:
         return [*self._to(JobState.CANCELLING), CancelStep(self._current_step())]
 
@@ -335,7 +370,7 @@ class Job(Machine[JobState, Event, Instruction]):
             self.spec.steps[step], PredictStep
         )
         if event.error is not None and not stopped_inference:
-            self.error = event.error
+            self.error = self.error or event.error
             return self._collect()
         if event.error is None and not stopped_inference:
             self.finished_steps.append(step)
@@ -345,8 +380,17 @@ class Job(Machine[JobState, Event, Instruction]):
         self.stop_scope = None
         return self._begin_step(step + 1)
 
+    def _restart(self, event: Event, now: float) -> list[Instruction]:
+        step = self._current_step()
+        if self.state is JobState.STOPPING:
+            if isinstance(self.spec.steps[step], PredictStep):
+                return self._step_ended(StepEnded(None), now)
+            # The step is told again; it ends after one batch, with its model.
+            return [*self._to(JobState.STOPPING), StartStep(step)]
+        return self._begin_step(step)
+
     def _lost(self, event: RunnerLost, now: float) -> list[Instruction]:
-        self.error = event.error
+        self.error = self.error or event.error
         return self._collect()
 
     def _ended(self, event: Event, now: float) -> list[Instruction]:

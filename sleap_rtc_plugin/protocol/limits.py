@@ -77,6 +77,13 @@ CONTROL_BUFFER_MAX_BYTES = 8 * MIB
 CLOSE_DRAIN_TIMEOUT_S = 1.0
 MAX_EARLY_FRAMES = 64
 
+# -- trying again -------------------------------------------------------------
+RETRY_FIRST_S = 0.5
+RETRY_MAX_S = 15.0
+# A link that held so long ends the outage before it.
+STEADY_LINK_S = 10.0
+# How long a command stays without its worker before it says how to come back.
+RECONNECT_BUDGET_S = 90.0
 # -- the ways to a worker -----------------------------------------------------
 # All ways together; each begins a while after the one before it.
 LADDER_TIMEOUT_S = 15.0
@@ -92,20 +99,13 @@ TURN_GATHER_TIMEOUT_S = 4.0
 TURN_PROBE_TIMEOUT_S = 3.0
 # What is known of the TURN servers is looked at anew after this.
 TURN_CHOICE_LIFETIME_S = 300.0
+TURN_FAILURE_LIFETIME_S = 10.0
 MAX_ICE_URLS = 32
 # Credentials are fetched anew this long before they expire, and at least so often.
 ICE_REFRESH_MARGIN_S = 120.0
 ICE_MAX_AGE_S = 600.0
 MAX_PENDING_OFFERS = 32
 MAX_PENDING_OFFERS_PER_PEER = 8
-
-# -- trying again -------------------------------------------------------------
-RETRY_FIRST_S = 0.5
-RETRY_MAX_S = 15.0
-# A link that held so long ends the outage before it.
-STEADY_LINK_S = 10.0
-# How long a command stays without its worker before it says how to come back.
-RECONNECT_BUDGET_S = 90.0
 
 # -- transfers ----------------------------------------------------------------
 CHUNK_BYTES = 1 * MIB

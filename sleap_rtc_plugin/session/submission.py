@@ -21,6 +21,7 @@ import platformdirs
 from sleap_rtc_plugin.protocol.errors import (
     JobLost,
     ResultsIncomplete,
+    ResultsRemoved,
     RtcError,
     SourceChanged,
     WorkerAway,
@@ -360,6 +361,10 @@ class Submission:
                 self._plan.output,
                 lambda totals: self._observer.transferring("results", totals),
             )
+        except ResultsRemoved:
+            # The same command again is to train again.
+            self._pending.forget(self._key)
+            raise
         finally:
             self._watch.stop("results")
         report_results(self._report, mirror, imported)

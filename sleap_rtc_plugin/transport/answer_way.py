@@ -16,6 +16,7 @@ from typing import Final
 from sleap_rtc_plugin.protocol.limits import (
     BETTER_WAY_GRACE_S,
     TURN_CHOICE_LIFETIME_S,
+    TURN_FAILURE_LIFETIME_S,
     TURN_PROBE_TIMEOUT_S,
 )
 from sleap_rtc_plugin.protocol.relay_messages import IceServerList
@@ -81,8 +82,8 @@ class AnswerWays:
         async with self._probing:
             if self._known is not None:
                 known, way, found_at = self._known
-                age_s = monotonic() - found_at
-                if known == config and way and age_s < TURN_CHOICE_LIFETIME_S:
+                lifetime_s = TURN_CHOICE_LIFETIME_S if way else TURN_FAILURE_LIFETIME_S
+                if known == config and monotonic() - found_at < lifetime_s:
                     return way
             way = await _first_that_works(config, turn_ways(config))
             self._known = (config, way, monotonic())

@@ -61,6 +61,9 @@ __all__ = ["Connection", "Destination", "Replies", "connect_to_worker"]
 
 logger = logging.getLogger(__name__)
 
+# Ways that were given up and are closing; the event loop alone would forget them.
+_closing: "set[asyncio.Task[None]]" = set()
+
 Connection = PeerConnection | RelayConnection
 Reply = RelayedAnswer | RelayResponse
 R = TypeVar("R", RelayedAnswer, RelayResponse)
@@ -224,6 +227,8 @@ class _Climb:
     def _drop(self, way: Way) -> None:
         task = self._tasks.pop(way, None)
         if task is not None:
+            _closing.add(task)
+            task.add_done_callback(_closing.discard)
             task.cancel()
         opened = self._opened.pop(way, None)
         if opened is not None:

@@ -295,7 +295,7 @@ def no_way(
     tried = ", ".join(f"{_NAMES[way]} failed ({reason})" for way, reason in failures)
     ways = {way for way, _ in failures}
     if not tried:
-        tried = "with --relay-only there is no way to try"
+        tried = "no address of this machine may be told, and there is no other way"
         remedy = "ask whoever runs the signaling server for a TURN server or its relay"
     elif not any(way.startswith("turn") for way in ways) and config.relay is None:
         remedy = (

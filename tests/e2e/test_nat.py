@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from support.nat_lab import Block, NatLab, nat_lab
 from support.programs import SUPPORT, Program, Programs, Worker
-from support.trainings import TRAINING_S
 
 from sleap_rtc_plugin.protocol.limits import LADDER_TIMEOUT_S
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1_000)
+TRAINING_S = 900.0
 # Between the ladder's end and the line that says so.
 SLACK_S = 2.0
 
@@ -111,6 +111,8 @@ def room(
             start,
             *words,
             SSL_CERT_FILE=str(lab.authority),
+            # Several trainings at once would wait for each other's threads.
+            OMP_NUM_THREADS="1",
         )
         try:
             yield Room(lab, programs, started.wait_ready())

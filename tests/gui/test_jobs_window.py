@@ -568,3 +568,16 @@ def test_a_row_that_did_not_change_is_not_drawn_again(qapp: QApplication) -> Non
     assert changed == []
     model.set_rows([rows[0], job_table_row(row(2, "failed"), NOW)])
     assert changed == [1]
+
+
+def test_a_row_tells_what_becomes_of_its_results() -> None:
+    done = row(1, "succeeded", expires_at=NOW + 10.0, restarts=2)
+    tip = job_table_row(done, NOW).tip
+    assert "begun again 2 times" in tip
+    assert "keeps its results at least until" in tip
+    assert "fetch" in allowed_actions(done)
+    gone = row(1, "succeeded", expires_at=NOW, are_results_removed=True)
+    shown = job_table_row(gone, NOW)
+    assert shown.cells[1] == "Done, results removed"
+    assert shown.tip == "Its results were removed from the worker."
+    assert "fetch" not in allowed_actions(gone)

@@ -170,7 +170,7 @@ async def test_a_way_that_is_not_known_leaves_the_transfer_to_aiortc(
             ours.__class__ = type("Stranger", (type(ours),), {})
             await nominate(one, ours, theirs)
 
-        with caplog.at_level(logging.INFO):
+        with caplog.at_level(logging.INFO, logger="sleap_rtc_plugin"):
             await asyncio.gather(stream.run(), change())
         assert not one.is_fast
         assert other.is_fast

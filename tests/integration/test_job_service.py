@@ -21,10 +21,13 @@ from sleap_rtc_plugin.protocol.errors import (
     JobUnknown,
     NoReply,
     RemoteProtocolError,
+    ResultsRemoved,
     StorageFailed,
     WorkerTooOld,
     WorkerVanished,
 )
+from sleap_rtc_plugin.protocol.job import JobState
+from sleap_rtc_plugin.protocol.job_mirror import JobMirror, JobNews
 from sleap_rtc_plugin.protocol.messages import (
     Acknowledged,
     ControlMessage,
@@ -42,6 +45,7 @@ from sleap_rtc_plugin.protocol.messages import (
     PredictStep,
     TrainStep,
 )
+from sleap_rtc_plugin.protocol.queue_messages import JobQueue
 from sleap_rtc_plugin.session import job_images, worker_link
 from sleap_rtc_plugin.session.job_images import fetch_images
 from sleap_rtc_plugin.session.remote_job import RemoteJob, describe_job, list_jobs
@@ -208,6 +212,91 @@ async def test_a_description_larger_than_a_frame_is_refused(service: Service) ->
     with pytest.raises(Exception, match="a JOB_DESCRIBED frame of"):
         await describe_job(service.link, job_id(1))
     assert not service.link.link.closed.is_set()
+
+
+# -- places in the queue -------------------------------------------------------------
+
+
+async def queued(service: Service, number: int) -> tuple[RemoteJob, list[JobQueue]]:
+    """Have a job wait whose client has attached to it."""
+    job = service.submit(number)
+    heard: list[JobQueue] = []
+
+    def listen(news: JobNews, mirror: JobMirror) -> None:
+        if isinstance(news, JobQueue):
+            heard.append(news)
+
+    await job.attach(listen)
+    run = service.coordinator.find(job.job_id)
+    run.package_staged()
+    await job.wait_until(lambda mirror: mirror.state.value == "queued")
+    return job, heard
+
+
+async def until_heard(heard: list[JobQueue], position: int) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        # The observer has no event to wait for; the link's turns bring it.
+        while not heard or heard[-1].position != position:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def full_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing begin."""
+    monkeypatch.setattr("sleap_rtc_worker.job_turns.free_slots", lambda slots, held: [])
+    monkeypatch.setattr("sleap_rtc_worker.job_turns.PLACES_INTERVAL_S", 0.01)
+
+
+@pytest.mark.usefixtures("full_slots")
+async def test_who_waits_hears_of_each_new_place(service: Service) -> None:
+    first, _ = await queued(service, 1)
+    second, heard = await queued(service, 2)
+    await until_heard(heard, 2)
+    assert second.mirror.place == heard[-1]
+    await first.cancel()
+    await until_heard(heard, 1)
+    assert heard[-1] == JobQueue(
+        job_id=second.job_id, position=1, waiting=1, starts_in_s=0.0
+    )
+    assert [place.position for place in heard] == sorted(
+        (place.position for place in heard), reverse=True
+    )
+    row, _ = await describe_job(service.link, second.job_id)
+    assert (row.position, row.starts_in_s) == (1, 0.0)
+    await second.cancel()
+    await second.wait_until(lambda mirror: mirror.has_ended)
+    assert second.mirror.place is None
+
+
+@pytest.mark.usefixtures("full_slots")
+async def test_an_older_client_is_sent_no_place(service: Service) -> None:
+    service.served.features = frozenset()
+    job, heard = await queued(service, 1)
+    run = service.coordinator.find(job.job_id)
+    async with asyncio.timeout(PATIENCE_S):
+        while run.place is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    await list_jobs(service.link)
+    assert heard == []
+
+
+@pytest.mark.usefixtures("full_slots")
+async def test_a_place_of_a_job_that_nobody_follows_is_ignored(
+    service: Service,
+) -> None:
+    service.served.send(JobQueue(job_id=job_id(9), position=1, waiting=1))
+    assert await list_jobs(service.link) == []
+    assert not service.link.link.closed.is_set()
+
+
+async def test_removed_results_are_refused_with_the_date(service: Service) -> None:
+    job = service.submit()
+    run = service.coordinator.find(job.job_id)
+    run.note(removed_at=1_800_000_000.0, state=JobState.SUCCEEDED)
+    with pytest.raises(ResultsRemoved, match="were removed on 2027-01-1"):
+        await job.fetch(service.folder, lambda totals: None)
+    row, _ = await describe_job(service.link, job.job_id)
+    assert (row.results_removed, row.expires_at) == (True, 1_800_000_000.0)
 
 
 # -- images --------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from sleap_rtc_plugin.session.run_request import (
 )
 from sleap_rtc_plugin.session.training_package import TrainingPackage, open_package
 from sleap_rtc_worker.config_check import check_configs
-from sleap_rtc_worker.job_coordinator import brought_models, check_spec
+from sleap_rtc_worker.package_check import brought_models, check_spec
 from sleap_rtc_worker.sleap_nn_command import predict_argv, train_argv, trainer_command
 from sleap_rtc_worker.training_config import guard_training_config
 

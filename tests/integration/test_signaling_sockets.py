@@ -17,6 +17,7 @@ from websockets.asyncio.client import connect
 from sleap_rtc_plugin.protocol.close_codes import CloseCode
 from sleap_rtc_plugin.protocol.limits import (
     MAX_SIGNALING_MESSAGE_BYTES,
+    MAX_SIGNALING_SEND_QUEUE,
     PEER_ID_RESERVED_S,
     REGISTER_DEADLINE_S,
     ROOM_LIFETIME_S,
@@ -44,7 +45,9 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
 from sleap_rtc_signaling import app as app_module
 from sleap_rtc_signaling import gate as gate_module
 from sleap_rtc_signaling import listener as listener_module
+from sleap_rtc_signaling import switchboard as switchboard_module
 from sleap_rtc_signaling.limits import (
+    HELD_MESSAGE_S,
     MAX_MALFORMED_MESSAGES,
     PEER_MESSAGE_RATE,
     REFUSAL_RATE,
@@ -143,6 +146,38 @@ async def test_coming_back_with_the_resume_key(lab: Lab) -> None:
     assert refusal.code == "peer_id_taken"
     assert await thief.closed() == CloseCode.REGISTRATION_REFUSED
     await lab.join(room, "worker-1", "worker")
+
+
+async def test_what_is_said_to_a_lost_peer_reaches_it_when_it_is_back(
+    lab: Lab,
+) -> None:
+    room = await lab.room()
+    worker = await lab.join(room, "worker-1", "worker")
+    client = await lab.join(room, "client-1")
+    worker.socket.transport.abort()
+    while len((await client.ask(DiscoverPeers(id="d"))).peers) > 1:
+        pass
+    await client.send(Offer(id="o-1", to="worker-1", sdp="v=0"))
+    assert isinstance(await client.ask(Ping(id="p")), Pong)
+    back = await lab.join(room, "worker-1", "worker")
+    assert await back.receive() == RelayedOffer(id="o-1", from_="client-1", sdp="v=0")
+    assert await client.receive() == Delivered(id="o-1")
+    # One that does not come back is not waited for long.
+    back.socket.transport.abort()
+    while len((await client.ask(DiscoverPeers(id="d"))).peers) > 1:
+        pass
+    await client.send(Offer(id="o-2", to="worker-1", sdp="v=0"))
+    assert isinstance(await client.ask(Ping(id="p")), Pong)
+    lab.advance(HELD_MESSAGE_S)
+    refused = await client.receive()
+    assert (refused.id, refused.code) == ("o-2", "peer_not_found")
+    # One that says good-bye is not waited for at all.
+    left = await lab.join(room, "worker-1", "worker")
+    await left.socket.close()
+    while len((await client.ask(DiscoverPeers(id="d"))).peers) > 1:
+        pass
+    refused = await client.ask(Offer(id="o-3", to="worker-1", sdp="v=0"))
+    assert refused.code == "peer_not_found"
 
 
 async def test_a_reservation_ends(lab: Lab) -> None:
@@ -335,6 +370,19 @@ async def test_a_slow_consumer_is_cut_off_and_holds_nobody_up(lab: Lab) -> None:
     # Cut off, not waited for: only the sender's socket is left.
     while "sleap_signaling_sockets 1.0" not in (await lab.get("/metrics")).text:
         assert time.monotonic() - started < WAIT_S
+
+
+async def test_large_messages_for_a_slow_consumer_are_few(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switchboard_module, "MAX_WAITING_BYTES", 64_000)
+    room = await lab.room()
+    await stalled(lab, room, "slow-1")
+    sender = await lab.join(room, "client-1")
+    offer, sent = Offer(id="o", to="slow-1", sdp="x" * 32_000), 0
+    while await sender.ask(offer) == Delivered(id="o"):
+        sent += 1
+        assert sent < MAX_SIGNALING_SEND_QUEUE
 
 
 async def test_stopping_does_not_wait_for_a_slow_consumer(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from support.signaling_lab import WAIT_S, Clock, Lab, config
 from sleap_rtc_plugin.protocol.close_codes import CloseCode
 from sleap_rtc_plugin.protocol.errors import PortInUse, StorageFailed
 from sleap_rtc_plugin.protocol.limits import ROOM_LIFETIME_S
+from sleap_rtc_plugin.protocol.signaling_messages import Ping, Pong
 from sleap_rtc_signaling.config import ConfigError
 from sleap_rtc_signaling.limits import STOP_DEADLINE_S
 from sleap_rtc_signaling.server import SignalingServer
@@ -90,6 +91,63 @@ async def test_a_second_start_knows_the_rooms_and_the_tokens(tmp_path: Path) -> 
         body = {"room_id": room[0]}
         deleted = await lab.post("/delete-peers-and-room", account, json=body)
         assert deleted.status_code == 200
+        await lab.close()
+
+
+async def test_a_room_outlives_a_server_that_is_down_for_a_night(
+    tmp_path: Path,
+) -> None:
+    clock = Clock()
+    async with SignalingServer(config(tmp_path), clock=clock) as server:
+        lab = Lab(server, clock)
+        room = await lab.room()
+        await lab.join(room, "worker-1", "worker")
+        await lab.close()
+    clock.now += 8 * ROOM_LIFETIME_S
+    async with SignalingServer(config(tmp_path), clock=clock) as server:
+        lab = Lab(server, clock)
+        await lab.join(room, "worker-1", "worker")
+        await lab.close()
+
+
+async def test_nobody_takes_a_workers_id_while_the_server_restarts(
+    tmp_path: Path,
+) -> None:
+    async with SignalingServer(config(tmp_path)) as server:
+        lab = Lab(server, Clock())
+        room = await lab.room()
+        await lab.join(room, "worker-1", "worker")
+        await lab.close()
+    for _ in range(2):
+        async with SignalingServer(config(tmp_path)) as server:
+            lab = Lab(server, Clock())
+            _, refused = await lab.register(
+                room, "worker-1", "worker", resume_key="x" * 32
+            )
+            assert refused.code == "peer_id_taken"
+            await lab.join(room, "worker-1", "worker")
+            await lab.close()
+
+
+async def test_a_machine_that_slept_longer_than_a_room_lives_keeps_it(
+    tmp_path: Path,
+) -> None:
+    """Nobody looked at the clock, and the store is purged first of all."""
+    clock = Clock()
+    async with SignalingServer(config(tmp_path), clock=clock) as server:
+        lab = Lab(server, clock)
+        room = await lab.room()
+        worker = await lab.join(room, "worker-1", "worker")
+        clock.now += 3 * ROOM_LIFETIME_S
+        # Registering is the first that happens after waking up.
+        await lab.join(room, "client-1")
+        clock.now += 3 * ROOM_LIFETIME_S
+        # So is the purge.
+        switchboard = server._switchboard
+        assert switchboard is not None
+        await switchboard._purge()
+        await lab.join(room, "client-2")
+        assert isinstance(await worker.ask(Ping(id="p")), Pong)
         await lab.close()
 
 

@@ -1,6 +1,7 @@
 """The step runner and its executor against a real child process and real ZMQ."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -12,10 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sleap_rtc_plugin.protocol.errors import LocalProtocolError, StorageFailed
+from sleap_rtc_plugin.protocol.errors import LocalProtocolError, RunnerNotStarted
+from sleap_rtc_plugin.protocol.messages import TrainStep
+from sleap_rtc_worker import job_executor
 from sleap_rtc_worker.job_executor import JobExecutor, RunningStep
-from sleap_rtc_worker.process import is_same_process
+from sleap_rtc_worker.limits import CLAIM_GRACE_S
+from sleap_rtc_worker.process import is_same_process, start_time
 from sleap_rtc_worker.step_records import (
+    CLAIM_FILE,
     EVENTS_FILE,
     ORDER_FILE,
     RunnerEvent,
@@ -25,7 +30,9 @@ from sleap_rtc_worker.step_records import (
     StepSignal,
     encode_record,
 )
+from sleap_rtc_worker.step_restart import Restart, verdict
 
+STEP = TrainStep(config="c", labels="l.slp", run_name="r", head="centroid")
 TRAINER = Path(__file__).parents[1] / "support" / "scripted_trainer.py"
 WAIT_S = 60.0
 MakeOrder = Callable[..., StepOrder]
@@ -179,6 +186,22 @@ async def test_cancel_of_an_obedient_trainer_needs_one_interrupt(
     outcome = await step.outcome()
     assert (outcome.exit_code, outcome.forced) == (1, "interrupt")
     assert outcome.cancelled
+
+
+async def test_a_command_gets_through_on_a_full_disk(
+    make_order: MakeOrder, step_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = await JobExecutor().start(make_order("obedient"), step_dir)
+    await until(step, "epoch_begin")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(job_executor, "replace_file", full)
+    step.stop()
+    step.cancel()
+    outcome = await step.outcome()
+    assert (outcome.cancelled, outcome.forced) == (True, "interrupt")
 
 
 async def test_a_crash_keeps_its_last_lines(
@@ -415,17 +438,127 @@ async def test_a_runner_that_dies_is_lost_and_leaves_no_trainer(
     assert not is_same_process(state.trainer_pid, state.trainer_started)
 
 
-async def test_a_terminated_runner_cancels_and_writes_its_outcome(
+async def test_a_trainer_that_is_stopped_still_for_long_is_not_lost(
     make_order: MakeOrder, step_dir: Path
 ) -> None:
+    """As where a person presses Ctrl-Z on it, or a debugger holds it."""
+    order = make_order("until_stopped", interrupt_grace_s=0.2, terminate_grace_s=0.2)
+    step = await JobExecutor().start(order, step_dir)
+    await until(step, "epoch_begin")
+    state = step.state()
+    assert state is not None
+    assert state.trainer_pid is not None
+    for pid in (state.trainer_pid, state.pid):
+        os.kill(pid, signal.SIGSTOP)
+    # Two hours pass for whoever looks.
+    late = RunningStep(step_dir, clock=lambda: time.monotonic() + 7200.0)
+    assert late.is_running()
+    os.kill(state.pid, signal.SIGCONT)
+    step.cancel()
+    outcome = await step.outcome()
+    assert (outcome.cancelled, outcome.signal) == (True, signal.SIGKILL)
+    assert not late.is_running()
+
+
+async def test_a_runner_that_was_killed_before_it_said_a_word_is_seen_at_once(
+    step_dir: Path,
+) -> None:
+    """The clock that its claim was written by may have been any."""
+    step_dir.mkdir()
+    gone = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    started = start_time(gone.pid) or "long ago"
+    await gone.wait()
+    (step_dir / CLAIM_FILE).write_text(f"{gone.pid} {started}\n")
+    os.utime(step_dir / CLAIM_FILE, (2e9, 2e9))
+    adopted = await JobExecutor().adopt(step_dir)
+    assert adopted is not None
+    assert not adopted.is_running()
+    # An older runner's claim names no time: it has a moment, on a clock of its own.
+    (step_dir / CLAIM_FILE).write_text(f"{gone.pid}\n")
+    now = 100.0
+    older = RunningStep(step_dir, clock=lambda: now)
+    assert older.is_running()
+    now += CLAIM_GRACE_S
+    assert not older.is_running()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux promises it")
+async def test_a_killed_runner_takes_the_trainer_with_it(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    """Nobody looks after them: the worker may be dead as well."""
+    step = await JobExecutor().start(make_order("deaf"), step_dir)
+    await until(step, "epoch_begin")
+    state = step.state()
+    assert state is not None
+    assert state.trainer_pid is not None
+    os.kill(state.pid, signal.SIGKILL)
+    await asyncio.to_thread(_wait_gone, state.trainer_pid)
+    assert (await step.outcome()).lost
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="found in /proc")
+async def test_what_a_dead_trainer_left_behind_is_found(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    order = make_order("children", "lingers=yes")
+    step = await JobExecutor().start(order, step_dir)
+    (pid,) = (int(line.split()[1]) for line in await said_before_end(step))
+    state = step.state()
+    assert state is not None
+    assert state.trainer_pid is not None
+    os.kill(state.pid, signal.SIGKILL)
+    await asyncio.to_thread(_wait_gone, state.trainer_pid)
+    assert psutil.pid_exists(pid)
+    assert (await step.outcome()).lost
+    await asyncio.to_thread(_wait_gone, pid)
+
+
+async def said_before_end(step: RunningStep) -> list[str]:
+    """Return the lines that name a child, as soon as there are any."""
+    async with asyncio.timeout(WAIT_S):
+        async for _, event in step.events():
+            found = [line for line in lines([event]) if line.startswith("child ")]
+            if found:
+                return found
+    return []
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+async def test_a_runner_that_is_told_to_end_says_that_it_was_interrupted(
+    make_order: MakeOrder, step_dir: Path, how: signal.Signals
+) -> None:
+    """An interrupt would make sleap-nn delete its checkpoints."""
     step = await JobExecutor().start(make_order("obedient"), step_dir)
     await until(step, "epoch_begin")
     state = step.state()
     assert state is not None
     os.kill(state.pid, signal.SIGHUP)
-    os.kill(state.pid, signal.SIGTERM)
+    os.kill(state.pid, how)
+    os.kill(state.pid, how)
     outcome = await step.outcome()
-    assert (outcome.lost, outcome.cancelled) == (False, True)
+    assert (outcome.lost, outcome.cancelled, outcome.interrupted) == (
+        False,
+        False,
+        True,
+    )
+    assert (outcome.exit_code, outcome.signal) == (None, signal.SIGKILL)
+
+
+async def test_a_trainer_that_hears_of_the_end_first_is_interrupted_too(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    """A system that goes down tells every process; sleap-nn then ends with code 0."""
+    step = await JobExecutor().start(make_order("ends_on_term"), step_dir)
+    await until(step, "epoch_begin")
+    state = step.state()
+    assert state is not None
+    assert state.trainer_pid is not None
+    os.kill(state.trainer_pid, signal.SIGTERM)
+    outcome = await step.outcome()
+    assert (outcome.exit_code, outcome.train_end) == (0, False)
+    decided = verdict(STEP, outcome, 0)
+    assert isinstance(decided, Restart)
 
 
 async def test_a_folder_is_used_once(make_order: MakeOrder, step_dir: Path) -> None:
@@ -443,11 +576,14 @@ async def test_a_runner_that_cannot_start_says_so(
     make_order: MakeOrder, tmp_path: Path
 ) -> None:
     broken = tmp_path / "python"
-    broken.write_text("#!/bin/sh\necho no python here >&2\nexit 1\n")
+    said = f"no {tmp_path}/zmq.so in '/usr/lib/x y.so'"
+    broken.write_text(f'#!/bin/sh\necho "{said}" >&2\nexit 1\n')
     broken.chmod(0o755)
     executor = JobExecutor(python=str(broken))
-    with pytest.raises(StorageFailed, match="no python here"):
+    with pytest.raises(RunnerNotStarted, match=r"no zmq\.so in") as caught:
         await executor.start(make_order("train"), tmp_path / "step")
+    # Where the worker keeps its things is nobody's business.
+    assert "/" not in caught.value.reason
 
 
 async def test_two_steps_have_ports_of_their_own(

@@ -1,5 +1,6 @@
 """Any messages from any connections in any order: what the hub never does."""
 
+import hashlib
 from collections import Counter
 from typing import Any
 
@@ -36,10 +37,13 @@ from sleap_rtc_signaling.instructions import (
     Admission,
     Deliver,
     Disconnect,
+    DropPeerId,
+    KeepPeerId,
     RenewRoom,
     Reply,
     RoomEnded,
 )
+from sleap_rtc_signaling.limits import HELD_MESSAGE_S
 
 connections = st.integers(0, 5)
 room_ids = st.sampled_from(["room-1", "room-2"])
@@ -123,20 +127,33 @@ class AnyTraffic(RuleBasedStateMachine):
         self.rooms: dict[int, str] = {}
         self.names: dict[int, str] = {}
         self.keys: dict[tuple[str, str], str] = {}
+        self.kept: dict[tuple[str, str], KeepPeerId] = {}
+        # Connection -> how many commands have had no reply.
+        self.owed: Counter[int] = Counter()
 
     def perform(self, instructions: list[Any]) -> None:
         for instruction in instructions:
             if isinstance(instruction, Disconnect):
                 assert instruction.connection in self.open
+                self.owed.pop(instruction.connection, None)
                 self.open.discard(instruction.connection)
                 self.rooms.pop(instruction.connection, None)
                 self.names.pop(instruction.connection, None)
             elif isinstance(instruction, Reply | Deliver):
                 assert instruction.connection in self.open
+                if isinstance(instruction, Reply):
+                    self.owed[instruction.connection] -= 1
                 text = codec.encode_signaling(instruction.message)
                 assert codec.decode_server_message(text) is not None
+            elif isinstance(instruction, KeepPeerId):
+                self.kept[instruction.room_id, instruction.peer_id] = instruction
+            elif isinstance(instruction, DropPeerId):
+                del self.kept[instruction.room_id, instruction.peer_id]
+            elif isinstance(instruction, RoomEnded):
+                for place in [p for p in self.kept if p[0] == instruction.room_id]:
+                    del self.kept[place]
             else:
-                assert isinstance(instruction, RenewRoom | RoomEnded)
+                assert isinstance(instruction, RenewRoom)
 
     @initialize()
     def two_rooms_with_peers(self) -> None:
@@ -168,9 +185,10 @@ class AnyTraffic(RuleBasedStateMachine):
         self.open_socket(connection)
         self.enter(connection, message, Admission(message.room_id, self.now + 9_000.0))
 
-    @rule(connection=connections)
-    def disconnect(self, connection: int) -> None:
-        self.hub.disconnected(connection, self.now)
+    @rule(connection=connections, is_lost=st.booleans())
+    def disconnect(self, connection: int, is_lost: bool) -> None:
+        self.hub.disconnected(connection, self.now, is_lost=is_lost)
+        self.owed.pop(connection, None)
         self.open.discard(connection)
         self.rooms.pop(connection, None)
         self.names.pop(connection, None)
@@ -189,9 +207,22 @@ class AnyTraffic(RuleBasedStateMachine):
         was_registered = connection in self.rooms
         before = dict(self.rooms)
         instructions = self.hub.handle(connection, message, self.now, admission)
-        replies = [i.message for i in instructions if isinstance(i, Reply)]
+        self.owed[connection] += int(was_open)
+        replies = [
+            i.message
+            for i in instructions
+            if isinstance(i, Reply) and i.connection == connection
+        ]
         assert len(replies) == int(was_open)
-        assert not [i for i in instructions if isinstance(i, Deliver)]
+        for delivery in instructions:
+            if isinstance(delivery, Deliver):
+                # What waited for this peer, from somebody in its room.
+                assert delivery.connection == connection
+                assert message.room_id in {
+                    self.rooms[c]
+                    for c, name in self.names.items()
+                    if name == delivery.message.from_
+                }
         entered = [r for r in replies if isinstance(r, Registered)]
         assert not (entered and was_registered)
         thrown_out = {
@@ -207,6 +238,11 @@ class AnyTraffic(RuleBasedStateMachine):
             assert self.keys[before[other], self.names[other]] == message.resume_key
         self.perform(instructions)
         if entered:
+            kept = self.kept.get((message.room_id, message.peer_id))
+            digest = hashlib.sha256(message.resume_key.encode()).digest()
+            # Before as after a restart, a worker's id is its own.
+            assert kept is None or kept.resume_digest == digest
+            assert (kept is not None) == (message.role == "worker")
             assert isinstance(admission, Admission)
             assert admission.room_id == message.room_id
             self.rooms[connection] = message.room_id
@@ -234,8 +270,15 @@ class AnyTraffic(RuleBasedStateMachine):
         was_open = connection in self.open
         room = self.rooms.get(connection)
         instructions = self.hub.handle(connection, message, self.now)
+        self.owed[connection] += int(was_open)
         replies = [i for i in instructions if isinstance(i, Reply)]
         delivered = [i for i in instructions if isinstance(i, Deliver)]
+        if was_open and not instructions:
+            assert isinstance(message, Offer | Answer | Candidate | PeerMessage)
+            assert message.to not in {
+                name for c, name in self.names.items() if self.rooms[c] == room
+            }
+            return  # it waits
         assert len(replies) == int(was_open)
         for reply in replies:
             assert reply.connection == connection
@@ -264,6 +307,7 @@ class AnyTraffic(RuleBasedStateMachine):
         was_open = connection in self.open
         error = RemoteProtocolError(detail="d")
         instructions = self.hub.malformed(connection, error, self.now)
+        self.owed[connection] += int(was_open)
         assert sum(isinstance(i, Reply) for i in instructions) == int(was_open)
         self.perform(instructions)
 
@@ -275,12 +319,29 @@ class AnyTraffic(RuleBasedStateMachine):
         assert {i.connection for i in instructions} == inside
         self.perform(instructions)
 
+    @rule()
+    def restart(self) -> None:
+        self.hub = Hub("http://server")
+        for kept in self.kept.values():
+            self.hub.restore(kept, self.now + 9_000.0, self.now)
+        self.open.clear()
+        self.owed.clear()
+        self.rooms.clear()
+        self.names.clear()
+
     @rule(seconds=st.sampled_from([0.1, 1.0, 11.0, 601.0, 8_000.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         self.perform(self.hub.expire(self.now))
         deadline = self.hub.deadline()
         assert deadline is None or deadline > self.now
+        if seconds > HELD_MESSAGE_S:
+            # Every command has had its one reply by now.
+            assert not +self.owed
+
+    @invariant()
+    def no_command_has_two_replies(self) -> None:
+        assert min(self.owed.values(), default=0) >= 0
 
     @precondition(lambda self: self.rooms)
     @invariant()

@@ -17,7 +17,12 @@ from sleap_rtc_plugin.protocol import signaling_messages as wire
 from sleap_rtc_plugin.protocol import signaling_session as sessions
 from sleap_rtc_plugin.protocol import transfer_receiver as receiving
 from sleap_rtc_plugin.protocol import transfer_sender as sending
-from sleap_rtc_plugin.protocol.errors import JobLost, StepFailed, StorageFailed
+from sleap_rtc_plugin.protocol.errors import (
+    JobLost,
+    RuntimeExceeded,
+    StepFailed,
+    StorageFailed,
+)
 from sleap_rtc_plugin.protocol.fragments import Fragment, Pack
 from sleap_rtc_plugin.protocol.manifest import HOLE, FileEntry, Manifest, pack_chunks
 from sleap_rtc_plugin.protocol.messages import FileDone, FileMeta, FileNeed
@@ -264,9 +269,11 @@ JOB: Final = Kind(
         jobs.StepRunning(),
         jobs.StepEnded(None),
         jobs.StepEnded(STEP_FAILED),
+        jobs.StepInterrupted(),
         jobs.RunnerLost(RUNNER_GONE),
         jobs.StopRequested("step"),
         jobs.StopRequested("job"),
+        jobs.LimitReached(RuntimeExceeded(job_id="job-1", limit="12 h")),
         jobs.CancelRequested(),
         jobs.ResultsCollected(),
         jobs.CollectingFailed(BROKEN),

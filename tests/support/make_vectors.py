@@ -33,6 +33,11 @@ from sleap_rtc_plugin.protocol.fragments import (
 )
 from sleap_rtc_plugin.protocol.limits import FRAGMENT_BYTES
 from sleap_rtc_plugin.protocol.manifest import Manifest
+from sleap_rtc_plugin.protocol.relay_messages import (
+    RelayJoin,
+    RelayJoined,
+    encode_relay,
+)
 from sleap_rtc_plugin.protocol.session_string import SCHEME, Session
 
 VECTORS: Final = Path(__file__).parents[2] / "resources" / "vectors"
@@ -68,6 +73,25 @@ def signaling() -> dict[str, list[dict[str, Any]]]:
             ("from_server", wire_samples.FROM_SERVER),
             ("payload", wire_samples.PAYLOADS),
         )
+    }
+
+
+def relay() -> dict[str, Any]:
+    """Return the two frames of a relay, and joins that a server must refuse."""
+    relay_id = "relay-" + "0123456789abcdef" * 2
+    join = RelayJoin(relay_id=relay_id, peer_id="client-1")
+    sound = encode_relay(join)
+    return {
+        "from_peer": [{"message": plain(join), "text": sound}],
+        "from_server": [{"message": {}, "text": encode_relay(RelayJoined())}],
+        "refused": [
+            sound.replace("relay_join", "relay_joined"),
+            sound.replace("relay-0", "relay-"),
+            sound.replace("abcdef", "ABCDEF"),
+            sound.replace("client-1", "Client 1"),
+            sound.replace('"type":"relay_join",', ""),
+            sound + " " * 1_024,
+        ],
     }
 
 
@@ -437,6 +461,7 @@ def build() -> dict[str, str]:
     contents = {
         "control": control(),
         "signaling": signaling(),
+        "relay": relay(),
         "fragments": fragments(),
         "manifest": manifest(),
         "session_string": session_string(),

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-__all__ = ["Block", "NatLab", "Side", "nat_lab"]
+__all__ = ["Block", "NatLab", "Side", "make_certificates", "nat_lab"]
 
 PUBLIC: Final = "10.77.0.10"
 SIGNALING_PORT: Final = 443
@@ -105,7 +105,7 @@ class NatLab:
 
     def start_turn(self) -> None:
         """Run coturn in the public network."""
-        _make_certificates(self.folder)
+        make_certificates(self.folder)
         options = [
             "-n",
             *("--listening-ip", PUBLIC, "--relay-ip", PUBLIC, "--realm", "lab"),
@@ -264,7 +264,7 @@ table ip firewall {{
 """
 
 
-def _make_certificates(folder: Path) -> None:
+def make_certificates(folder: Path) -> None:
     """Write an authority's certificate, and one for the TURN server signed by it."""
     now = datetime.datetime.now(datetime.UTC)
     keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]

@@ -208,7 +208,7 @@ class Programs:
         # The words that start a program elsewhere, in a network namespace say.
         self.where: tuple[str, ...] = ()
         self._mark = secrets.token_hex(8)
-        self._started: list[Program] = []
+        self.started: list[Program] = []
         self._descriptors: list[int] = []
         inherited = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED}
         homes = ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA")
@@ -316,7 +316,7 @@ class Programs:
             environment=self.environment | environment,
             stdin=stdin,
         )
-        self._started.append(program)
+        self.started.append(program)
         return program
 
     # -- ending ------------------------------------------------------------------------
@@ -341,7 +341,7 @@ class Programs:
             psutil.wait_procs(left, timeout=EXIT_DEADLINE_S)
         for descriptor in self._descriptors:
             os.close(descriptor)
-        for program in self._started:
+        for program in self.started:
             with contextlib.suppress(AssertionError):
                 program.wait(EXIT_DEADLINE_S)
             sys.stderr.write(program.story() + "\n")

@@ -128,6 +128,15 @@ def no_end(trainer: Trainer) -> int:
     return 0
 
 
+def ends_on_term(trainer: Trainer) -> int:
+    """What sleap-nn does on SIGTERM: it ends at once, as if nothing had happened."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    trainer.connect()
+    trainer.begin()
+    while True:
+        trainer.controller.poll(WAIT_MS)
+
+
 def flood(trainer: Trainer) -> int:
     trainer.connect()
     trainer.begin()
@@ -179,9 +188,14 @@ def children(trainer: Trainer) -> int:
     """Leaves a child behind, as a loader process that nobody waits for."""
     trainer.connect()
     sleeper = "import signal; signal.pause()"
-    child = subprocess.Popen([sys.executable, "-c", sleeper])
+    # In a session of its own, so that the group's signals do not reach it.
+    lingers = "lingers" in trainer.options
+    child = subprocess.Popen([sys.executable, "-c", sleeper], start_new_session=lingers)
     sys.stdout.write(f"child {child.pid}\n")
     child.returncode = 0
+    sys.stdout.flush()
+    while "lingers" in trainer.options:
+        trainer.controller.poll(WAIT_MS)
     trainer.end()
     return 0
 
@@ -221,6 +235,7 @@ BEHAVIOURS: dict[str, Callable[[Trainer], int]] = {
         obedient,
         crash,
         no_end,
+        ends_on_term,
         flood,
         hostile,
         environment,

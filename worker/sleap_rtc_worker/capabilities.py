@@ -10,13 +10,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Final, Literal
 
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.limits import MIB
+from sleap_rtc_worker.gpu_slots import Gpu, Slot, SlotPlan, plan_slots
 from sleap_rtc_worker.limits import MAX_GPUS, TORCH_PROBE_TIMEOUT_S
 from sleap_rtc_worker.trainer_environment import without_secrets
 
@@ -45,22 +46,6 @@ print(json.dumps({
     "mps_ok": bool(mps and mps.is_available()),
 }))
 """
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One card, as its driver describes it.
-
-    Attributes:
-        index: as nvidia-smi numbers it.
-        free_mb: at the time of the probe, in MiB.
-    """
-
-    index: int
-    model: str
-    memory_mb: int
-    free_mb: int
-    uuid: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,6 +83,7 @@ class WorkerCapabilities:
         cuda_version: the newest that the driver supports.
         device: what a training really runs on.
         memory_mb: the machine's, in MiB.
+        slots: room for so many jobs at once, and the GPU of each.
     """
 
     device: Device = "cpu"
@@ -112,6 +98,7 @@ class WorkerCapabilities:
     sleap_nn_version: str | None = None
     torch_version: str | None = None
     warnings: tuple[str, ...] = field(default=())
+    slots: tuple[Slot, ...] = (Slot(),)
 
     def to_properties(self) -> dict[str, Any]:
         """Return what is registered at the signaling server; unknowns left out."""
@@ -120,7 +107,8 @@ class WorkerCapabilities:
             "gpu_model": self.gpu_model,
             "gpu_memory_mb": self.gpu_memory_mb,
             "gpu_memory_free_mb": self.gpu_free_mb,
-            "gpu_count": len(self.gpus) if self.device == "cuda" else 0,
+            "gpu_count": len(self.slots) if self.device == "cuda" else 0,
+            "slots": len(self.slots),
             "cuda_version": self.cuda_version,
             "driver_version": self.driver_version,
             "cpu_count": self.cpu_count,
@@ -132,30 +120,33 @@ class WorkerCapabilities:
 
 
 def detect(
-    gpu_id: int | None = None,
+    gpu_ids: Sequence[int] = (),
     *,
+    slots: int | None = None,
     nvml: Callable[[], DriverReport] | None = None,
     torch: Callable[[], TorchReport] | None = None,
     sleap_nn_version: Callable[[], str | None] | None = None,
     cpu_count: Callable[[], int] | None = None,
     memory_mb: Callable[[], int] | None = None,
     platform: str = sys.platform,
+    environment: Mapping[str, str] = os.environ,
 ) -> WorkerCapabilities:
     """Find out what this machine can train with; takes seconds where torch is asked.
 
     Args:
-        gpu_id: the card that jobs get; None for the first.
+        gpu_ids: the cards that jobs get; every one where empty.
+        slots: how many jobs may run at once; as many as cards by default.
         nvml: asks the NVIDIA driver.
         torch: asks torch; called only where there is a card or this is a Mac.
         sleap_nn_version: finds the installed sleap-nn.
         cpu_count: counts the CPUs that this process may use.
         memory_mb: the machine's memory in MiB.
         platform: as `sys.platform`.
+        environment: the variables that this worker was started with.
     """
     driver = (nvml or probe_nvml)()
     version = (sleap_nn_version or (lambda: _version("sleap-nn")))()
     memory = (memory_mb or probe_memory_mb)()
-    warnings = []
     report = TorchReport(version=_version("torch") if torch is None else None)
     if version is not None and (driver.gpus or platform == "darwin"):
         report = (torch or probe_torch)()
@@ -163,15 +154,21 @@ def detect(
     model: str | None = None
     gpu_memory: int | None = None
     gpu_free: int | None = None
-    chosen = _chosen(driver, gpu_id)
-    if gpu_id is not None and driver.gpus and chosen is None:
-        warnings.append(f"there is no GPU {gpu_id}")
-    if chosen is not None and report.has_cuda:
-        device, model = "cuda", chosen.model
-        gpu_memory, gpu_free = chosen.memory_mb, chosen.free_mb
+    # Without a torch that can use them, and on Apple silicon, there are none.
+    usable = driver.gpus if report.has_cuda else ()
+    plan = plan_slots(usable, wanted=gpu_ids, at_most=slots, environment=environment)
+    if not usable:
+        plan = SlotPlan()
+    warnings = list(plan.warnings)
+    first = plan.slots[0]
+    if first.name:
+        device, model = "cuda", "NVIDIA GPU"
+        if first.gpu is not None:
+            model, gpu_memory = first.gpu.model, first.gpu.memory_mb
+            gpu_free = first.gpu.free_mb
     elif report.has_mps:
         device, model, gpu_memory = "mps", "Apple GPU", memory
-    elif driver.gpus and version is not None:
+    elif driver.gpus and version is not None and not report.has_cuda:
         warnings.append(
             "there is an NVIDIA GPU, but the installed torch cannot use it"
             + ("" if report.cuda_version else " (it is a CPU-only build)")
@@ -191,23 +188,22 @@ def detect(
         sleap_nn_version=version,
         torch_version=report.version,
         warnings=tuple(warnings),
+        slots=plan.slots,
     )
 
 
 def free_gpu_memory_mb(
-    gpu_id: int | None = None, *, nvml: Callable[[], DriverReport] | None = None
+    slot: Slot, *, nvml: Callable[[], DriverReport] | None = None
 ) -> int | None:
-    """Return what is free now of the card that jobs get, in MiB, or None.
+    """Return what is free now of a slot's card, in MiB, or None.
 
     Blocks for some milliseconds: call it in a thread.
     """
-    chosen = _chosen((nvml or probe_nvml)(), gpu_id)
-    return chosen.free_mb if chosen is not None else None
-
-
-def _chosen(driver: DriverReport, gpu_id: int | None) -> Gpu | None:
-    """Return the card that jobs get: the one of that number, or the first."""
-    return next((gpu for gpu in driver.gpus if gpu_id in (None, gpu.index)), None)
+    if slot.gpu is None:
+        return None
+    index = slot.gpu.index
+    gpus = (nvml or probe_nvml)().gpus
+    return next((gpu.free_mb for gpu in gpus if gpu.index == index), None)
 
 
 # -- probes ------------------------------------------------------------------------

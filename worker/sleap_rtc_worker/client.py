@@ -9,7 +9,7 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from sleap_rtc_worker.capabilities import (
     free_gpu_memory_mb,
 )
 from sleap_rtc_worker.file_manager import FileManager
+from sleap_rtc_worker.gpu_slots import variables_of
 from sleap_rtc_worker.identity import load_or_make_identity
 from sleap_rtc_worker.job_coordinator import JobCoordinator
 from sleap_rtc_worker.job_executor import JobExecutor
@@ -41,6 +42,7 @@ from sleap_rtc_worker.link_service import LinkService
 from sleap_rtc_worker.link_tests import LinkTests
 from sleap_rtc_worker.mounts import MountTable
 from sleap_rtc_worker.offer_service import OfferService
+from sleap_rtc_worker.retention import JobLimits
 from sleap_rtc_worker.room_service import RoomService
 from sleap_rtc_worker.sleap_nn_command import trainer_command
 from sleap_rtc_worker.state_manager import StateManager, WorkerStatus
@@ -66,7 +68,9 @@ class RTCWorkerClient:
         data_dir: Path,
         name: str = "",
         chunk_size: int | None = None,
-        gpu_id: int | None = None,
+        gpu_id: int | Sequence[int] | None = None,
+        slots: int | None = None,
+        limits: JobLimits | None = None,
         shared_storage_root: Path | None = None,
         mounts: Mapping[str, Path] | None = None,
         store_limit_bytes: int | None = None,
@@ -81,7 +85,9 @@ class RTCWorkerClient:
             name: what users call it; the host's name where empty.
             chunk_size: bytes per chunk of what is sent home; by default it is cut by
                 what it holds.
-            gpu_id: the GPU to use, or None for all.
+            gpu_id: the GPUs to use, or None for all; one job runs on each.
+            slots: how many jobs run at once, if fewer.
+            limits: what jobs may take.
             shared_storage_root: a mount shared with clients.
             mounts: what clients may look into, by name.
             store_limit_bytes: how much of earlier packages is kept; 0 for nothing.
@@ -95,7 +101,8 @@ class RTCWorkerClient:
         # Steps run elsewhere in the file system and must still find their folders.
         data_dir = data_dir.absolute()
         self.name = clean_text(name or socket.gethostname())
-        self.capabilities = capabilities if capabilities is not None else detect(gpu_id)
+        gpus = [gpu_id] if isinstance(gpu_id, int) else gpu_id or ()
+        self.capabilities = capabilities or detect(gpus, slots=slots)
         self._journal = Journal(data_dir)
         self.identity = load_or_make_identity(data_dir, self.name)
         self._files = FileManager(
@@ -122,16 +129,18 @@ class RTCWorkerClient:
             tools=StepTools(
                 journal=self._journal,
                 files=self._files,
-                executor=JobExecutor(gpu_id),
+                executor=JobExecutor(),
                 trainer=trainer or trainer_command(sys.executable),
                 worker_name=self.name,
+                gpu_variables=variables_of(self.capabilities.slots),
             ),
             state=self._state,
             can_train=trainer is not None or bool(self.capabilities.sleap_nn_version),
+            slots=self.capabilities.slots,
+            limits=limits,
             mounts=list(self._mounts.roots.values()),
             on_ended=self._room.job_ended,
         )
-        self._gpu_id = gpu_id
         self._offers = OfferService(self._serve, self._spawn, transport)
         self._stopping = asyncio.Event()
 
@@ -240,7 +249,8 @@ class RTCWorkerClient:
         """Keep the room's picture of the GPU's memory true."""
         while True:
             await asyncio.sleep(GPU_MEMORY_POLL_S)
-            free_mb = await in_thread(None, free_gpu_memory_mb, self._gpu_id)
+            slot = self.capabilities.slots[0]
+            free_mb = await in_thread(None, free_gpu_memory_mb, slot)
             self._state.set_gpu_free(free_mb)
 
     # -- the room --------------------------------------------------------------------

@@ -5,7 +5,8 @@ it, results leave from it. Blocking calls, made in threads by the job coordinato
 
     jobs/<job id>/package/files/   the verified package; steps run here
     jobs/<job id>/configs/<n>/     the guarded configuration of step n
-    jobs/<job id>/steps/<n>/       the step runner's folder
+    jobs/<job id>/steps/<n>/       the step runner's folder; <n>.<k> of its k-th restart
+    jobs/<job id>/kept/<n>/        what tries of step n that were cut off left
     store/<room>/                  files of earlier packages, for that room alone
 """
 
@@ -111,18 +112,25 @@ class FileManager:
         """Return the folder of a step's guarded configuration."""
         return self.job_dir(job_id) / "configs" / str(step)
 
-    def step_dir(self, job_id: str, step: int) -> Path:
-        """Return the step runner's folder, made when needed."""
-        folder = self.job_dir(job_id) / "steps" / str(step)
+    def step_dir(self, job_id: str, step: int, restarts: int = 0) -> Path:
+        """Return the step runner's folder, made when needed; each try has its own."""
+        name = f"{step}.{restarts}" if restarts else str(step)
+        folder = self.job_dir(job_id) / "steps" / name
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 
+    def kept_dir(self, job_id: str, step: int) -> Path:
+        """Return where the checkpoints of a step's earlier tries are."""
+        return self.job_dir(job_id) / "kept" / str(step)
+
+    def missing_bytes(self, package_bytes: int) -> int:
+        """Return how much more must be free for a package of so many bytes, or 0."""
+        needed, free = self._needed_and_free(package_bytes)
+        return max(0, needed - free)
+
     def space_fault(self, package_bytes: int) -> DiskFull | None:
         """Say that a package of so many bytes does not fit, or None where it does."""
-        needed = int(package_bytes * FREE_SPACE_FACTOR)
-        free = shutil.disk_usage(self.data_dir).free
-        if needed > free and self._store is not None:
-            free += self._store.spare_bytes()
+        needed, free = self._needed_and_free(package_bytes)
         if needed <= free:
             return None
         return DiskFull(
@@ -130,6 +138,33 @@ class FileManager:
             needed=f"{needed / MIB:.1f} MiB",
             free=f"{free / MIB:.1f} MiB",
         )
+
+    def _needed_and_free(self, package_bytes: int) -> tuple[int, int]:
+        needed = int(package_bytes * FREE_SPACE_FACTOR)
+        free = shutil.disk_usage(self.data_dir).free
+        if needed > free and self._store is not None:
+            free += self._store.spare_bytes()
+        return needed, free
+
+    def size_bytes(self, job_id: str) -> int:
+        """Return what a job's files take on the disk; 0 where there are none."""
+        total = 0
+        for folder, _, names in os.walk(self.job_dir(job_id)):
+            for name in names:
+                try:
+                    status = Path(folder, name).lstat()
+                except OSError:
+                    # sleap-nn renames and deletes files meanwhile.
+                    continue
+                # Holes take nothing; Windows does not tell.
+                blocks = getattr(status, "st_blocks", None)
+                size = status.st_size
+                total += size if blocks is None else min(size, blocks * 512)
+        return total
+
+    def has_files(self, job_id: str) -> bool:
+        """Tell whether anything of a job is on the disk."""
+        return self.job_dir(job_id).exists()
 
     # -- earlier packages ------------------------------------------------------------
 

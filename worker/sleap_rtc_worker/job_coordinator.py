@@ -1,7 +1,8 @@
 """Which jobs this worker has, which runs next, and whether a new one is taken.
 
-First come first served over a number of slots. Called by each client's link service
-and by the worker's root; the jobs themselves are `JobRun`.
+Fair turns over a number of slots (`job_queue`), within what the worker's owner allows
+(`retention`). Called by each client's link service and by the worker's root; the jobs
+themselves are `JobRun`.
 """
 
 import asyncio
@@ -13,8 +14,6 @@ from pathlib import Path
 import msgspec
 
 from sleap_rtc_plugin.protocol.errors import (
-    BadRequest,
-    ConfigRefused,
     JobConflict,
     JobUnknown,
     RemoteProtocolError,
@@ -23,41 +22,28 @@ from sleap_rtc_plugin.protocol.errors import (
     TransferTakenOver,
     WorkerBusy,
 )
-from sleap_rtc_plugin.protocol.inference_options import check_options
 from sleap_rtc_plugin.protocol.job import JobState
 from sleap_rtc_plugin.protocol.limits import (
     MAX_JOB_PAGE_BYTES,
     MAX_JOBS_PER_PAGE,
-    MAX_JOBS_QUEUED,
     STAGING_IDLE_TIMEOUT_S,
 )
-from sleap_rtc_plugin.protocol.messages import (
-    FileMeta,
-    JobSpec,
-    JobSubmit,
-    JobSummary,
-    PredictStep,
-    TrainStep,
-)
-from sleap_rtc_plugin.protocol.paths import check_component, check_path
+from sleap_rtc_plugin.protocol.messages import FileMeta, JobSubmit, JobSummary
 from sleap_rtc_plugin.transport.chunk_reader import ChunkSource
-from sleap_rtc_plugin.transport.effects import in_thread
 from sleap_rtc_plugin.transport.transfer_pump import TransferPump
-from sleap_rtc_worker.config_check import check_configs
+from sleap_rtc_worker.gpu_slots import Slot
 from sleap_rtc_worker.job_run import JobRun, StepTools
+from sleap_rtc_worker.job_turns import WAITING, JobTurns
 from sleap_rtc_worker.journal import JobRecord
+from sleap_rtc_worker.limits import JOBS_WATCH_S, KEEPING_INTERVAL_S, PLACES_REFRESH_S
+from sleap_rtc_worker.package_check import check_package, check_spec
+from sleap_rtc_worker.result_keeper import ResultKeeper
+from sleap_rtc_worker.retention import JobLimits
 from sleap_rtc_worker.state_manager import StateManager
-from sleap_rtc_worker.training_config import (
-    guard_model_config,
-    guard_training_config,
-    label_members,
-)
 
 __all__ = ["JobCoordinator"]
 
 logger = logging.getLogger(__name__)
-
-_WAITING = (JobState.SUBMITTED, JobState.STAGING, JobState.QUEUED)
 
 
 class JobCoordinator:
@@ -69,7 +55,8 @@ class JobCoordinator:
         tools: StepTools,
         state: StateManager,
         can_train: bool,
-        slots: int = 1,
+        slots: Sequence[Slot] = (Slot(),),
+        limits: JobLimits | None = None,
         mounts: Sequence[Path] = (),
         on_ended: Callable[[JobRun], None] = lambda run: None,
     ) -> None:
@@ -79,34 +66,46 @@ class JobCoordinator:
             tools: what jobs are run with.
             state: told how much there is to do.
             can_train: whether sleap-nn is there at all.
-            slots: how many jobs run at once.
+            slots: room for so many jobs at once.
+            limits: what the worker's owner allows.
             mounts: folders in which videos of labels may lie.
             on_ended: told of every job that reaches an end.
         """
         self._tools = tools
         self._state = state
         self._can_train = can_train
-        self._slots = slots
+        self._limits = limits or JobLimits()
         self._mounts = mounts
         self._on_ended = on_ended
         self._jobs: dict[str, JobRun] = {}
         self._staging: dict[str, asyncio.Task[None]] = {}
-        self._granting = False
         for record in tools.journal.jobs():
             self._jobs[record.job_id] = JobRun(record, tools, self._changed)
+        self._turns = JobTurns(self._jobs, slots, self._limits)
+        self._keeper = ResultKeeper(self._jobs, tools, self._limits)
+        self._watch: asyncio.Task[None] | None = None
+        for run in self._jobs.values():
+            run.expires_at = self._keeper.expires_at(run)
 
     async def resume(self) -> None:
         """Go on with what a worker before us left behind."""
         for run in list(self._jobs.values()):
             if not run.has_ended:
+                self._turns.follow(run)
                 await run.resume()
         self._grant_slots()
+        self._watch = asyncio.get_running_loop().create_task(self._watch_jobs())
 
     async def close(self) -> None:
         """Let go of every job; runners go on and can be adopted later."""
-        for task in list(self._staging.values()):
+        tasks = list(self._staging.values())
+        if self._watch is not None:
+            tasks.append(self._watch)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._staging.values(), return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._turns.close()
+        await self._keeper.settle()
         for run in self._jobs.values():
             await run.close()
 
@@ -164,9 +163,12 @@ class JobCoordinator:
             return TrainerMissing(worker=self._state.name)
         if not self._state.takes_jobs:
             return WorkerBusy(worker=self._state.name, reason="it is closing")
-        if sum(run.state in _WAITING for run in self._jobs.values()) >= MAX_JOBS_QUEUED:
-            return WorkerBusy(worker=self._state.name, reason="its queue is full")
-        return self._tools.files.space_fault(package_bytes)
+        waiting = sum(run.state in WAITING for run in self._jobs.values())
+        if waiting >= self._limits.max_waiting:
+            jobs = "1 job waits" if waiting == 1 else f"{waiting} jobs wait"
+            reason = f"its queue is full: {jobs}"
+            return WorkerBusy(worker=self._state.name, reason=reason)
+        return self._keeper.refusal(package_bytes)
 
     # -- submitting ------------------------------------------------------------------
 
@@ -194,6 +196,7 @@ class JobCoordinator:
         if refusal is not None:
             raise refusal
         check_spec(message.spec)
+        self._keeper.make_room(message.package_bytes)
         record = JobRecord(
             job_id=message.job_id,
             spec=message.spec,
@@ -204,6 +207,7 @@ class JobCoordinator:
         )
         run = JobRun(record, self._tools, self._changed)
         self._jobs[message.job_id] = run
+        self._turns.follow(run)
         run.begin_staging()
         return run
 
@@ -262,6 +266,8 @@ class JobCoordinator:
         sources: Sequence[ChunkSource],
         arrived: asyncio.Event,
     ) -> None:
+        # What had to go for this package may still be going.
+        await self._keeper.settle()
         area = self._tools.files.staging_area(run.job_id)
         area.sources = sources
         await pump.receive(meta, area)
@@ -269,50 +275,19 @@ class JobCoordinator:
         if run.state is not JobState.STAGING:
             return
         try:
-            await self._check_package(run)
+            epochs = await self._check_package(run)
         except RtcError as error:
             run.package_refused(error)
         else:
             if run.state is JobState.STAGING:
+                run.note(epochs=epochs, ticket=self._turns.next_number())
                 run.package_staged()
 
-    async def _check_package(self, run: JobRun) -> None:
-        """Guard every configuration, then let sleap-nn look at the result.
-
-        Raises:
-            RtcError: the package is not acceptable.
-        """
-        files, spec = self._tools.files, run.record.spec
-        members = await in_thread(None, files.members, run.job_id)
-        configs: dict[str, Path] = {}
-        weights: set[str] = set()
-        labels: set[str] = set()
-        made: set[str] = set()
-        for index, step in enumerate(spec.steps):
-            match step:
-                case TrainStep():
-                    text = files.read_config(run.job_id, step.config)
-                    guarded = guard_training_config(
-                        text, step, members, allow_wandb=spec.allow_wandb
-                    )
-                    configs[step.config] = files.write_config(
-                        run.job_id, index, step, guarded.text
-                    )
-                    weights.update(guarded.weights)
-                    labels.update(label_members(guarded.text, members), [step.labels])
-                    made.add(f"models/{step.run_name}")
-                case PredictStep():
-                    labels.add(step.data)
-                    for model in brought_models(step, members, made):
-                        name = f"{model}/training_config.yaml"
-                        text = files.read_config(run.job_id, name)
-                        guard_model_config(text, name)
-                        weights.update(checkpoints_in(model, members))
-        root = files.package_dir(run.job_id)
-        await check_configs(
-            configs,
-            weights={member: root / member for member in sorted(weights)},
-            labels={member: root / member for member in sorted(labels)},
+    async def _check_package(self, run: JobRun) -> list[int]:
+        return await check_package(
+            run.job_id,
+            run.record.spec,
+            self._tools.files,
             mounts=self._mounts,
             worker=self._state.name,
         )
@@ -332,81 +307,36 @@ class JobCoordinator:
             staging = self._staging.get(run.job_id)
             if staging is not None:
                 staging.cancel()
+            run.expires_at = self._keeper.expires_at(run)
+            self._turns.ended(run)
             self._on_ended(run)
         # A state may change while slots are being granted; the loop there sees it.
         asyncio.get_running_loop().call_soon(self._grant_slots)
 
     def _grant_slots(self) -> None:
-        runs = list(self._jobs.values())
-        running = sum(not r.has_ended and r.state not in _WAITING for r in runs)
-        for run in runs:
-            if running < self._slots and run.state is JobState.QUEUED:
-                run.grant_slot()
-                running += 1
+        try:
+            running = self._turns.grant()
+        except RtcError as error:
+            # What could not be journaled did not happen; the watch tries it again.
+            logger.warning("%s", error)
+            return
         self._state.set_load(running_jobs=running, queue_length=self.queue_length)
+        self._turns.tell_soon()
 
-
-def check_spec(spec: JobSpec) -> None:
-    """Check every name and option of a job before its package is asked for.
-
-    Raises:
-        RtcError: one of them is not acceptable.
-    """
-    run_names: set[str] = set()
-    for step in spec.steps:
-        match step:
-            case TrainStep():
-                check_path(step.config)
-                check_path(step.labels)
-                name = check_component(step.run_name).casefold()
-                if name in run_names:
-                    raise BadRequest(reason=f"two models are named {step.run_name}")
-                run_names.add(name)
-            case PredictStep():
-                check_path(step.data)
-                check_component(step.output)
-                for model in step.models:
-                    check_path(model)
-                check_options(step.options)
-
-
-def brought_models(
-    step: PredictStep, members: frozenset[str], made: set[str]
-) -> list[str]:
-    """Check that an inference step finds its data and models.
-
-    Args:
-        step: the inference.
-        members: the package's files.
-        made: model folders that earlier steps of the job make.
-
-    Returns:
-        The model folders that came with the package.
-
-    Raises:
-        ConfigRefused: something is missing.
-    """
-    brought: list[str] = []
-    if step.data not in members:
-        raise ConfigRefused(
-            config="of the inference", reason=f"the package does not hold {step.data}"
-        )
-    for model in step.models:
-        if model in made:
-            continue
-        if f"{model}/training_config.yaml" not in members:
-            raise ConfigRefused(
-                config="of the inference", reason=f"there is no model {model}"
-            )
-        brought.append(model)
-    return brought
-
-
-def checkpoints_in(model: str, members: frozenset[str]) -> list[str]:
-    """Return the weight files of a model folder in the package."""
-    return [
-        member
-        for member in members
-        if member.startswith(f"{model}/")
-        and member.lower().endswith((".ckpt", ".pt", ".pth", ".h5"))
-    ]
+    async def _watch_jobs(self) -> None:
+        """Hold running jobs to their limit, keep places and files as they should be."""
+        loop = asyncio.get_running_loop()
+        tend_at = tell_at = loop.time()
+        while True:
+            try:
+                self._turns.tick()
+                if loop.time() >= tell_at:
+                    self._grant_slots()
+                    tell_at = loop.time() + PLACES_REFRESH_S
+                if loop.time() >= tend_at:
+                    await self._keeper.tend()
+                    tend_at = loop.time() + KEEPING_INTERVAL_S
+            except RtcError as error:
+                # The disk may be full; what could not be written now is tried again.
+                logger.warning("%s", error)
+            await asyncio.sleep(JOBS_WATCH_S)

@@ -6,8 +6,9 @@ cluster's scheduler) only has to start `step_runner` and share the folder.
 """
 
 import asyncio
-import contextlib
+import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -17,16 +18,21 @@ from typing import Final, Protocol
 
 import msgspec
 
-from sleap_rtc_plugin.protocol.errors import LocalProtocolError, StorageFailed
+from sleap_rtc_plugin.protocol.errors import LocalProtocolError, RunnerNotStarted
+from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.limits import MAX_LAST_LINES, RUNNER_START_TIMEOUT_S
+from sleap_rtc_plugin.transport.effects import monotonic, storage_error
 from sleap_rtc_worker.limits import (
     CLAIM_GRACE_S,
     EVENT_POLL_S,
+    LEFT_OVER_DEADLINE_S,
+    LEFT_OVER_POLL_S,
+    MAX_CLAIM_BYTES,
     MAX_EVENT_LINE_BYTES,
     MAX_EVENTS_READ_BYTES,
     MAX_STEP_STATE_BYTES,
 )
-from sleap_rtc_worker.process import is_same_process, kill_group, spawn
+from sleap_rtc_worker.process import is_same_process, kill_group, kill_marked, spawn
 from sleap_rtc_worker.step_files import read_bounded, replace_file
 from sleap_rtc_worker.step_records import (
     CLAIM_FILE,
@@ -50,11 +56,18 @@ from sleap_rtc_worker.step_records import (
     lost_outcome,
     parse_command,
 )
-from sleap_rtc_worker.trainer_environment import without_secrets
+from sleap_rtc_worker.trainer_environment import STEP_MARK, without_secrets
 
 __all__ = ["Executor", "JobExecutor", "RunningStep", "gpu_environment"]
 
+logger = logging.getLogger(__name__)
+
 _RUNNER_MODULE: Final = "sleap_rtc_worker.step_runner"
+_PLACE: Final = "the worker's data folder"
+# Clients need not know where on its disk a worker lives.
+_PATH: Final = re.compile(r"(?:[A-Za-z]:)?[/\\](?:[^\s/\\:'\"]+[/\\])*([^\s/\\:'\"]*)")
+_MAX_REASON_CHARS: Final = 300
+_COMMAND_BYTES: Final = 16
 
 
 class Executor(Protocol):
@@ -82,18 +95,19 @@ class RunningStep:
     Args:
         step_dir: its folder.
         child: the runner's process, where this worker started it.
-        wall_clock: Unix seconds.
+        clock: seconds that never jump.
     """
 
     def __init__(
         self,
         step_dir: Path,
         child: subprocess.Popen[bytes] | None = None,
-        wall_clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.step_dir = step_dir
         self._child = child
-        self._wall_clock = wall_clock
+        self._clock = clock
+        self._known_since = clock()
         self._outcome: StepOutcome | None = None
 
     async def events(
@@ -150,12 +164,16 @@ class RunningStep:
         given = parse_command(read_bounded(path, 64) or b"")
         if given in (command, "cancel"):
             return
+        word = f"{command}\n".encode()
         try:
-            replace_file(path, f"{command}\n".encode())
+            try:
+                replace_file(path, word)
+            except OSError:
+                # A full disk still takes what replaces bytes that are there.
+                with path.open("r+b") as file:
+                    file.write(word.ljust(_COMMAND_BYTES))
         except OSError as error:
-            raise StorageFailed(
-                str(path), error.strerror or type(error).__name__
-            ) from None
+            raise storage_error(error, path, place=_PLACE) from None
 
     async def outcome(self) -> StepOutcome:
         """Wait for the end; where the runner died, say that it is lost.
@@ -186,11 +204,13 @@ class RunningStep:
         if state is not None:
             return is_same_process(state.pid, state.started)
         # Claimed but not yet introduced: it may be importing.
-        try:
-            claimed = (self.step_dir / CLAIM_FILE).stat().st_mtime
-        except OSError:
+        claim = read_bounded(self.step_dir / CLAIM_FILE, MAX_CLAIM_BYTES)
+        if claim is None:
             return False
-        return self._wall_clock() - claimed < CLAIM_GRACE_S
+        pid, _, started = claim.decode("ascii", "replace").strip().partition(" ")
+        if started and pid.isdigit():
+            return is_same_process(int(pid), started)
+        return self._clock() - self._known_since < CLAIM_GRACE_S
 
     def _look_for_end(self) -> bool:
         if self._outcome is not None:
@@ -201,14 +221,29 @@ class RunningStep:
         self._outcome = decode_outcome(data) if data else None
         return self._outcome is not None or not running
 
+    def _end_left_over(self) -> None:
+        """Kill what a dead runner left, and wait until it is gone.
+
+        Most of it ended with the runner (`leash`); this is for the rest, such as the
+        processes of a data loader.
+        """
+        until = self._clock() + LEFT_OVER_DEADLINE_S
+        mark = str(self.step_dir.absolute())
+        while self._clock() < until:
+            state, is_left = self.state(), False
+            if (
+                state is not None
+                and state.trainer_pid is not None
+                and is_same_process(state.trainer_pid, state.trainer_started)
+            ):
+                kill_group(state.trainer_pid)
+                is_left = True
+            if not kill_marked(STEP_MARK, mark) and not is_left:
+                return
+            time.sleep(LEFT_OVER_POLL_S)
+
     def _lost(self) -> StepOutcome:
-        state = self.state()
-        if (
-            state is not None
-            and state.trainer_pid is not None
-            and is_same_process(state.trainer_pid, state.trainer_started)
-        ):
-            kill_group(state.trainer_pid)
+        self._end_left_over()
         lines: list[str] = []
         epochs, train_end, offset = 0, False, 0
         path = self.step_dir / EVENTS_FILE
@@ -261,7 +296,8 @@ class JobExecutor:
 
         Raises:
             LocalProtocolError: a step was already started in this folder.
-            StorageFailed: the folder cannot be written, or no runner came up.
+            DiskFull, StorageFailed: the folder cannot be written.
+            RunnerNotStarted: no runner came up.
         """
         order = msgspec.structs.replace(
             order, environment={**self._gpu, **order.environment}
@@ -269,9 +305,7 @@ class JobExecutor:
         try:
             child = await asyncio.to_thread(self._spawn, order, step_dir)
         except OSError as error:
-            raise StorageFailed(
-                str(step_dir), error.strerror or type(error).__name__
-            ) from None
+            raise storage_error(error, step_dir, place=_PLACE) from None
         step = RunningStep(step_dir, child)
         try:
             async with asyncio.timeout(self._start_timeout_s):
@@ -281,13 +315,14 @@ class JobExecutor:
         except TimeoutError:
             kill_group(child.pid)
             await asyncio.to_thread(child.wait)
-            raise StorageFailed(str(step_dir), "no step runner came up") from None
+            seconds = f"{self._start_timeout_s:.0f} s"
+            raise RunnerNotStarted(reason=f"it said nothing for {seconds}") from None
         if step.state() is None:
             said = read_bounded(step_dir / RUNNER_LOG_FILE, MAX_STEP_STATE_BYTES) or b""
+            logger.warning("The runner in %s did not start: %r", step_dir, said[-2000:])
             last = said.decode("utf-8", "replace").strip().rpartition("\n")[2]
-            raise StorageFailed(
-                str(step_dir), f"the step runner did not start: {last[:300]}"
-            )
+            reason = clean_text(_PATH.sub(r"\1", last), _MAX_REASON_CHARS)
+            raise RunnerNotStarted(reason=reason or "it said nothing")
         return step
 
     async def adopt(self, step_dir: Path) -> RunningStep | None:
@@ -303,9 +338,9 @@ class JobExecutor:
         step_dir.mkdir(parents=True, exist_ok=True)
         if (step_dir / CLAIM_FILE).exists():
             raise LocalProtocolError(detail=f"a step was started twice in {step_dir}")
-        with contextlib.suppress(FileNotFoundError):
-            # A command of an earlier try that never started is not for this one.
-            (step_dir / COMMAND_FILE).unlink()
+        # A command of an earlier try that never started is not for this one; the blanks
+        # have their place on a disk that may be full when something is to be asked.
+        replace_file(step_dir / COMMAND_FILE, b" " * _COMMAND_BYTES)
         replace_file(step_dir / ORDER_FILE, encode_record(order), durable=True)
         with (step_dir / RUNNER_LOG_FILE).open("ab") as log:
             return spawn(

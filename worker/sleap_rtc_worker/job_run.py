@@ -5,56 +5,96 @@ wakes whoever watches. Made and asked by the job coordinator; knows no link.
 """
 
 import asyncio
+import contextlib
 import logging
+import os
+import shutil
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from sleap_rtc_plugin.protocol import job as machine
 from sleap_rtc_plugin.protocol.errors import (
     BadRequest,
-    ErrorInfo,
     JobLost,
     RtcError,
+    RunnerNotStarted,
     StepFailed,
     from_wire,
 )
 from sleap_rtc_plugin.protocol.job import ENDED, Job, JobState
-from sleap_rtc_plugin.protocol.limits import MAX_ERROR_TEXT_CHARS
 from sleap_rtc_plugin.protocol.messages import (
     JobEvent,
     JobSummary,
     ProgressReport,
     StepEvent,
     StopScope,
+    TrainLog,
     TrainStep,
 )
-from sleap_rtc_plugin.transport.effects import in_thread, monotonic
+from sleap_rtc_plugin.transport.effects import in_thread, monotonic, storage_error
 from sleap_rtc_plugin.transport.file_source import FileSource
 from sleap_rtc_worker.file_manager import FileManager
 from sleap_rtc_worker.job_executor import Executor, RunningStep
+from sleap_rtc_worker.job_queue import Place
+from sleap_rtc_worker.job_summary import Holders, summary_of
 from sleap_rtc_worker.journal import JobRecord, Journal
 from sleap_rtc_worker.progress_reporter import ProgressReporter, UnnumberedEvent
-from sleap_rtc_worker.sleap_nn_command import judge, order_for, step_name
-from sleap_rtc_worker.step_records import StepProgress
+from sleap_rtc_worker.sleap_nn_command import (
+    MODELS_FOLDER,
+    judge,
+    order_for,
+    step_name,
+)
+from sleap_rtc_worker.step_checkpoint import Kept, rescue
+from sleap_rtc_worker.step_records import RunnerEvent, StepProgress
+from sleap_rtc_worker.step_restart import (
+    GiveUp,
+    Reached,
+    Restart,
+    Verdict,
+    is_repeat,
+    reached_by,
+    restart_line,
+    verdict,
+    verdict_on_start,
+)
 
 __all__ = ["JobRun", "StepTools"]
 
 logger = logging.getLogger(__name__)
 
+_PLACE: Final = "the worker's data folder"
+# The states in which a step may be begun again.
+_BEGINNING: Final = (JobState.STARTING, JobState.STOPPING)
+
 
 @dataclass(frozen=True)
 class StepTools:
-    """What every job of a worker uses."""
+    """What every job of a worker uses.
+
+    `gpu_variables` are what a job's steps see of the GPUs, by the name in its record.
+    """
 
     journal: Journal
     files: FileManager
     executor: Executor
     trainer: list[str]
     worker_name: str
+    gpu_variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Again:
+    """What is journaled with the step's next beginning."""
+
+    line: str
+    reached: Reached
 
 
 class _Watcher(Protocol):
@@ -89,7 +129,13 @@ class JobRun:
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: RunningStep | None = None
         self._read_to = record.events_offset
+        self._again: _Again | None = None
+        self._pause_s = 0.0
+        self._asked = asyncio.Event()
         self._results: FileSource | None = None
+        self._holders = Holders()
+        self._place: Place | None = None
+        self.expires_at: float | None = None
 
     # -- what others read ------------------------------------------------------------
 
@@ -120,23 +166,46 @@ class JobRun:
 
     def summary(self) -> JobSummary:
         """Return the job in one row; nothing is read from the disk."""
-        record = self.record
-        return JobSummary(
-            job_id=record.job_id,
-            name=record.spec.name,
-            owner=record.spec.owner,
-            state=record.state.value,
-            steps=len(record.spec.steps),
-            step=record.step,
-            epoch=record.epoch,
-            done=record.done,
-            total=record.total,
-            created_at=record.created_at,
-            started_at=record.started_at,
-            ended_at=record.ended_at,
+        return summary_of(
+            self.record,
             last_seq=self._seq,
-            error=_shortened(record.error),
+            place=self.place,
+            expires_at=self.expires_at,
         )
+
+    @property
+    def has_results(self) -> bool:
+        """Whether there is anything to fetch, or was."""
+        return bool(self.record.finished_steps)
+
+    @property
+    def place(self) -> Place | None:
+        """Where in the queue it stands, while it waits there."""
+        return self._place if self.state is JobState.QUEUED else None
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody wants to hear of it."""
+        return bool(self._watchers)
+
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody reads its files now."""
+        return self._holders.count > 0
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keep its files from being removed meanwhile.
+
+        Raises:
+            ResultsRemoved: they were removed before; raised on entering.
+        """
+        return self._holders.one_more(self.record)
+
+    def stands_at(self, place: Place | None) -> None:
+        """Tell whoever watches where in the queue it stands."""
+        if place != self._place:
+            self._place = place
+            self._wake()
 
     def watch(self, watcher: _Watcher) -> None:
         """Call `watcher` after each addition to the journal."""
@@ -154,12 +223,11 @@ class JobRun:
 
     def expect(self, package_digest: str, package_bytes: int) -> None:
         """Wait for a package of other bytes than were announced."""
-        self._write(
-            msgspec.structs.replace(
-                self.record, package_digest=package_digest, package_bytes=package_bytes
-            ),
-            [],
-        )
+        self.note(package_digest=package_digest, package_bytes=package_bytes)
+
+    def note(self, **changes: Any) -> None:
+        """Write fields of the record to the journal; no event tells of them."""
+        self._write(msgspec.structs.replace(self.record, **changes), [])
 
     def package_staged(self) -> None:
         """The package is here and acceptable."""
@@ -169,13 +237,18 @@ class JobRun:
         """The package is not acceptable."""
         self.feed(machine.PackageRefused(error))
 
-    def grant_slot(self) -> None:
-        """There is room to run."""
+    def grant_slot(self, turn: int = 0, gpu: str | None = None) -> None:
+        """There is room to run, on this GPU."""
+        self.note(turn=turn, gpu=gpu)
         self.feed(machine.SlotGranted())
 
     def stop(self, scope: StopScope) -> None:
         """End the training soon and keep the model."""
         self.feed(machine.StopRequested(scope))
+
+    def limit_reached(self, error: RtcError) -> None:
+        """It ran for as long as it may: end it soon, keep the model, and say why."""
+        self.feed(machine.LimitReached(error))
 
     def cancel(self) -> None:
         """End the job now and discard it."""
@@ -223,7 +296,8 @@ class JobRun:
                 JobState.STAGING,
             )
         ):
-            folder = self._tools.files.step_dir(self.job_id, step)
+            restarts = self.record.restarts
+            folder = self._tools.files.step_dir(self.job_id, step, restarts)
             adopted = await self._tools.executor.adopt(folder)
             if adopted is None:
                 # We were stopped between the decision and the deed.
@@ -257,6 +331,7 @@ class JobRun:
                 if self._running is not None:
                     self._running.stop()
             case machine.CancelStep():
+                self._asked.set()
                 if self._running is not None:
                     self._running.cancel()
             case machine.CollectResults():
@@ -280,10 +355,34 @@ class JobRun:
         before = self.record
         if step != before.step:
             before = msgspec.structs.replace(
-                before, events_offset=0, epoch=None, done=0, total=0
+                before,
+                events_offset=0,
+                epoch=None,
+                done=0,
+                total=0,
+                restarts=0,
+                reached=Reached(),
             )
         if state is JobState.STARTING and before.started_at is None:
             before = msgspec.structs.replace(before, started_at=now)
+        events: list[StepEvent] = [event]
+        again, self._again = self._again, None
+        is_same = step is not None and step == self.record.step
+        if again is not None and is_same and state in _BEGINNING:
+            before = msgspec.structs.replace(
+                before,
+                events_offset=0,
+                restarts=before.restarts + 1,
+                reached=again.reached,
+            )
+            line = TrainLog(
+                job_id=self.job_id,
+                seq=event.seq + 1,
+                at=now,
+                step=self._machine.step or 0,
+                lines=[again.line],
+            )
+            events.append(line)
         record = msgspec.structs.replace(
             before,
             state=state,
@@ -291,15 +390,22 @@ class JobRun:
             error=wire,
             finished_steps=list(self._machine.finished_steps),
             stop_scope=self._machine.stop_scope,
-            ended_at=now if state in ENDED else None,
+            # A clock that was set back has no job end before it began.
+            ended_at=max(now, before.started_at or 0.0) if state in ENDED else None,
         )
-        self._write(record, [event])
+        is_vital = state not in (JobState.SUBMITTED, JobState.STAGING)
+        self._write(record, events, is_vital=is_vital)
         self._on_change(self)
 
-    def _write(self, record: JobRecord, events: list[StepEvent]) -> None:
-        self._tools.journal.write(record, events)
+    def _write(
+        self, record: JobRecord, events: list[StepEvent], *, is_vital: bool = False
+    ) -> None:
+        self._tools.journal.write(record, events, is_vital=is_vital)
         self.record = record
         self._seq += len(events)
+        self._wake()
+
+    def _wake(self) -> None:
         for watcher in list(self._watchers):
             watcher()
 
@@ -324,7 +430,8 @@ class JobRun:
     def _break(self, error: RtcError) -> None:
         logger.warning("The job %s broke: %s", self.job_id, error)
         if self._running is not None:
-            self._running.cancel()
+            with contextlib.suppress(RtcError):
+                self._running.cancel()
         if self.state is JobState.COLLECTING:
             self.feed(machine.CollectingFailed(error))
         elif not self.has_ended and self._machine.step is not None:
@@ -335,18 +442,39 @@ class JobRun:
     async def _run(self, step: int) -> None:
         """Start a step and follow it to its end."""
         files, spec = self._tools.files, self.record.spec
+        restarts = self.record.restarts
         try:
             wanted = spec.steps[step]
+            kept = Kept()
+            if restarts:
+                await self._pause()
+                kept = await in_thread(None, self._rescue, step)
+            if self.state is JobState.CANCELLING:
+                self.feed(machine.StepEnded(None))
+                return
+            package = files.package_dir(self.job_id)
             order = order_for(
                 wanted,
                 trainer=self._tools.trainer,
-                package_dir=str(files.package_dir(self.job_id)),
+                package_dir=str(package),
                 config_dir=str(files.config_dir(self.job_id, step)),
                 config_name=files.config_name(wanted),
                 allow_wandb=spec.allow_wandb,
+                resume=_relative(kept.checkpoint, package),
+                kept_dir=str(files.kept_dir(self.job_id, step)) if restarts else None,
             )
-            folder = files.step_dir(self.job_id, step)
+            if self.record.gpu is not None:
+                # The slot's, or of an earlier worker's slot that the job still holds.
+                shown = {"CUDA_VISIBLE_DEVICES": self.record.gpu}
+                shown = {**self._tools.gpu_variables.get(self.record.gpu, shown)}
+                order = msgspec.structs.replace(
+                    order, environment={**shown, **order.environment}
+                )
+            folder = files.step_dir(self.job_id, step, restarts)
             running = await self._tools.executor.start(order, folder)
+        except RunnerNotStarted as error:
+            await self._end(step, verdict_on_start(error.reason, restarts), None)
+            return
         except RtcError as error:
             self.feed(machine.StepEnded(error))
             return
@@ -360,6 +488,26 @@ class JobRun:
         self._repeat_request()
         await self._follow(step, running)
 
+    async def _pause(self) -> None:
+        """Wait before a restart, unless the job is cancelled meanwhile."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._pause_s):
+                await self._asked.wait()
+
+    def _rescue(self, step: int) -> Kept:
+        """Take what a try that was cut off left out of the way of the next one.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        files, wanted = self._tools.files, self.record.spec.steps[step]
+        package = files.package_dir(self.job_id)
+        if isinstance(wanted, TrainStep):
+            run_dir = package / MODELS_FOLDER / wanted.run_name
+            return rescue(run_dir, files.kept_dir(self.job_id, step))
+        (package / wanted.output).unlink(missing_ok=True)
+        return Kept()
+
     def _repeat_request(self) -> None:
         """Pass on what the user asked for while nothing was running yet."""
         if self._running is None:
@@ -369,27 +517,67 @@ class JobRun:
         elif self.state is JobState.CANCELLING:
             self._running.cancel()
 
+    def _forget_tries(self, step: int) -> None:
+        """Give back the disk that checkpoints of a finished step's tries take."""
+        kept_dir = self._tools.files.kept_dir(self.job_id, step)
+        shutil.rmtree(kept_dir, ignore_errors=True)
+
     async def _follow(self, step: int, running: RunningStep) -> None:
         """Journal a step's events as they come, then judge its outcome."""
         reporter = ProgressReporter(step, self._publish)
         async for offset, event in running.events(self.record.events_offset):
             self._read_to = offset
-            reporter.report(event)
+            if not self._was_told(event):
+                reporter.report(event)
             if isinstance(event, StepProgress) and self.state is JobState.STARTING:
                 self.feed(machine.StepRunning())
         outcome = await running.outcome()
         self._running = None
-        if outcome.lost:
-            reason = "its runner disappeared"
-            lost = JobLost(job_id=self.job_id, reason=reason)
-            self.feed(machine.RunnerLost(lost))
-        else:
-            wanted, worker = self.record.spec.steps[step], self._tools.worker_name
-            self.feed(machine.StepEnded(judge(wanted, outcome, worker=worker)))
+        wanted, worker = self.record.spec.steps[step], self._tools.worker_name
+        decided = verdict(wanted, outcome, self.record.restarts)
+        await self._end(step, decided, judge(wanted, outcome, worker=worker))
+
+    def _was_told(self, event: RunnerEvent) -> bool:
+        return (
+            self.record.restarts > 0
+            and isinstance(event, StepProgress)
+            and is_repeat(self.record.reached, event)
+        )
+
+    async def _end(self, step: int, decided: Verdict, error: RtcError | None) -> None:
+        """Begin a step again that was cut off, or say how it ended."""
+        match decided:
+            case None:
+                if error is None and self.record.restarts:
+                    await in_thread(None, self._forget_tries, step)
+                self.feed(machine.StepEnded(error))
+            case GiveUp(reason):
+                lost = JobLost(job_id=self.job_id, reason=reason)
+                self.feed(machine.RunnerLost(lost))
+            case Restart(reason, pause_s):
+                logger.warning("The job %s was cut off: %s", self.job_id, reason)
+                try:
+                    kept = await in_thread(None, self._rescue, step)
+                except OSError as failed:
+                    place = self._tools.files.job_dir(self.job_id)
+                    raise storage_error(failed, place, place=_PLACE) from None
+                wanted, reached = self.record.spec.steps[step], self.record.reached
+                if kept.checkpoint is None and reached.ended_epoch is not None:
+                    # What was told is not true any more: the curve begins anew.
+                    reached = Reached()
+                restarts = self.record.restarts + 1
+                epochs = kept.epochs or 0 if kept.checkpoint is not None else None
+                line = restart_line(wanted, reason, restarts, epochs)
+                self._again = _Again(line, reached)
+                self._pause_s = pause_s
+                self.feed(machine.StepInterrupted())
 
     def _publish(self, event: UnnumberedEvent) -> None:
         message = event.numbered(self.job_id, self._seq + 1)
         record = msgspec.structs.replace(self.record, events_offset=self._read_to)
+        if isinstance(event.event, StepProgress):
+            reached = reached_by(record.reached, event.event)
+            record = msgspec.structs.replace(record, reached=reached)
         if isinstance(message, ProgressReport):
             record = msgspec.structs.replace(
                 record,
@@ -416,9 +604,11 @@ class JobRun:
             logger.warning("%s", error)
 
 
-def _shortened(error: ErrorInfo | None) -> ErrorInfo | None:
-    """Cut an error to what a client reads of one, so that a row stays a row."""
-    if error is None:
+def _relative(checkpoint: Path | None, package: Path) -> str | None:
+    """Name a checkpoint from the folder that sleap-nn is started in.
+
+    What lies between is our own and safe in Hydra's words, whatever leads to it.
+    """
+    if checkpoint is None:
         return None
-    fields = {name: text[:MAX_ERROR_TEXT_CHARS] for name, text in error.fields.items()}
-    return ErrorInfo(code=error.code, fields=fields)
+    return Path(os.path.relpath(checkpoint, package)).as_posix()

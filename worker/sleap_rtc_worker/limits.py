@@ -30,17 +30,52 @@ LOG_FLUSH_INTERVAL_S = 0.25
 MAX_PREDICT_REPORTS_PER_S = 5
 MAX_TRAINER_ERROR_CHARS = 500
 
+# -- what is told of a step, however long it runs ------------------------------------
+BATCHES_BEFORE_HALF_RATE = 5_000
+MAX_BATCH_INTERVAL_S = 4.0
+LOG_CHARS_AT_ONCE = 2 * 1024 * KIB
+LOG_CHARS_PER_S = 16
+LOG_DROPPED_INTERVAL_S = 10.0
+
 # -- files of a step -----------------------------------------------------------
 MAX_STEP_ORDER_BYTES = 1024 * KIB
 MAX_STEP_STATE_BYTES = 256 * KIB
 MAX_EVENT_LINE_BYTES = 128 * KIB
 MAX_EVENTS_PER_STEP = 1_000_000
+OUTCOME_RESERVE_BYTES = 256 * KIB
+OUTCOME_RETRY_S = 1.0
+OUTCOME_RETRIES_FOR_S = 3600.0
 MAX_EVENTS_READ_BYTES = 1024 * KIB
 MAX_SAVED_CONFIG_BYTES = 8 * 1024 * KIB
+
+# -- restarts of a step that was cut off -------------------------------------------
+MAX_STEP_RESTARTS = 5
+RESTART_PAUSE_FIRST_S = 1.0
+RESTART_PAUSE_MAX_S = 30.0
+# Where a checkpoint's tensors are described; the tensors themselves are not read.
+MAX_CHECKPOINT_INDEX_BYTES = 16 * 1024 * KIB
+MAX_TRAINING_LOG_BYTES = 64 * 1024 * KIB
+LEFT_OVER_DEADLINE_S = 10.0
+LEFT_OVER_POLL_S = 0.05
+MAX_ENVIRONMENT_BYTES = 2 * 1024 * KIB
 
 # -- the executor ---------------------------------------------------------------
 EVENT_POLL_S = 0.1
 CLAIM_GRACE_S = 10.0
+MAX_CLAIM_BYTES = 256
+
+# -- the queue, what jobs may take, what is kept of them ---------------------------
+JOBS_WATCH_S = 1.0
+RAN_NOTE_S = 60.0
+PLACES_INTERVAL_S = 1.0
+PLACES_REFRESH_S = 15.0
+ESTIMATE_TOLERANCE = 0.1
+MAX_DURATIONS_KEPT = 200
+KEEP_RESULTS_S = 30 * 24 * 3600.0
+# What came home may still have to be fetched again: its client can fail, too.
+FETCHED_GRACE_S = 3600.0
+KEEPING_INTERVAL_S = 60.0
+FORGET_AFTER_S = 90 * 24 * 3600.0
 
 # -- training configurations ---------------------------------------------------
 MAX_DATA_WORKERS = 16

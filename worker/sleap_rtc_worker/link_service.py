@@ -5,7 +5,9 @@ by the worker's root for each authenticated link; jobs outlive it.
 """
 
 import asyncio
+import contextlib
 import logging
+import time
 from collections.abc import Coroutine
 from typing import Any
 
@@ -14,6 +16,7 @@ from sleap_rtc_plugin.protocol.errors import (
     RemoteProtocolError,
     RtcError,
 )
+from sleap_rtc_plugin.protocol.features import JOB_QUEUE
 from sleap_rtc_plugin.protocol.link_test_messages import (
     LinkTest,
     LinkTestStop,
@@ -34,6 +37,7 @@ from sleap_rtc_plugin.protocol.messages import (
     JobFetch,
     JobList,
     JobListed,
+    JobPart,
     JobRejected,
     JobSubmit,
     PathError,
@@ -45,10 +49,13 @@ from sleap_rtc_plugin.protocol.messages import (
     ZmqCtrl,
 )
 from sleap_rtc_plugin.protocol.mount_messages import MountList, MountResolve
+from sleap_rtc_plugin.protocol.queue_messages import JobQueue
+from sleap_rtc_plugin.transport.file_source import FileSource
 from sleap_rtc_plugin.transport.link import Link, LinkClosed
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.transfer_pump import TransferPump
 from sleap_rtc_worker.job_coordinator import JobCoordinator
+from sleap_rtc_worker.job_queue import Place
 from sleap_rtc_worker.job_run import JobRun
 from sleap_rtc_worker.journal import Journal
 from sleap_rtc_worker.link_tests import LinkTests
@@ -216,6 +223,7 @@ class LinkService:
 
     async def _send_events(self, run: JobRun, since: int) -> None:
         news = asyncio.Event()
+        told: Place | None = None
         run.watch(news.set)
         try:
             while True:
@@ -224,8 +232,14 @@ class LinkService:
                 for event in page:
                     await self._link.send_paced(event)
                     since = event.seq
-                if not page:
-                    await news.wait()
+                if page:
+                    continue
+                place = run.place if JOB_QUEUE in self._link.features else None
+                if place is not None and place != told:
+                    await self._link.send_paced(_queue_frame(run.job_id, place))
+                    told = place
+                    continue
+                await news.wait()
         except LinkClosed:
             return
         finally:
@@ -260,7 +274,8 @@ class LinkService:
                 self._link.send(await self._shared.answer(message, run))
                 if not isinstance(message, SharedOutputPath):
                     return
-                await self._shared.lay_results(message.path, run)
+                with run.held():
+                    await self._shared.lay_results(message.path, run)
         except RtcError as error:
             logger.info("%s", error)
             self._link.send(
@@ -297,28 +312,37 @@ class LinkService:
             self._refuse(message.command_id, error)
 
     async def _send_files(self, message: JobFetch) -> None:
+        with contextlib.ExitStack() as holding:
+            try:
+                run = self._coordinator.find(message.job_id)
+                holding.enter_context(run.held())
+                source = await self._source(run, message)
+            except RtcError as error:
+                self._refuse(message.command_id, error)
+                return
+            self._link.send(
+                Acknowledged(command_id=message.command_id, last_seq=run.last_seq)
+            )
+            await self._offer(run, source, message.part)
+
+    async def _source(self, run: JobRun, message: JobFetch) -> FileSource:
+        if message.part == "images":
+            return await run.images(message.step)
+        if run.has_ended:
+            return await run.results()
+        raise BadRequest(reason=f"the job {message.job_id} has not ended yet")
+
+    async def _offer(self, run: JobRun, source: FileSource, part: JobPart) -> None:
         try:
-            run = self._coordinator.find(message.job_id)
-            if message.part == "images":
-                source = await run.images(message.step)
-            elif run.has_ended:
-                source = await run.results()
-            else:
-                raise BadRequest(reason=f"the job {message.job_id} has not ended yet")
-        except RtcError as error:
-            self._refuse(message.command_id, error)
-            return
-        self._link.send(
-            Acknowledged(command_id=message.command_id, last_seq=run.last_seq)
-        )
-        try:
-            await self._pump.send(source, job_id=run.job_id, purpose=message.part)
+            await self._pump.send(source, job_id=run.job_id, purpose=part)
+            if part == "results":
+                run.note(fetched_at=time.time())
         except LinkClosed:
-            logger.info("The %s of %s did not go out", message.part, run.job_id)
+            logger.info("The %s of %s did not go out", part, run.job_id)
         except RtcError as error:
-            logger.warning("The %s of %s: %s", message.part, run.job_id, error)
+            logger.warning("The %s of %s: %s", part, run.job_id, error)
         finally:
-            if message.part == "results":
+            if part == "results":
                 await self._shared.remove_results(run.job_id)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -338,3 +362,12 @@ class LinkService:
                 "A task of the link to %s failed", self._link.peer_id, exc_info=error
             )
             self._link.close("an internal error")
+
+
+def _queue_frame(job_id: str, place: Place) -> JobQueue:
+    return JobQueue(
+        job_id=job_id,
+        position=place.position,
+        waiting=place.waiting,
+        starts_in_s=place.starts_in_s,
+    )

@@ -6,7 +6,9 @@ are used again; a pid with its start time does.
 """
 
 import contextlib
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +16,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
+from sleap_rtc_worker.limits import MAX_ENVIRONMENT_BYTES
+
 __all__ = [
     "How",
     "has_exited",
     "is_same_process",
     "kill_group",
+    "kill_marked",
+    "leashed",
     "signal_group",
     "spawn",
     "start_time",
@@ -76,6 +82,49 @@ def spawn(
         start_new_session=sys.platform != "win32",
         creationflags=flags,
     )
+
+
+def leashed(argv: Sequence[str], cwd: Path) -> list[str]:
+    """Return the words that start a program which ends when this process does.
+
+    Only Linux can promise that; elsewhere they are the program's own.
+
+    Raises:
+        FileNotFoundError: there is no such program.
+    """
+    if sys.platform != "linux":
+        return list(argv)
+    if shutil.which(argv[0]) is None and shutil.which(cwd / argv[0]) is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argv[0])
+    leash = Path(__file__).with_name("leash.py")
+    return [sys.executable, "-I", "-S", str(leash), str(os.getpid()), *argv]
+
+
+def kill_marked(name: str, value: str) -> list[int]:
+    """Kill every process of this user that was started with a variable; Linux only.
+
+    Finds what a process group no longer tells: the group's leader is gone, or nobody
+    had written its pid down yet.
+
+    Returns:
+        The pids that were killed and may not be gone yet.
+    """
+    if sys.platform != "linux":
+        return []
+    mark, killed = f"{name}={value}".encode(), []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            with (entry / "environ").open("rb") as file:
+                environment = file.read(MAX_ENVIRONMENT_BYTES)
+            if mark in environment.split(b"\0"):
+                os.kill(int(entry.name), signal.SIGKILL)
+                killed.append(int(entry.name))
+        except OSError:
+            # It is another user's, or has ended.
+            continue
+    return killed
 
 
 def signal_group(pid: int, how: How) -> None:

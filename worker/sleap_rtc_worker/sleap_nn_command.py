@@ -31,7 +31,9 @@ __all__ = [
     "judge",
     "order_for",
     "predict_argv",
-    "restore_zmq",
+    "restore_settings",
+    "resumed_from",
+    "saves_last",
     "step_name",
     "train_argv",
     "trainer_command",
@@ -55,12 +57,16 @@ _MODEL_FILES: Final = (
     "labels_gt.train.0.slp",
     "labels_gt.val.0.slp",
 )
-_ZMQ_LINE: Final = re.compile(
-    r"^(?P<head>[ ]{4}(?P<key>controller_port|publish_port|"
-    r"controller_polling_timeout): )(?P<value>\d+|null)$",
+# Settings that are the worker's: of `zmq` and `model_ckpt`, and of the trainer itself.
+_OUR_LINE: Final = re.compile(
+    r"^(?P<head>[ ]{4}(?P<key>controller_port|publish_port|controller_polling_timeout|"
+    r"save_last): )(?P<value>\d+|null|true|false)$"
+    r"|^(?P<resume>[ ]{2}resume_ckpt_path: )(?P<path>.*)$",
     re.MULTILINE,
 )
 _POLLING_TIMEOUT_MS: Final = 1
+_RESUME: Final = "resume_ckpt_path"
+_RESUME_WORD: Final = f"++trainer_config.{_RESUME}="
 
 
 # -- command lines -------------------------------------------------------------
@@ -80,7 +86,12 @@ def trainer_command(python: str, *, is_module: bool = True) -> list[str]:
 
 
 def train_argv(
-    trainer: Sequence[str], step: TrainStep, *, config_dir: str, config_name: str
+    trainer: Sequence[str],
+    step: TrainStep,
+    *,
+    config_dir: str,
+    config_name: str,
+    resume: str | None = None,
 ) -> list[str]:
     """Build `sleap-nn train` for a step.
 
@@ -90,6 +101,8 @@ def train_argv(
         config_dir: the folder of the guarded configuration, absolute or relative to
             the package folder; sleap-nn does not record it.
         config_name: its file name, chosen by the worker.
+        resume: the worker's own checkpoint to go on from, relative to the package
+            folder; None for what the configuration says.
 
     Raises:
         UnsafeMember: the run name is not one safe name.
@@ -108,7 +121,18 @@ def train_argv(
         f"++trainer_config.zmq.publish_port={PUBLISH_TOKEN}",
         f"++trainer_config.zmq.controller_port={CONTROLLER_TOKEN}",
         f"++trainer_config.zmq.controller_polling_timeout={_POLLING_TIMEOUT_MS}",
+        # Without it only epochs that were better than all before leave a checkpoint.
+        "++trainer_config.model_ckpt.save_last=true",
+        *([f'{_RESUME_WORD}"{resume}"'] if resume is not None else []),
     ]
+
+
+def resumed_from(argv: Sequence[str]) -> str | None:
+    """Return the checkpoint that a command of `train_argv` goes on from, or None."""
+    for word in argv:
+        if word.startswith(_RESUME_WORD):
+            return word.removeprefix(_RESUME_WORD).strip('"')
+    return None
 
 
 def predict_argv(trainer: Sequence[str], step: PredictStep) -> list[str]:
@@ -156,6 +180,8 @@ def order_for(
     environment: Mapping[str, str] | None = None,
     allow_wandb: bool = False,
     allow_downloads: bool = False,
+    resume: str | None = None,
+    kept_dir: str | None = None,
 ) -> StepOrder:
     """Build the whole order of a step, with the protocol's grace periods.
 
@@ -168,6 +194,8 @@ def order_for(
         environment: variables to set for sleap-nn.
         allow_wandb: whether the job may report to Weights & Biases.
         allow_downloads: whether weights may be fetched from the internet.
+        resume: as for `train_argv`.
+        kept_dir: what earlier tries of the step left, absolute, or None.
 
     Raises:
         UnsafeMember: a path is not safe.
@@ -175,7 +203,13 @@ def order_for(
         OptionRefused: an inference option is not allowed.
     """
     if isinstance(step, TrainStep):
-        argv = train_argv(trainer, step, config_dir=config_dir, config_name=config_name)
+        argv = train_argv(
+            trainer,
+            step,
+            config_dir=config_dir,
+            config_name=config_name,
+            resume=resume,
+        )
         run_dir: str | None = f"{MODELS_FOLDER}/{step.run_name}"
     else:
         argv = predict_argv(trainer, step)
@@ -186,6 +220,7 @@ def order_for(
         cwd=package_dir,
         expected=expected_files(step),
         run_dir=run_dir,
+        kept_dir=kept_dir,
         environment=dict(environment or {}),
         allow_wandb=allow_wandb,
         allow_downloads=allow_downloads,
@@ -268,24 +303,40 @@ def judge(step: Step, outcome: StepOutcome, *, worker: str = "") -> RtcError | N
     return None
 
 
-def restore_zmq(saved: str, original: str) -> str:
-    """Take the runner's private ports out of a configuration that sleap-nn saved.
+def restore_settings(saved: str, original: str, resume: str | None = None) -> str:
+    """Take the worker's own settings out of a configuration that sleap-nn saved.
 
     Args:
         saved: `training_config.yaml` or `initial_config.yaml` as sleap-nn wrote it.
         original: the guarded configuration that it was given.
+        resume: the checkpoint that the worker had it go on from, or None.
 
     Returns:
-        The text with the ZMQ values of the original, as a local training has them.
+        The text with the values of the original, as a local training has them.
     """
-    before = {m["key"]: m["value"] for m in _ZMQ_LINE.finditer(original)}
-    defaults = {
-        "controller_port": "null",
-        "publish_port": "null",
-        "controller_polling_timeout": "10",
-    }
+    before: dict[str, str] = {}
+    for match in _OUR_LINE.finditer(original):
+        before[match["key"] or _RESUME] = match["value"] or match["path"]
+    defaults = {"controller_polling_timeout": "10"}
 
     def put_back(match: re.Match[str]) -> str:
-        return match["head"] + before.get(match["key"], defaults[match["key"]])
+        if match["resume"]:
+            is_ours = match["path"].strip("'\"") == resume
+            path = before.get(_RESUME, "null") if is_ours else match["path"]
+            return match["resume"] + path
+        key = match["key"]
+        return match["head"] + before.get(key, defaults.get(key, "null"))
 
-    return _ZMQ_LINE.sub(put_back, saved)
+    return _OUR_LINE.sub(put_back, saved)
+
+
+def saves_last(original: str) -> bool:
+    """Tell whether a configuration itself asks for a `last.ckpt`.
+
+    Args:
+        original: the guarded configuration that sleap-nn was given.
+    """
+    return any(
+        match["key"] == "save_last" and match["value"] == "true"
+        for match in _OUR_LINE.finditer(original)
+    )

@@ -4,6 +4,8 @@ The runner hands in what happened and the time, and carries out the instructions
 that come back: which event to write, when to ask sleap-nn to stop, which signal is
 next and how long it is given. Every race of a step is a unit test of this class.
 
+A runner that is told to end itself goes to KILLED at once.
+
     RUNNING ──stop──► STOPPING ──grace──► INTERRUPTED ──grace──► TERMINATED ──grace──►
        │                 │                    ▲                                  KILLED
        └─────cancel──────┴────────────────────┘         any ──exited──► ENDED
@@ -16,13 +18,13 @@ from typing import Final, Literal
 
 from sleap_rtc_plugin.protocol.errors import LocalProtocolError
 from sleap_rtc_plugin.protocol.limits import (
-    MAX_BATCH_EVENTS_PER_S,
     MAX_LAST_LINES,
     MAX_LOG_LINES_PER_EVENT,
-    MAX_LOG_LINES_PER_S,
 )
+from sleap_rtc_worker.event_budget import BatchPace, LogBudget
 from sleap_rtc_worker.limits import (
     KILL_CONFIRM_S,
+    LOG_DROPPED_INTERVAL_S,
     LOG_FLUSH_INTERVAL_S,
     MAX_EVENTS_PER_STEP,
     MAX_PREDICT_REPORTS_PER_S,
@@ -51,6 +53,7 @@ __all__ = [
     "Emit",
     "Exited",
     "Finish",
+    "GoingDown",
     "Happening",
     "Instruction",
     "Message",
@@ -100,9 +103,14 @@ class Output:
 
 @dataclass(frozen=True)
 class Asked:
-    """The worker (or whoever ends the runner) asked for this."""
+    """The worker asked for this."""
 
     command: Command
+
+
+@dataclass(frozen=True)
+class GoingDown:
+    """The runner itself is told to end: the machine goes down."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ class Exited:
     at: float
 
 
-Happening = Started | NotStarted | Message | Output | Asked | Exited
+Happening = Started | NotStarted | Message | Output | Asked | GoingDown | Exited
 
 
 # -- instructions out ----------------------------------------------------------
@@ -176,7 +184,6 @@ _NEXT: Final[dict[Phase, tuple[Phase, Literal["interrupt", "terminate", "kill"]]
     Phase.TERMINATED: (Phase.KILLED, "kill"),
     Phase.KILLED: (Phase.KILLED, "kill"),
 }
-_BATCH_INTERVAL_S: Final = 1.0 / MAX_BATCH_EVENTS_PER_S
 _PREDICT_INTERVAL_S: Final = 1.0 / MAX_PREDICT_REPORTS_PER_S
 
 
@@ -194,6 +201,7 @@ class StepMachine:
         self._resend_at: float | None = None
         self._stop_asked = False
         self._cancel_asked = False
+        self._interrupted = False
         self._forced: Ending | None = None
         self._train_begin = False
         self._train_end = False
@@ -202,12 +210,10 @@ class StepMachine:
         self._error: str | None = None
         self._splitters = {"out": LineSplitter(), "err": LineSplitter()}
         self._lines: list[str] = []
-        self._lines_dropped = 0
+        self._log = LogBudget()
         self._flush_at: float | None = None
-        self._window_began = float("-inf")
-        self._window_lines = 0
         self._last_lines: deque[str] = deque(maxlen=MAX_LAST_LINES)
-        self._last_batch = float("-inf")
+        self._pace = BatchPace()
         self._withheld: StepProgress | None = None
         self._last_report = float("-inf")
         self._emitted = 0
@@ -218,6 +224,11 @@ class StepMachine:
     def phase(self) -> Phase:
         """How far the end has been asked for."""
         return self._phase
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether sleap-nn said that the training is over."""
+        return self._train_end
 
     def deadline(self) -> float | None:
         """When `handle(None, now)` wants to be called, or None for never."""
@@ -248,6 +259,8 @@ class StepMachine:
                     done += self._on_line(stream, line, now)
             case Asked(command):
                 done += self._on_command(command, now)
+            case GoingDown():
+                done += self._on_going_down(now)
             case Exited():
                 done += self._on_exit(happening, now)
         return done
@@ -266,12 +279,27 @@ class StepMachine:
             # After train_end the model is there; what runs is the evaluation of it.
             return []
         self._stop_asked = True
+        if self._interrupted:
+            # It is being killed already; the next try is told again.
+            return []
         if self._order.kind == "predict":
             return self._escalate(now)
         self._phase = Phase.STOPPING
         self._patience_ends = now + self._order.stop_grace_s
         self._resend_at = now + STOP_RESEND_INTERVAL_S
         return [Emit(StepSignal(how="stop")), PublishStop()]
+
+    def _on_going_down(self, now: float) -> list[Instruction]:
+        """End sleap-nn at once; what its last epoch left is all that a restart needs.
+
+        An interrupt would make it delete the run's folder, with the checkpoint.
+        """
+        if self._interrupted:
+            return []
+        self._interrupted = True
+        self._phase, self._resend_at = Phase.KILLED, None
+        self._patience_ends = now + KILL_CONFIRM_S
+        return [SignalTrainer("kill")]
 
     def _escalate(self, now: float) -> list[Instruction]:
         again = self._phase is Phase.KILLED
@@ -327,11 +355,11 @@ class StepMachine:
                 if self._phase is Phase.STOPPING:
                     self._patience_ends = self._resend_at = None
             case "batch_end":
-                if now - self._last_batch < _BATCH_INTERVAL_S or self._is_full():
+                if not self._pace.is_due(now) or self._is_full():
                     self._thinned += 1
                     self._withheld = event
                     return []
-                self._last_batch = now
+                self._pace.told(now)
                 self._withheld = None
             case _:
                 pass
@@ -357,15 +385,11 @@ class StepMachine:
         if not line:
             return []
         self._last_lines.append(line)
-        if now - self._window_began >= 1.0:
-            self._window_began, self._window_lines = now, 0
-        if self._window_lines >= MAX_LOG_LINES_PER_S or self._is_full():
-            self._lines_dropped += 1
-            self._flush_soon(now)
+        if not self._log.takes(line, now, is_full=self._is_full()):
+            self._flush_within(LOG_DROPPED_INTERVAL_S, now)
             return []
-        self._window_lines += 1
         self._lines.append(line)
-        self._flush_soon(now)
+        self._flush_within(LOG_FLUSH_INTERVAL_S, now)
         return self._flush() if len(self._lines) >= MAX_LOG_LINES_PER_EVENT else []
 
     def _on_predicted(self, event: StepProgress, now: float) -> list[Instruction]:
@@ -377,17 +401,18 @@ class StepMachine:
         self._last_report = now
         return self._emit(event)
 
-    def _flush_soon(self, now: float) -> None:
+    def _flush_within(self, seconds: float, now: float) -> None:
         # A full step writes no more lines; they only count for the outcome.
-        if self._flush_at is None and not self._is_full():
-            self._flush_at = now + LOG_FLUSH_INTERVAL_S
+        if not self._is_full():
+            self._flush_at = min(self._flush_at or now + seconds, now + seconds)
 
     def _flush(self) -> list[Instruction]:
         self._flush_at = None
-        if not self._lines and not self._lines_dropped:
+        dropped = self._log.taken_dropped()
+        if not self._lines and not dropped:
             return []
-        event = StepLog(lines=self._lines, dropped=self._lines_dropped)
-        self._lines, self._lines_dropped = [], 0
+        event = StepLog(lines=self._lines, dropped=dropped)
+        self._lines = []
         return self._emit(event)
 
     def _emit(self, event: RunnerEvent) -> list[Instruction]:
@@ -418,6 +443,8 @@ class StepMachine:
             for line in splitter.close():
                 done += self._on_line(stream, line, now)
         done += self._flush()
+        self._lines = list(self._log.last_lines())
+        done += self._flush()
         self._phase = Phase.ENDED
         self._patience_ends = self._resend_at = self._flush_at = None
         outcome = StepOutcome(
@@ -433,6 +460,7 @@ class StepMachine:
             epochs=self._epochs,
             last_lines=list(self._last_lines),
             missing=list(exited.missing),
+            interrupted=self._interrupted and not self._cancel_asked,
             error=self._error,
             messages_dropped=self._dropped,
             batches_thinned=self._thinned,

@@ -27,6 +27,7 @@ __all__ = [
     "EVENTS_FILE",
     "ORDER_FILE",
     "OUTCOME_FILE",
+    "OUTCOME_RESERVE_FILE",
     "RUNNER_FILE",
     "RUNNER_LOG_FILE",
     "Command",
@@ -56,6 +57,8 @@ RUNNER_LOG_FILE: Final = "runner.log"
 EVENTS_FILE: Final = "events.jsonl"
 COMMAND_FILE: Final = "command"
 OUTCOME_FILE: Final = "outcome.json"
+# Given up when the outcome is written, on a disk that may be full by then.
+OUTCOME_RESERVE_FILE: Final = "outcome.reserve"
 
 Command = Literal["stop", "cancel"]
 COMMANDS: Final[tuple[Command, ...]] = ("stop", "cancel")
@@ -77,6 +80,8 @@ class StepOrder(Struct, frozen=True, kw_only=True):
         cwd: the job's package folder, absolute.
         expected: files that a good run leaves, relative to `cwd`.
         run_dir: the folder below `cwd` that a training writes to, or None.
+        kept_dir: the folder, absolute, that holds what earlier tries of the step
+            left, or None for the first.
         environment: variables to set for sleap-nn, such as CUDA_VISIBLE_DEVICES.
         allow_wandb: whether sleap-nn may see the Weights & Biases variables.
         allow_downloads: whether sleap-nn may ask the Hugging Face hub for weights.
@@ -90,6 +95,7 @@ class StepOrder(Struct, frozen=True, kw_only=True):
     cwd: str
     expected: list[str] = []
     run_dir: str | None = None
+    kept_dir: str | None = None
     environment: dict[str, str] = {}
     allow_wandb: bool = False
     allow_downloads: bool = False
@@ -171,6 +177,8 @@ class StepOutcome(Struct, frozen=True, kw_only=True):
         missing: expected files that are not there, relative to the package folder.
         error: what sleap-nn said went wrong, where it said so.
         not_started: the command could not be started at all.
+        interrupted: the runner itself was told to end, as by a machine that is shut
+            down, and nobody asked for a cancel.
         lost: the runner itself died, so nobody saw the end.
         messages_dropped: trainer messages that were not understood or not allowed.
         batches_thinned: batch events left out to keep within the rate.
@@ -191,6 +199,7 @@ class StepOutcome(Struct, frozen=True, kw_only=True):
     missing: list[str] = []
     error: str | None = None
     not_started: bool = False
+    interrupted: bool = False
     lost: bool = False
     messages_dropped: int = 0
     batches_thinned: int = 0

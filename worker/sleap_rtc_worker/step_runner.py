@@ -35,6 +35,9 @@ from sleap_rtc_worker.limits import (
     MAX_SAVED_CONFIG_BYTES,
     MAX_STEP_ORDER_BYTES,
     MAX_TRAINER_MESSAGE_BYTES,
+    OUTCOME_RESERVE_BYTES,
+    OUTCOME_RETRIES_FOR_S,
+    OUTCOME_RETRY_S,
     OUTPUT_BLOCK_BYTES,
     PIPE_CLOSE_GRACE_S,
     RUNNER_POLL_S,
@@ -43,17 +46,25 @@ from sleap_rtc_worker.limits import (
 from sleap_rtc_worker.process import (
     has_exited,
     kill_group,
+    leashed,
     signal_group,
     spawn,
     start_time,
 )
-from sleap_rtc_worker.sleap_nn_command import restore_zmq, with_ports
+from sleap_rtc_worker.sleap_nn_command import (
+    restore_settings,
+    resumed_from,
+    saves_last,
+    with_ports,
+)
+from sleap_rtc_worker.step_checkpoint import drop_last, join_log, put_best_back
 from sleap_rtc_worker.step_files import append_line, read_bounded, replace_file
 from sleap_rtc_worker.step_machine import (
     Asked,
     Emit,
     Exited,
     Finish,
+    GoingDown,
     Happening,
     Message,
     NotStarted,
@@ -69,16 +80,18 @@ from sleap_rtc_worker.step_records import (
     EVENTS_FILE,
     ORDER_FILE,
     OUTCOME_FILE,
+    OUTCOME_RESERVE_FILE,
     RUNNER_FILE,
     RunnerState,
     StepOrder,
     StepOutcome,
+    StepProgress,
     decode_order,
     encode_event,
     encode_record,
     parse_command,
 )
-from sleap_rtc_worker.trainer_environment import trainer_environment
+from sleap_rtc_worker.trainer_environment import STEP_MARK, trainer_environment
 
 __all__ = ["StepRunner", "main"]
 
@@ -158,6 +171,10 @@ class StepRunner:
         self._torn_line = False
         self._events_lost = 0
         self._told_to_end = False
+        self._has_best = False
+        # What was kept is of no use to a try that begins from the beginning.
+        is_resumed = order.kept_dir is not None and resumed_from(order.argv) is not None
+        self._kept_dir = Path(str(order.kept_dir)) if is_resumed else None
         self._next_command_check = 0.0
         self._next_heartbeat = 0.0
         self._started = start_time(os.getpid()) or ""
@@ -169,6 +186,7 @@ class StepRunner:
         """Start sleap-nn, see it through, and write the outcome."""
         try:
             self._beat()
+            self._reserve_outcome()
             self._start(*self._bind())
             while self._outcome is None:
                 self._turn()
@@ -177,7 +195,7 @@ class StepRunner:
             self._close()
 
     def end_early(self, *_: object) -> None:
-        """Ask for a cancel from a signal handler: the machine is going down."""
+        """Hear from a signal handler that the machine is going down."""
         self._told_to_end = True
 
     # -- start and end ---------------------------------------------------------
@@ -200,20 +218,22 @@ class StepRunner:
         order = self._order
         environment = trainer_environment(
             os.environ,
-            order.environment,
+            {**order.environment, STEP_MARK: str(self._dir)},
             allow_wandb=order.allow_wandb,
             allow_downloads=order.allow_downloads,
         )
+        argv = with_ports(order.argv, publish=publish, controller=controller)
         try:
             self._child = spawn(
-                with_ports(order.argv, publish=publish, controller=controller),
+                leashed(argv, Path(order.cwd)),
                 cwd=Path(order.cwd),
                 environment=environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
             )
         except OSError as error:
-            self._happen(NotStarted(str(error), self._wall_clock()))
+            reason = error.strerror or type(error).__name__
+            self._happen(NotStarted(reason, self._wall_clock()))
             return
         self._trainer_started = start_time(self._child.pid)
         self._pipes = _Pipes(self._child)
@@ -274,13 +294,16 @@ class StepRunner:
                 self._happen(output)
 
     def _check_command(self) -> None:
-        if self._told_to_end:
-            self._told_to_end = False
-            self._happen(Asked("cancel"))
+        self._check_end()
         data = read_bounded(self._dir / COMMAND_FILE, 64)
         command = parse_command(data) if data else None
         if command is not None and self._outcome is None:
             self._happen(Asked(command))
+
+    def _check_end(self) -> None:
+        if self._told_to_end and self._outcome is None:
+            self._told_to_end = False
+            self._happen(GoingDown())
 
     def _on_exit(self, child: subprocess.Popen[bytes]) -> None:
         # The leader is not reaped yet, so the group is still surely ours: whatever
@@ -289,7 +312,9 @@ class StepRunner:
             kill_group(child.pid)
         code = child.wait()
         self._drain()
-        self._restore_configs()
+        # The whole machine may have been told, and sleap-nn was quicker.
+        self._check_end()
+        self._tidy_run(is_done=code == 0 and self._machine.has_trained)
         missing = tuple(
             name
             for name in self._order.expected
@@ -323,6 +348,8 @@ class StepRunner:
         for instruction in self._machine.handle(happening, self._clock()):
             match instruction:
                 case Emit(event):
+                    if isinstance(event, StepProgress):
+                        self._put_best_back()
                     stamped = msgspec.structs.replace(event, at=self._wall_clock())
                     self._append(encode_event(stamped))
                 case PublishStop():
@@ -345,8 +372,30 @@ class StepRunner:
 
     def _finish(self, outcome: StepOutcome) -> None:
         outcome = msgspec.structs.replace(outcome, events_lost=self._events_lost)
-        replace_file(self._dir / OUTCOME_FILE, encode_record(outcome), durable=True)
+        self._write_outcome(encode_record(outcome))
         self._outcome = outcome
+
+    def _write_outcome(self, data: bytes) -> None:
+        """Write it also where the disk is full: hours of training depend on it."""
+        until = self._clock() + OUTCOME_RETRIES_FOR_S
+        while True:
+            # What was set aside for it, or is not needed any more.
+            with contextlib.suppress(OSError):
+                (self._dir / OUTCOME_RESERVE_FILE).unlink()
+            try:
+                replace_file(self._dir / OUTCOME_FILE, data, durable=True)
+            except OSError:
+                if self._clock() >= until:
+                    raise
+                time.sleep(OUTCOME_RETRY_S)
+            else:
+                return
+
+    def _reserve_outcome(self) -> None:
+        with contextlib.suppress(OSError):
+            # Bytes that no file system makes smaller.
+            reserve = os.urandom(OUTCOME_RESERVE_BYTES)
+            replace_file(self._dir / OUTCOME_RESERVE_FILE, reserve)
 
     def _beat(self) -> None:
         self._next_heartbeat = self._clock() + HEARTBEAT_INTERVAL_S
@@ -360,21 +409,49 @@ class StepRunner:
         with contextlib.suppress(OSError):
             replace_file(self._dir / RUNNER_FILE, encode_record(state))
 
-    def _restore_configs(self) -> None:
-        """Put the configuration's own ZMQ values back into what sleap-nn saved."""
+    # -- the run's folder ------------------------------------------------------
+
+    def _put_best_back(self) -> None:
+        """Give a training that goes on its best checkpoint, once it has begun."""
+        run_dir, kept_dir = self._order.run_dir, self._kept_dir
+        if self._has_best or run_dir is None or kept_dir is None:
+            return
+        with contextlib.suppress(OSError):
+            run = Path(self._order.cwd, run_dir)
+            self._has_best = put_best_back(run, kept_dir)
+
+    def _tidy_run(self, *, is_done: bool) -> None:
+        """Leave the run's folder as a training at home would have left it."""
         argv, run_dir = self._order.argv, self._order.run_dir
         if run_dir is None or "--config-dir" not in argv or "--config-name" not in argv:
             return
         folder = argv[argv.index("--config-dir") + 1]
         name = argv[argv.index("--config-name") + 1]
-        given = read_bounded(Path(self._order.cwd, folder, name), MAX_CONFIG_BYTES)
+        data = read_bounded(Path(self._order.cwd, folder, name), MAX_CONFIG_BYTES)
+        try:
+            given = data.decode() if data is not None else None
+        except UnicodeDecodeError:
+            given = None
+        if given is not None:
+            self._restore_configs(Path(self._order.cwd, run_dir), given)
+        if is_done:
+            if self._kept_dir is not None:
+                self._put_best_back()
+                with contextlib.suppress(OSError):
+                    join_log(Path(self._order.cwd, run_dir), self._kept_dir)
+            if given is not None and not saves_last(given):
+                drop_last(Path(self._order.cwd, run_dir))
+
+    def _restore_configs(self, run_dir: Path, given: str) -> None:
+        """Put the configuration's own values back into what sleap-nn saved."""
+        resume = resumed_from(self._order.argv)
         for saved_name in _SAVED_CONFIGS:
-            path = Path(self._order.cwd, run_dir, saved_name)
+            path = run_dir / saved_name
             saved = read_bounded(path, MAX_SAVED_CONFIG_BYTES)
-            if saved is None or given is None:
+            if saved is None:
                 continue
             with contextlib.suppress(OSError, UnicodeDecodeError):
-                text = restore_zmq(saved.decode(), given.decode())
+                text = restore_settings(saved.decode(), given, resume)
                 mode = stat.S_IMODE(path.stat().st_mode)
                 replace_file(path, text.encode(), mode=mode)
 
@@ -383,7 +460,7 @@ def _claim(step_dir: Path) -> bool:
     """Take the folder; a step is run once, whoever else tries."""
     try:
         with (step_dir / CLAIM_FILE).open("x") as claim:
-            claim.write(f"{os.getpid()}\n")
+            claim.write(f"{os.getpid()} {start_time(os.getpid()) or ''}\n")
     except FileExistsError:
         return False
     return True

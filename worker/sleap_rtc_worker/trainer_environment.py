@@ -9,7 +9,10 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["trainer_environment", "without_secrets"]
+__all__ = ["STEP_MARK", "trainer_environment", "without_secrets"]
+
+# Names the step's folder to all that the step runner starts, to find what it leaves.
+STEP_MARK: Final = "SLEAP_REMOTE_STEP"
 
 _SECRET: Final = re.compile(
     r"SLEAP_SESSION|SLEAP_RTC_.*|AWS_.*|AZURE_.*|GOOGLE_.*|GCP_.*|WANDB_.*"

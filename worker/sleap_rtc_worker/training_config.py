@@ -18,11 +18,12 @@ from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.messages import TrainStep
 from sleap_rtc_plugin.protocol.paths import path_fault
 from sleap_rtc_worker.config_yaml import YamlFault, dump_config, load_config
-from sleap_rtc_worker.limits import MAX_DATA_WORKERS, MAX_TEST_FILES
+from sleap_rtc_worker.limits import MAX_COUNT, MAX_DATA_WORKERS, MAX_TEST_FILES
 from sleap_rtc_worker.sleap_nn_command import MODELS_FOLDER
 
 __all__ = [
     "GuardedConfig",
+    "epochs_of",
     "guard_model_config",
     "guard_training_config",
     "label_members",
@@ -115,6 +116,15 @@ def label_members(text: str, members: Set[str]) -> set[str]:
 
     _walk(load_config(text), "", look)
     return named
+
+
+def epochs_of(text: str) -> int:
+    """Return for how many epochs a guarded configuration trains at most; 0: unknown."""
+    trainer = load_config(text).get("trainer_config")
+    epochs = trainer.get("max_epochs") if isinstance(trainer, dict) else None
+    if not isinstance(epochs, int) or isinstance(epochs, bool):
+        return 0
+    return epochs if 0 < epochs <= MAX_COUNT else 0
 
 
 def guard_model_config(text: str, name: str) -> None:

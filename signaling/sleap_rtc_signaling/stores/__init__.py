@@ -1,6 +1,7 @@
 """What a signaling server remembers: accounts, rooms, bytes of relays; no secret.
 
-Live peers are not here but in the hub. Every server on the same store sees the same
+Live peers are not here but in the hub; of a worker there is a digest, by which it is
+known when it comes back. Every server on the same store sees the same
 rooms; the protocol below is all that the server asks of a store.
 """
 
@@ -9,6 +10,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from sleap_rtc_signaling.instructions import DropPeerId, KeepPeerId
 from sleap_rtc_signaling.relay_book import RelayUsage
 
 __all__ = ["Room", "Store"]
@@ -53,6 +55,25 @@ class Store(Protocol):
 
     async def delete_room(self, room_id: str, owner: str) -> bool:
         """Delete a room; False if `owner` has no such room."""
+
+    async def wake_up(self, now: float) -> None:
+        """Let time stand still for the rooms since `stay_awake` was last called.
+
+        A server that was down for a night would otherwise come back to rooms that
+        have ended, although their workers never left.
+        """
+
+    async def stay_awake(self, now: float) -> None:
+        """Write down that the server is there."""
+
+    async def keep_peer_id(self, kept: KeepPeerId) -> None:
+        """Write down who holds an id."""
+
+    async def drop_peer_id(self, dropped: DropPeerId) -> None:
+        """Forget who held an id."""
+
+    async def kept_peer_ids(self, now: float) -> list[tuple[KeepPeerId, float]]:
+        """Return who holds an id in a room, and when that room ends."""
 
     async def add_relayed(
         self, rows: Mapping[tuple[int, str], tuple[str, int]]

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 from sleap_rtc_plugin.protocol.errors import StorageFailed, TooMany
 from sleap_rtc_plugin.protocol.limits import MAX_ROOMS_PER_ACCOUNT
+from sleap_rtc_signaling.instructions import DropPeerId, KeepPeerId
 from sleap_rtc_signaling.limits import (
     DAY_S,
     MAX_ACCOUNTS,
@@ -60,7 +61,24 @@ _SCHEMA: Final = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
+    (
+        """
+        CREATE TABLE times (
+            name TEXT PRIMARY KEY,
+            at REAL NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE kept_peer_ids (
+            room_id TEXT NOT NULL,
+            peer_id TEXT NOT NULL,
+            resume_digest BLOB NOT NULL,
+            PRIMARY KEY (room_id, peer_id)
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
 )
+_AWAKE: Final = "awake_at"
 _SCHEMA_VERSION: Final = len(_SCHEMA)
 
 
@@ -157,6 +175,56 @@ class SqliteStore:
         query = "DELETE FROM rooms WHERE room_id = ? AND owner = ?"
         return await self._change(query, room_id, owner)
 
+    async def wake_up(self, now: float) -> None:
+        """Let time stand still for the rooms since `stay_awake` was last called."""
+
+        def shift(connection: sqlite3.Connection) -> None:
+            row = connection.execute(
+                "SELECT at FROM times WHERE name = ?", (_AWAKE,)
+            ).fetchone()
+            if row is not None and row[0] < now:
+                connection.execute(
+                    "UPDATE rooms SET expires_at = expires_at + ? WHERE expires_at > ?",
+                    (now - row[0], row[0]),
+                )
+            _note_awake(connection, now)
+
+        await self._write(shift)
+
+    async def stay_awake(self, now: float) -> None:
+        """Write down that the server is there."""
+        await self._write(lambda connection: _note_awake(connection, now))
+
+    async def keep_peer_id(self, kept: KeepPeerId) -> None:
+        """Write down who holds an id."""
+
+        def keep(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "INSERT OR REPLACE INTO kept_peer_ids VALUES (?, ?, ?)",
+                (kept.room_id, kept.peer_id, kept.resume_digest),
+            )
+
+        await self._write(keep)
+
+    async def drop_peer_id(self, dropped: DropPeerId) -> None:
+        """Forget who held an id."""
+        query = "DELETE FROM kept_peer_ids WHERE room_id = ? AND peer_id = ?"
+        await self._change(query, dropped.room_id, dropped.peer_id)
+
+    async def kept_peer_ids(self, now: float) -> list[tuple[KeepPeerId, float]]:
+        """Return who holds an id in a room, and when that room ends."""
+
+        def fetch() -> list[tuple[KeepPeerId, float]]:
+            rows = self._opened().execute(
+                "SELECT room_id, peer_id, resume_digest, expires_at"
+                " FROM kept_peer_ids JOIN rooms USING (room_id)"
+                " WHERE expires_at > ?",
+                (now,),
+            )
+            return [(KeepPeerId(*kept), expires_at) for *kept, expires_at in rows]
+
+        return await self._run(fetch)
+
     async def add_relayed(
         self, rows: Mapping[tuple[int, str], tuple[str, int]]
     ) -> None:
@@ -198,6 +266,9 @@ class SqliteStore:
         await self._change("DELETE FROM relayed WHERE day < ?", now // DAY_S - 1)
         await self._change("DELETE FROM rooms WHERE expires_at <= ?", now)
         await self._change("DELETE FROM accounts WHERE expires_at <= ?", now)
+        await self._change(
+            "DELETE FROM kept_peer_ids WHERE room_id NOT IN (SELECT room_id FROM rooms)"
+        )
 
     async def check(self) -> None:
         """Raise `StorageFailed` if the file cannot be read."""
@@ -224,7 +295,8 @@ class SqliteStore:
         )
         try:
             _use_write_ahead_log(connection)
-            connection.execute("PRAGMA synchronous = NORMAL")
+            # A room whose session string was printed outlives a power cut.
+            connection.execute("PRAGMA synchronous = FULL")
             with _transaction(connection):
                 (version,) = connection.execute("PRAGMA user_version").fetchone()
                 if version > _SCHEMA_VERSION:
@@ -282,6 +354,10 @@ class SqliteStore:
         if self._connection is None:
             raise sqlite3.ProgrammingError("it is not open")
         return self._connection
+
+
+def _note_awake(connection: sqlite3.Connection, now: float) -> None:
+    connection.execute("INSERT OR REPLACE INTO times VALUES (?, ?)", (_AWAKE, now))
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:

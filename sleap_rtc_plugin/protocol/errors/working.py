@@ -132,6 +132,35 @@ class StorageFailed(TransferError):
 
 
 @dataclass(eq=False)
+class JournalDamaged(TransferError):
+    """The worker's journal cannot be read."""
+
+    place: str
+    reason: str
+    code = "journal_damaged"
+    sentence = (
+        "The journal {place} is damaged ({reason}) and was left as it is; put a backup "
+        "in its place, or move it away to begin without its jobs, and start the worker "
+        "again."
+    )
+
+
+@dataclass(eq=False)
+class JournalTooNew(TransferError):
+    """A newer version of this program wrote the worker's journal."""
+
+    place: str
+    version: str
+    code = "journal_too_new"
+    exit_code = EXIT_REFUSED
+    sentence = (
+        "The journal {place} was written by a newer version of this program (journal "
+        "version {version}) and was left as it is; update this one with "
+        "`pip install -U sleap-rtc-plugin`, or choose another folder with --data."
+    )
+
+
+@dataclass(eq=False)
 class DigestMismatch(TransferError):
     """A file did not arrive as it was sent, after every repair."""
 
@@ -294,6 +323,20 @@ class JobLost(JobError):
     reason: str
     code = "job_lost"
     sentence = "The job {job_id} was lost ({reason}); run the same command again."
+
+
+@dataclass(eq=False)
+class RunnerNotStarted(JobError):
+    """The worker could not start the process that watches over sleap-nn."""
+
+    reason: str
+    code = "runner_not_started"
+    retryable = True
+    sentence = (
+        "The worker could not start the process that watches over sleap-nn "
+        "({reason}); ask who runs the worker to look into its log, then run the same "
+        "command again."
+    )
 
 
 @dataclass(eq=False)

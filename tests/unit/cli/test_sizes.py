@@ -54,7 +54,7 @@ def start(monkeypatch: pytest.MonkeyPatch, data: Path, *words: str) -> Result:
     client = pytest.importorskip("sleap_rtc_worker.client")
 
     def build(**kwargs: Any) -> None:
-        raise _Built(kwargs["store_limit_bytes"])
+        raise _Built(kwargs)
 
     monkeypatch.setattr(client, "RTCWorkerClient", build)
     return CliRunner().invoke(group, ["worker", "--data", str(data), *words])
@@ -73,7 +73,8 @@ def test_a_workers_limit(
 ) -> None:
     result = start(monkeypatch, tmp_path, *words)
     assert isinstance(result.exception, _Built)
-    assert result.exception.args == (limit_bytes,)
+    [built] = result.exception.args
+    assert built["store_limit_bytes"] == limit_bytes
 
 
 def test_a_worker_refuses_what_is_no_size(
@@ -82,3 +83,38 @@ def test_a_worker_refuses_what_is_no_size(
     result = start(monkeypatch, tmp_path, "--store-limit", "much")
     assert result.exit_code == USAGE
     assert "much is not a size" in result.stderr
+
+
+HOUR = 3600.0
+
+
+def test_what_the_owner_of_a_worker_allows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    retention = pytest.importorskip("sleap_rtc_worker.retention")
+    words = "--max-jobs 3 --max-runtime 12h --disk-quota 500GB --keep-results 2d"
+    gpus = "--gpu-id 1 --gpu-id 3 --slots 2"
+    result = start(monkeypatch, tmp_path, *words.split(), *gpus.split())
+    assert isinstance(result.exception, _Built), result.output
+    [built] = result.exception.args
+    assert built["limits"] == retention.JobLimits(3, 12 * HOUR, 500 * 10**9, 48 * HOUR)
+    assert (built["gpu_id"], built["slots"]) == ((1, 3), 2)
+    result = start(monkeypatch, tmp_path)
+    assert isinstance(result.exception, _Built)
+    assert result.exception.args[0]["limits"] == retention.JobLimits()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--max-jobs 0",
+        "--max-jobs 101",
+        "--max-runtime 0",
+        "--disk-quota 0",
+        "--slots 0",
+    ],
+)
+def test_a_limit_that_lets_nothing_run_is_a_mistake(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: str
+) -> None:
+    assert start(monkeypatch, tmp_path, *words.split()).exit_code == USAGE

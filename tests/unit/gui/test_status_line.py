@@ -72,6 +72,17 @@ def test_every_state_of_a_queued_job_has_a_sentence(
     assert "gpu-1" in said
 
 
+def test_a_place_in_the_queue_is_said() -> None:
+    job = job_row("j", JobState.QUEUED, position=3, starts_in_s=720.0)
+    assert words(submission=submission(was_queued=True, job=job)).startswith(
+        "The job is third in the queue of gpu-1 and starts in about 12 min; the monitor"
+    )
+    job = job_row("j", JobState.QUEUED, position=1)
+    assert words(submission=submission(PREDICTING, was_queued=True, job=job)) == (
+        "The job is first in the queue of gpu-1. You can close this window."
+    )
+
+
 def test_a_prediction_is_not_called_a_training() -> None:
     for state in (JobState.QUEUED, JobState.RUNNING):
         sent = submission(PREDICTING, was_queued=True, job=job_row("j", state))

@@ -1,5 +1,8 @@
 """The two frames of a relay, and the answer of /ice-servers."""
 
+import json
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -98,6 +101,18 @@ def test_an_old_server_lists_servers_only() -> None:
 def test_terms_that_make_no_sense_are_refused(relay: str) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(f'{{"ice_servers":[],"relay":{relay}}}', type=IceServerList)
+
+
+def test_the_vectors_are_understood() -> None:
+    path = Path(__file__).parents[3] / "resources" / "vectors" / "relay.json"
+    vectors = json.loads(path.read_text(encoding="utf-8"))
+    for vector in vectors["from_peer"]:
+        assert encode_relay(decode_relay_join(vector["text"])) == vector["text"]
+    for vector in vectors["from_server"]:
+        assert encode_relay(decode_relay_joined(vector["text"])) == vector["text"]
+    for text in vectors["refused"]:
+        with pytest.raises(RemoteProtocolError):
+            decode_relay_join(text)
 
 
 def test_the_codes_of_both_kinds_of_socket_differ() -> None:

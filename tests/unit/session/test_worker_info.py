@@ -77,3 +77,13 @@ def test_a_worker_is_found_by_name_or_id() -> None:
 def test_an_empty_room_has_words() -> None:
     with pytest.raises(NoWorker, match="No worker is online"):
         choose([])
+
+
+def test_a_free_slot_is_better_than_a_shorter_queue() -> None:
+    one = worker("w-1", running_jobs=1)
+    four = worker("w-4", running_jobs=3, slots=4)
+    full = worker("w-5", running_jobs=4, slots=4)
+    assert (one.jobs_before, four.jobs_before, full.jobs_before) == (1, 0, 1)
+    assert choose([one, four]) == "w-4"
+    assert choose([one, full]) == "w-1"
+    assert worker("w-6", slots="many").slots == 1

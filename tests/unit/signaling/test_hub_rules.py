@@ -1,3 +1,4 @@
+import hashlib
 from typing import Any
 
 import msgspec
@@ -41,17 +42,24 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     ServerError,
     UpdateMetadata,
 )
+from sleap_rtc_signaling import held_messages as held_module
 from sleap_rtc_signaling import hub as hub_module
 from sleap_rtc_signaling.hub import Hub
 from sleap_rtc_signaling.instructions import (
     Admission,
     Deliver,
     Disconnect,
+    DropPeerId,
+    KeepPeerId,
     RenewRoom,
     Reply,
     RoomEnded,
 )
-from sleap_rtc_signaling.limits import MAX_MALFORMED_MESSAGES
+from sleap_rtc_signaling.limits import (
+    HELD_AFTER_LOSS_S,
+    HELD_MESSAGE_S,
+    MAX_MALFORMED_MESSAGES,
+)
 
 ROOM_ENDS = ROOM_LIFETIME_S
 
@@ -129,15 +137,55 @@ def refusal(instructions: list[Any], code: str) -> ServerError:
 
 def test_registering_enters_the_room(world: World) -> None:
     connection = world.connect()
-    assert world.register(connection, "worker-1", "worker") == [
+    assert world.register(connection, "client-1") == [
         Reply(
             connection,
             Registered(
-                id="r", peer_id="worker-1", room_id="room-1", expires_at=ROOM_ENDS
+                id="r", peer_id="client-1", room_id="room-1", expires_at=ROOM_ENDS
             ),
         )
     ]
-    assert world.listed(connection) == ["worker-1"]
+    assert world.listed(connection) == ["client-1"]
+
+
+def kept(peer_id: str, name: str = "") -> KeepPeerId:
+    digest = hashlib.sha256(key(name or peer_id).encode()).digest()
+    return KeepPeerId("room-1", peer_id, digest)
+
+
+def test_a_workers_id_is_written_down_once_and_freed_in_the_end(world: World) -> None:
+    worker = world.connect()
+    assert world.register(worker, "worker-1", "worker")[0] == kept("worker-1")
+    world.leave(worker)
+    again = world.connect()
+    assert len(world.register(again, "worker-1", "worker")) == 1
+    world.leave(again)
+    world.now += PEER_ID_RESERVED_S
+    assert world.hub.expire(world.now) == [DropPeerId("room-1", "worker-1")]
+    # A client's id is not, nor is that of a worker that becomes one.
+    client = world.connect()
+    assert len(world.register(client, "client-1")) == 1
+    world.register(world.connect(), "worker-2", "worker")
+    changed = world.register(world.connect(), "worker-2", "client")
+    assert DropPeerId("room-1", "worker-2") in changed
+
+
+def test_a_restart_keeps_a_workers_id_for_it(world: World) -> None:
+    world.hub.restore(kept("worker-1"), ROOM_ENDS, world.now)
+    assert world.hub.deadline() == world.now + PEER_ID_RESERVED_S
+    thief = world.connect()
+    stolen = world.register(thief, "worker-1", "worker", resume_key="x" * 32)
+    refusal(stolen, "peer_id_taken")
+    world.join("worker-1", "worker")
+    world.now += PEER_ID_RESERVED_S
+    assert world.hub.has_peer("room-1", "worker-1")
+
+
+def test_a_restart_keeps_an_id_for_a_while_only(world: World) -> None:
+    world.hub.restore(kept("worker-1"), ROOM_ENDS, world.now)
+    world.now += PEER_ID_RESERVED_S
+    assert world.hub.expire(world.now) == [DropPeerId("room-1", "worker-1")]
+    assert not world.hub.has_room("room-1")
 
 
 @pytest.mark.parametrize(
@@ -393,6 +441,89 @@ def test_a_full_list_fits_one_message_and_leaves_nobody_out(world: World) -> Non
     assert listed.peers[-1].metadata == PeerMetadata()
 
 
+# -- peers on their way back --------------------
+
+
+def offer_to(peer_id: str, command_id: str = "o") -> Offer:
+    return Offer(id=command_id, to=peer_id, sdp="v=0")
+
+
+def test_what_is_said_to_a_lost_peer_waits_for_it(world: World) -> None:
+    worker = world.join("worker-1", "worker")
+    client = world.join("client-1")
+    world.hub.disconnected(worker, world.now, is_lost=True)
+    assert world.say(client, offer_to("worker-1", "o-1")) == []
+    assert world.say(client, offer_to("worker-1", "o-2")) == []
+    world.now += HELD_MESSAGE_S - 1
+    back = world.connect()
+    instructions = world.register(back, "worker-1", "worker")
+    assert instructions[1:] == [
+        Deliver(back, RelayedOffer(id="o-1", from_="client-1", sdp="v=0")),
+        Reply(client, Delivered(id="o-1")),
+        Deliver(back, RelayedOffer(id="o-2", from_="client-1", sdp="v=0")),
+        Reply(client, Delivered(id="o-2")),
+    ]
+    assert world.hub.expire(world.now + HELD_MESSAGE_S) == []
+
+
+def test_it_waits_after_a_restart_too(world: World) -> None:
+    world.hub.restore(kept("worker-1"), ROOM_ENDS, world.now)
+    client = world.join("client-1")
+    assert world.say(client, offer_to("worker-1")) == []
+    back = world.connect()
+    assert Reply(client, Delivered(id="o")) in world.register(
+        back, "worker-1", "worker"
+    )
+
+
+def test_it_does_not_wait_for_ever(world: World) -> None:
+    worker = world.join("worker-1", "worker")
+    client = world.join("client-1")
+    world.hub.disconnected(worker, world.now, is_lost=True)
+    assert world.say(client, offer_to("worker-1")) == []
+    assert world.hub.deadline() == world.now + HELD_MESSAGE_S
+    world.now += HELD_MESSAGE_S
+    refusal(world.hub.expire(world.now), "peer_not_found")
+    # Nor is there any waiting for one that has been away for long.
+    world.now += HELD_AFTER_LOSS_S
+    refusal(world.say(client, offer_to("worker-1")), "peer_not_found")
+
+
+def test_nobody_waits_for_a_peer_that_said_good_bye(world: World) -> None:
+    worker = world.join("worker-1", "worker")
+    client = world.join("client-1")
+    world.leave(worker)
+    refusal(world.say(client, offer_to("worker-1")), "peer_not_found")
+    refusal(world.say(client, offer_to("worker-2")), "peer_not_found")
+
+
+def test_what_a_lost_sender_said_is_forgotten(world: World) -> None:
+    worker = world.join("worker-1", "worker")
+    client = world.join("client-1")
+    world.hub.disconnected(worker, world.now, is_lost=True)
+    world.say(client, offer_to("worker-1"))
+    world.hub.disconnected(client, world.now, is_lost=True)
+    assert len(world.register(world.connect(), "worker-1", "worker")) == 1
+
+
+def test_what_was_said_in_a_room_ends_with_it(world: World) -> None:
+    worker = world.join("worker-1", "worker")
+    client = world.join("client-1")
+    world.hub.disconnected(worker, world.now, is_lost=True)
+    world.say(client, offer_to("worker-1"))
+    world.hub.close_room("room-1", world.now)
+    assert world.hub.expire(world.now + HELD_MESSAGE_S) == []
+
+
+def test_few_messages_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_module, "MAX_HELD_MESSAGES", 1)
+    worker = world.join("worker-1", "worker")
+    client = world.join("client-1")
+    world.hub.disconnected(worker, world.now, is_lost=True)
+    assert world.say(client, offer_to("worker-1")) == []
+    refusal(world.say(client, offer_to("worker-1")), "peer_not_found")
+
+
 # -- rooms --------------------
 
 
@@ -433,7 +564,10 @@ def test_a_room_with_a_worker_is_renewed(world: World) -> None:
         RenewRoom("room-1", world.now + ROOM_LIFETIME_S)
     ]
     world.leave(worker)
-    assert world.hub.expire(world.now + ROOM_LIFETIME_S) == [RoomEnded("room-1")]
+    assert world.hub.expire(world.now + ROOM_LIFETIME_S) == [
+        DropPeerId("room-1", "worker-1"),
+        RoomEnded("room-1"),
+    ]
     assert world.hub.deadline() is None
 
 

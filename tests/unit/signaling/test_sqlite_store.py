@@ -9,6 +9,7 @@ import pytest
 
 from sleap_rtc_plugin.protocol.errors import StorageFailed, TooMany
 from sleap_rtc_plugin.protocol.limits import MAX_ROOMS_PER_ACCOUNT
+from sleap_rtc_signaling.instructions import DropPeerId, KeepPeerId
 from sleap_rtc_signaling.limits import DAY_S
 from sleap_rtc_signaling.relay_book import RelayUsage
 from sleap_rtc_signaling.stores import Room
@@ -139,7 +140,8 @@ async def test_a_file_of_the_first_version_is_brought_up_to_date(
     await store.add_room(room())
     await store.close()
     connection = sqlite3.connect(tmp_path / "db")
-    connection.execute("DROP TABLE relayed")
+    for table in ("relayed", "times", "kept_peer_ids"):
+        connection.execute(f"DROP TABLE {table}")
     connection.execute("PRAGMA user_version = 1")
     connection.close()
     for _ in range(2):
@@ -147,6 +149,53 @@ async def test_a_file_of_the_first_version_is_brought_up_to_date(
         assert await again.find_room("room-1", 0.0) == room()
         await again.add_relayed({(5, "room-1"): ("ann", 10)})
         await again.close()
+
+
+# -- down for a while --------------------
+
+
+async def test_the_time_without_a_server_is_nobodys(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "db")
+    await store.wake_up(0.0)
+    await store.add_room(room("room-1", until=100.0))
+    await store.add_room(room("room-2", until=40.0))
+    await store.stay_awake(60.0)
+    await store.close()
+    # A night later.
+    store = await SqliteStore.open(tmp_path / "db")
+    await store.wake_up(30_060.0)
+    await store.purge(30_060.0)
+    found = await store.find_room("room-1", 30_099.0)
+    assert found is not None
+    assert found.expires_at == 30_100.0
+    assert await store.find_room("room-2", 0.0) is None
+    # A second start at once changes nothing, nor does a clock that was set back.
+    for now in (30_060.0, 5_000.0):
+        await store.wake_up(now)
+        assert await store.find_room("room-1", 0.0) == found
+    await store.close()
+
+
+async def test_who_holds_an_id_is_known_after_a_restart(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "db")
+    await store.add_room(room("room-1"))
+    await store.add_room(room("room-2", until=50.0))
+    held = [
+        KeepPeerId("room-1", "worker-1", b"one"),
+        KeepPeerId("room-1", "worker-2", b"two"),
+        KeepPeerId("room-2", "worker-1", b"three"),
+    ]
+    for kept in held:
+        await store.keep_peer_id(kept)
+    newer = KeepPeerId("room-1", "worker-1", b"newer")
+    await store.keep_peer_id(newer)
+    await store.drop_peer_id(DropPeerId("room-1", "worker-2"))
+    await store.close()
+    store = await SqliteStore.open(tmp_path / "db")
+    assert await store.kept_peer_ids(0.0) == [(newer, 100.0), (held[2], 50.0)]
+    await store.purge(60.0)
+    assert await store.kept_peer_ids(0.0) == [(newer, 100.0)]
+    await store.close()
 
 
 def modes_in(folder: Path) -> set[int]:

@@ -1,5 +1,6 @@
 import json
 import sys
+from collections.abc import Mapping
 
 import pytest
 
@@ -31,21 +32,22 @@ MAC_TORCH = TorchReport(version="2.9.0", has_mps=True)
 
 
 def find(
-    gpu_id: int | None = None,
-    *,
+    *gpu_ids: int,
     driver: DriverReport = CARDS,
     torch: TorchReport = CUDA_TORCH,
     sleap_nn: str | None = "0.3.5",
     platform: str = "linux",
+    environment: Mapping[str, str] | None = None,
 ) -> WorkerCapabilities:
     return detect(
-        gpu_id,
+        gpu_ids,
         nvml=lambda: driver,
         torch=lambda: torch,
         sleap_nn_version=lambda: sleap_nn,
         cpu_count=lambda: 16,
         memory_mb=lambda: 128_000,
         platform=platform,
+        environment=environment or {},
     )
 
 
@@ -59,6 +61,7 @@ def test_a_card_that_torch_can_use() -> None:
         "gpu_memory_mb": 80_000,
         "gpu_memory_free_mb": 70_000,
         "gpu_count": 2,
+        "slots": 2,
         "cuda_version": "12.4",
         "driver_version": "550.1",
         "cpu_count": 16,
@@ -141,20 +144,33 @@ def test_an_interpreter_that_is_not_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("driver", "gpu_id", "free_mb"),
+    ("driver", "gpu_ids", "free_mb"),
     [
-        (CARDS, None, 70_000),
-        (CARDS, 1, 23_000),
-        (CARDS, 2, None),
-        (DriverReport(), None, None),
+        (CARDS, (), 70_000),
+        (CARDS, (1,), 23_000),
+        (CARDS, (2,), None),
+        (DriverReport(), (), None),
     ],
 )
 def test_free_memory_is_that_of_the_card_that_jobs_get(
-    driver: DriverReport, gpu_id: int | None, free_mb: int | None
+    driver: DriverReport, gpu_ids: tuple[int, ...], free_mb: int | None
 ) -> None:
-    assert free_gpu_memory_mb(gpu_id, nvml=lambda: driver) == free_mb
-    found = find(gpu_id, driver=driver)
-    assert found.gpu_free_mb == (free_mb if found.device == "cuda" else None)
+    found = find(*gpu_ids, driver=driver)
+    assert found.gpu_free_mb == free_mb
+    assert free_gpu_memory_mb(found.slots[0], nvml=lambda: driver) == free_mb
+
+
+def test_what_an_administrator_shows_is_what_is_described() -> None:
+    shown = find(
+        environment={"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    )
+    assert (shown.gpu_model, len(shown.slots)) == ("NVIDIA B", 1)
+    mig = find(environment={"CUDA_VISIBLE_DEVICES": "MIG-11-22"})
+    assert (mig.device, mig.gpu_model, mig.gpu_memory_mb) == (
+        "cuda",
+        "NVIDIA GPU",
+        None,
+    )
 
 
 def test_a_machine_without_a_usable_card_has_no_free_memory() -> None:

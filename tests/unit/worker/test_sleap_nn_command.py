@@ -15,7 +15,8 @@ from sleap_rtc_worker.sleap_nn_command import (
     judge,
     order_for,
     predict_argv,
-    restore_zmq,
+    restore_settings,
+    resumed_from,
     train_argv,
     trainer_command,
     with_ports,
@@ -67,9 +68,16 @@ def test_the_training_command() -> None:
         "++trainer_config.zmq.publish_port=@PUBLISH_PORT@",
         "++trainer_config.zmq.controller_port=@CONTROLLER_PORT@",
         "++trainer_config.zmq.controller_polling_timeout=1",
+        "++trainer_config.model_ckpt.save_last=true",
     ]
+    again = train_argv(
+        TRAINER, TRAIN, config_dir="d", config_name="c", resume="../../kept/0/last.ckpt"
+    )
+    assert again[-1] == '++trainer_config.resume_ckpt_path="../../kept/0/last.ckpt"'
+    assert resumed_from(again) == "../../kept/0/last.ckpt"
+    assert resumed_from(argv) is None
     placed = with_ports(argv, publish=1234, controller=5678)
-    assert placed[-3:-1] == [
+    assert placed[-4:-2] == [
         "++trainer_config.zmq.publish_port=1234",
         "++trainer_config.zmq.controller_port=5678",
     ]
@@ -216,10 +224,12 @@ def test_private_ports_do_not_go_home() -> None:
     )
     saved = original.replace("port: null", "port: 40123").replace("20", "1")
     assert saved != original
-    assert restore_zmq(saved, original) == original
-    assert restore_zmq(saved, "trainer_config: {}\n") == original.replace("20", "10")
+    assert restore_settings(saved, original) == original
+    assert restore_settings(saved, "trainer_config: {}\n") == original.replace(
+        "20", "10"
+    )
 
 
 def test_other_settings_of_those_names_are_left_alone() -> None:
     text = "other:\n  publish_port: 5\nname: '    publish_port: 5'\n"
-    assert restore_zmq(text, "") == text
+    assert restore_settings(text, "") == text
