@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
+from sleap_rtc_plugin import __version__
 from sleap_rtc_plugin.protocol.errors import (
     BadRequest,
     NotAllowed,
@@ -229,7 +230,7 @@ class Routes:
     # -- operation ------------------------------------------------------------------
 
     async def _health(self, request: Request) -> Response:
-        return _json({"status": "ok"})
+        return _json({"status": "ok", "version": __version__})
 
     async def _ready(self, request: Request) -> Response:
         await self._store.check()

@@ -13,7 +13,7 @@ import click
 
 from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
 
-__all__ = ["disable", "enable", "label"]
+__all__ = ["disable", "enable", "label", "pth_path"]
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -51,7 +51,7 @@ def enable() -> None:
     _require_sleap()
     from sleap_rtc_plugin.gui.autoload import PTH_LINE
 
-    path = _pth_path()
+    path = pth_path()
     try:
         if not path.is_file() or path.read_text(encoding="utf-8") != PTH_LINE:
             _write_whole(path, PTH_LINE)
@@ -68,7 +68,7 @@ def enable() -> None:
 @click.command()
 def disable() -> None:
     """Undo `sleap-remote enable`."""
-    path = _pth_path()
+    path = pth_path()
     try:
         path.unlink()
     except FileNotFoundError:
@@ -82,7 +82,8 @@ def disable() -> None:
         click.echo(f"SLEAP in {sys.prefix} is as it was before.")
 
 
-def _pth_path() -> Path:
+def pth_path() -> Path:
+    """Return the file that loads the plugin into plain `sleap`."""
     from sleap_rtc_plugin.gui.autoload import PTH_NAME
 
     return Path(sysconfig.get_path("purelib")) / PTH_NAME

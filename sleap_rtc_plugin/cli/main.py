@@ -23,6 +23,7 @@ _COMMANDS = {
     "jobs": ("jobs", "See, end or fetch the jobs of a session's workers."),
     "workers": ("workers", "List the workers of a session."),
     "files": ("files", "Look into the folders that a worker has mounted."),
+    "doctor": ("doctor", "Find out what keeps remote training from working."),
     "demo": ("demo", "Try everything on this machine, with a made-up project."),
     "worker": ("worker", "Run a worker on this machine."),
     "signaling": ("signaling", "Run a signaling server."),

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import qtpy
 from qtpy.QtCore import QCoreApplication, QEventLoop, QTimer
 
+from sleap_rtc_plugin.session.qt_pair import bad_pair
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
@@ -46,18 +48,8 @@ _log = logging.getLogger(__name__)
 def refuse_bad_pair(
     pyside_version: str | None = None, python: tuple[int, ...] = sys.version_info[:2]
 ) -> str | None:
-    """Say what to install where PySide6 and Python would crash together, else None.
-
-    PySide6 6.12.0 loses a reference to None with each timer that is killed. From
-    Python 3.12 on None is immortal; before, some thousand callbacks abort the process.
-    """
-    version = pyside_version or qtpy.PYSIDE_VERSION
-    if version == "6.12.0" and python < (3, 12):
-        return (
-            "PySide6 6.12.0 crashes on Python 3.11 when remote training runs; install "
-            "another one with: python -m pip install 'pyside6!=6.12.0'"
-        )
-    return None
+    """Say what to install where PySide6 and Python would crash together, else None."""
+    return bad_pair(pyside_version or qtpy.PYSIDE_VERSION or "", python)
 
 
 class _QtLoop:

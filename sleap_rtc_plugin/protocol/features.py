@@ -13,6 +13,7 @@ __all__ = [
     "JOB_LIST",
     "JOB_QUEUE",
     "LARGE_PACKETS",
+    "LINK_TEST",
     "MOUNTS",
     "SHARED_STORAGE",
 ]
@@ -27,8 +28,12 @@ JOB_QUEUE: Final = "job-queue"
 SHARED_STORAGE: Final = "shared-storage"
 # The frames about a worker's mounts are understood, whether or not it has any.
 MOUNTS: Final = "mounts"
+# The frames that test a link and shared storage are understood.
+LINK_TEST: Final = "link-test"
 # DTLS records of more than 1500 bytes are read; named on links that do.
 LARGE_PACKETS: Final = "large-packets"
 
 # What every link can do.
-FEATURES: Final = frozenset({JOB_LIST, JOB_IMAGES, JOB_QUEUE, SHARED_STORAGE, MOUNTS})
+FEATURES: Final = frozenset(
+    {JOB_LIST, JOB_IMAGES, JOB_QUEUE, SHARED_STORAGE, MOUNTS, LINK_TEST}
+)

@@ -170,6 +170,14 @@ MOUNT_RESOLVE_S = 8.0
 MOUNT_CALL_TIMEOUT_S = 5.0
 MAX_MOUNT_COMMANDS_WAITING = 32
 
+# -- tests of a link ----------------------------------------------------------
+LINK_TEST_S = 5.0
+# How long after its end a test may still be reported.
+LINK_TEST_GRACE_S = 5.0
+MAX_LINK_TEST_BYTES = 1 * GIB
+# A stream that no transfer has: those count from 1.
+LINK_TEST_STREAM = 2**32 - 1
+
 # -- packages -----------------------------------------------------------------
 MAX_ZIP_MEMBERS = 10_000
 MAX_COMPRESSION_RATIO = 200

@@ -2,8 +2,8 @@
 
 Each class is one frame, `NAME::{json}`. Commands carry
 an id and are acknowledged; job events are numbered per job, so that a client may
-ask for whatever it missed. The frames about mounts are in `mount_messages`, that
-about the queue in `queue_messages`.
+ask for whatever it missed. Others are in `mount_messages`, `queue_messages`, and
+`link_test_messages`.
 """
 
 from typing import Annotated, ClassVar, Final, Literal, get_args
@@ -32,6 +32,7 @@ from sleap_rtc_plugin.protocol.limits import (
     MAX_STEPS,
     MAX_UNIX_TIME_S,
 )
+from sleap_rtc_plugin.protocol.link_test_messages import LinkTestMessage
 from sleap_rtc_plugin.protocol.mount_messages import (
     MountList,
     MountListing,
@@ -562,6 +563,7 @@ ControlMessage = (
     | MountListing
     | MountResolve
     | MountResolved
+    | LinkTestMessage
     | JobEvent
     | ProgressReport
     | TrainLog

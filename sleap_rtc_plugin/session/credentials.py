@@ -35,7 +35,7 @@ from sleap_rtc_plugin.session.settings import (
 )
 from sleap_rtc_plugin.transport.effects import storage_error
 
-__all__ = ["CredentialStore"]
+__all__ = ["SERVICE", "CredentialStore", "in_daemon_thread", "usable_backend"]
 
 logger = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ class CredentialStore:
         if keyring is None:
             return otherwise
         try:
-            return await _in_daemon_thread(lambda: question(keyring))
+            return await in_daemon_thread(lambda: question(keyring))
         except TimeoutError:
             # It may wait for an answer that nobody gives; do not ask again.
             logger.warning("the system keyring does not answer and is not used")
@@ -191,7 +191,7 @@ class _Keyring:
         if not self._has_looked:
             import keyring
 
-            self._backend = _usable_backend(keyring.get_keyring())
+            self._backend = usable_backend(keyring.get_keyring())
             self._has_looked = True
         return self._backend
 
@@ -226,7 +226,7 @@ class _Keyring:
         return backend.get_password(SERVICE, room_id) is None
 
 
-def _usable_backend(backend: Any) -> Any:
+def usable_backend(backend: Any) -> Any:
     """Return the backend, or the one of a chain, that keeps secrets; None if none."""
     is_chain = type(backend).__module__ == _CHAIN
     for one in backend.backends if is_chain else [backend]:
@@ -317,11 +317,13 @@ def _checked(room_id: str) -> str:
     return room_id
 
 
-async def _in_daemon_thread(function: Callable[[], T]) -> T:
+async def in_daemon_thread(
+    function: Callable[[], T], timeout_s: float | None = None
+) -> T:
     """Run what may never return, without keeping the program from ending.
 
     Raises:
-        TimeoutError: it has not returned after `KEYRING_TIMEOUT_S`.
+        TimeoutError: it has not returned after `timeout_s`, or `KEYRING_TIMEOUT_S`.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -340,4 +342,4 @@ async def _in_daemon_thread(function: Callable[[], T]) -> T:
             loop.call_soon_threadsafe(settle, outcome)
 
     threading.Thread(target=run, name="keyring", daemon=True).start()
-    return await asyncio.wait_for(future, KEYRING_TIMEOUT_S)
+    return await asyncio.wait_for(future, timeout_s or KEYRING_TIMEOUT_S)

@@ -49,6 +49,7 @@ from sleap_rtc_plugin.transport.transfer_pump import Progress, TransferTotals
 
 __all__ = [
     "chosen_storage",
+    "chosen_storage_root",
     "moved_too",
     "shared_package",
     "shared_results",
@@ -64,10 +65,16 @@ WithLaid = Callable[[TransferTotals], TransferTotals]
 _UNUSED = (SharedStorageUnusable, NoReply, WorkerTooOld)
 
 
-def chosen_storage() -> SharedStorage | None:
-    """Return what the environment or the user's settings name, or None."""
+def chosen_storage_root() -> Path | None:
+    """Return the folder that the environment or the user's settings name, or None."""
     root = os.environ.get(_VARIABLE) or Settings.load().shared_storage_root
-    return SharedStorage(Path(root)) if root else None
+    return Path(root) if root else None
+
+
+def chosen_storage() -> SharedStorage | None:
+    """Return the storage that the environment or the user's settings name, or None."""
+    root = chosen_storage_root()
+    return SharedStorage(root) if root is not None else None
 
 
 @contextlib.asynccontextmanager

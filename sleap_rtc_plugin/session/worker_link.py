@@ -6,8 +6,8 @@ end of the link into words. Used by remote jobs; knows nothing of files' content
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from sleap_rtc_plugin.protocol.errors import (
@@ -23,6 +23,7 @@ from sleap_rtc_plugin.protocol.errors import (
 from sleap_rtc_plugin.protocol.features import (
     JOB_IMAGES,
     JOB_LIST,
+    LINK_TEST,
     MOUNTS,
     SHARED_STORAGE,
 )
@@ -30,6 +31,12 @@ from sleap_rtc_plugin.protocol.job_mirror import JobNews
 from sleap_rtc_plugin.protocol.limits import (
     COMMAND_REPLY_TIMEOUT_S,
     SHARED_RESULTS_TIMEOUT_S,
+)
+from sleap_rtc_plugin.protocol.link_test_messages import (
+    LinkTest,
+    LinkTestReport,
+    StorageTest,
+    StorageTested,
 )
 from sleap_rtc_plugin.protocol.messages import (
     Acknowledged,
@@ -90,6 +97,8 @@ Command = (
     | SharedCommand
     | MountList
     | MountResolve
+    | LinkTest
+    | StorageTest
 )
 Reply = (
     JobAccepted
@@ -99,6 +108,7 @@ Reply = (
     | PathValidated
     | MountListing
     | MountResolved
+    | StorageTested
 )
 T = TypeVar("T")
 
@@ -124,6 +134,7 @@ class WorkerLink:
         self.pump = TransferPump(link)
         self._replies: dict[str, asyncio.Future[Reply]] = {}
         self._laid: dict[str, asyncio.Future[None]] = {}
+        self._reports: dict[str, asyncio.Future[LinkTestReport]] = {}
         self._followers: dict[str, Callable[[JobNews], None]] = {}
         self._offer: asyncio.Future[FileMeta] | None = None
         self._offer_of: tuple[str, str] = ("", "")
@@ -168,6 +179,19 @@ class WorkerLink:
         finally:
             del self._laid[command.command_id]
             laid.cancel()
+
+    @contextmanager
+    def reporting(self, command: LinkTest) -> Iterator[asyncio.Future[LinkTestReport]]:
+        """Yield what a test of the link will be reported as, to be asked inside."""
+        report: asyncio.Future[LinkTestReport] = (
+            asyncio.get_running_loop().create_future()
+        )
+        self._reports[command.command_id] = report
+        try:
+            yield report
+        finally:
+            del self._reports[command.command_id]
+            report.cancel()
 
     async def _within_reach(
         self,
@@ -250,6 +274,7 @@ class WorkerLink:
                 | PathValidated()
                 | MountListing()
                 | MountResolved()
+                | StorageTested()
             ):
                 self._settle(message.command_id, message)
             case JobRejected() | CommandFailed():
@@ -262,6 +287,10 @@ class WorkerLink:
                 laid = self._laid.get(message.command_id)
                 if laid is not None and not laid.done():
                     laid.set_result(None)
+            case LinkTestReport():
+                report = self._reports.get(message.command_id)
+                if report is not None and not report.done():
+                    report.set_result(message)
             case JobEvent() | ProgressReport() | TrainLog() | JobQueue():
                 follower = self._followers.get(message.job_id)
                 if follower is not None:
@@ -326,6 +355,8 @@ class WorkerLink:
                 feature, activity = SHARED_STORAGE, "using shared storage"
             case MountList() | MountResolve():
                 feature, activity = MOUNTS, "looking into its mounts"
+            case LinkTest() | StorageTest():
+                feature, activity = LINK_TEST, "testing the connection"
             case _:
                 return
         if feature not in self.link.features:

@@ -23,6 +23,7 @@ from sleap_rtc_plugin.protocol.limits import (
 from sleap_rtc_plugin.protocol.relay_messages import IceServerList
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer, ServerError
 from sleap_rtc_plugin.protocol.signaling_session import error_from_server
+from sleap_rtc_plugin.transport.tls import client_context
 
 __all__ = ["Account", "AccountClient", "Room"]
 
@@ -71,6 +72,7 @@ class AccountClient:
             timeout=SIGNALING_REPLY_TIMEOUT_S,
             follow_redirects=False,
             trust_env=False,
+            verify=client_context(),
         )
 
     async def __aenter__(self) -> Self:

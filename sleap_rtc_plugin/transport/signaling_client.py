@@ -44,6 +44,7 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     UpdateMetadata,
 )
 from sleap_rtc_plugin.transport.effects import monotonic, wall_clock
+from sleap_rtc_plugin.transport.tls import client_context
 
 __all__ = ["SignalingClient", "socket_fault"]
 
@@ -241,6 +242,7 @@ class SignalingClient:
                 compression=None,
                 ping_interval=None,
                 proxy=None,
+                ssl=client_context() if self._url.startswith("wss") else None,
             )
         except (OSError, TimeoutError, websockets.WebSocketException) as error:
             self._feed(machine.ConnectFailed(reason=socket_fault(error)))

@@ -6,6 +6,7 @@ for, so memory stays bounded whatever the size of the files.
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections import deque
@@ -70,7 +71,7 @@ def _no_progress(totals: TransferTotals) -> None:
 
 
 class TransferPump:
-    """Every transfer of one link, both ways."""
+    """Every transfer of one link, both ways. `on_begun` is called as each begins."""
 
     def __init__(self, link: Link) -> None:
         """Serve `link`; the caller passes control messages to `handle`."""
@@ -79,7 +80,25 @@ class TransferPump:
         self._receivers: dict[str, _Receiving] = {}
         self._by_stream: dict[int, _Receiving] = {}
         self._streams = itertools.count(1)
+        self._listeners: dict[int, Callable[[Fragment], None]] = {}
+        self.on_begun: Callable[[], None] = lambda: None
         link.on_fragment = self._on_fragment
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether a transfer is under way, in either direction."""
+        return bool(self._senders or self._receivers)
+
+    @contextlib.contextmanager
+    def listening(
+        self, stream: int, listener: Callable[[Fragment], None]
+    ) -> Iterator[None]:
+        """Hand the fragments of a stream to `listener` meanwhile."""
+        self._listeners[stream] = listener
+        try:
+            yield
+        finally:
+            del self._listeners[stream]
 
     def handle(self, message: FileNeed | FileDone) -> None:
         """Take a control message about a transfer.
@@ -122,6 +141,7 @@ class TransferPump:
         )
         transfer = _Sending(self._link, source, meta, on_progress)
         self._senders[meta.transfer_id] = transfer
+        self.on_begun()
         try:
             return await transfer.run()
         finally:
@@ -146,6 +166,7 @@ class TransferPump:
         transfer = _Receiving(self._link, meta, area, on_progress)
         self._receivers[meta.transfer_id] = transfer
         self._by_stream[meta.stream] = transfer
+        self.on_begun()
         try:
             return await transfer.run()
         finally:
@@ -158,6 +179,10 @@ class TransferPump:
 
     def _on_fragment(self, frame: bytes | str) -> None:
         arrived = decode_frame(frame)
+        listener = self._listeners.get(arrived.stream)
+        if listener is not None and isinstance(arrived, Fragment):
+            listener(arrived)
+            return
         transfer = self._by_stream.get(arrived.stream)
         if transfer is None:
             # The transfer ended here while the frame was on its way.

@@ -12,7 +12,10 @@ from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.session.remote_session import RemoteSession
 
 USAGE = 2
-COMMANDS = ("train", "jobs", "workers", "files", "demo", "worker", "signaling", "bench")
+COMMANDS = (
+    *("train", "jobs", "workers", "files", "doctor", "demo"),
+    *("worker", "signaling", "bench"),
+)
 HEAVY = {
     "aiortc",
     "av",

@@ -298,6 +298,10 @@ class Programs:
             words = (*words, "--port", "0")
         return self._run(Worker, (*start, "worker", *words), None, environment)
 
+    def adopt(self, program: Program) -> None:
+        """End another program with the others; it has our `environment`."""
+        self._started.append(program)
+
     def _run(
         self,
         kind: type[P],

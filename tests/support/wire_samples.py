@@ -4,6 +4,7 @@ from typing import Final
 
 from msgspec import Raw
 
+from sleap_rtc_plugin.protocol import link_test_messages as tests
 from sleap_rtc_plugin.protocol import messages as m
 from sleap_rtc_plugin.protocol import mount_messages as mounts
 from sleap_rtc_plugin.protocol import queue_messages as queue
@@ -231,6 +232,16 @@ CONTROL: Final[list[m.ControlMessage]] = [
         is_complete=False,
     ),
     mounts.MountResolved(command_id="c-19"),
+    tests.LinkTest(
+        command_id="c-20", direction="to_worker", duration_s=2.5, max_bytes=1_000_000
+    ),
+    tests.LinkTest(
+        command_id="c-21", direction="to_client", duration_s=5.0, max_bytes=1
+    ),
+    tests.LinkTestStop(command_id="c-21"),
+    tests.LinkTestReport(command_id="c-20", size_bytes=983_040, seconds=0.25),
+    tests.StorageTest(command_id="c-22", probe="03" * 32),
+    tests.StorageTested(command_id="c-22", proof=DIGEST),
     queue.JobQueue(job_id=JOB, position=3, waiting=7, starts_in_s=720.0),
     queue.JobQueue(job_id=JOB, position=1, waiting=1),
     m.JobListed(command_id="c-20", jobs=[WAITING, REMOVED]),

@@ -43,6 +43,7 @@ from sleap_rtc_worker.job_run import StepTools
 from sleap_rtc_worker.journal import Journal
 from sleap_rtc_worker.limits import GPU_MEMORY_POLL_S
 from sleap_rtc_worker.link_service import LinkService
+from sleap_rtc_worker.link_tests import LinkTests
 from sleap_rtc_worker.mounts import MountTable
 from sleap_rtc_worker.offer_service import OfferService
 from sleap_rtc_worker.retention import JobLimits
@@ -119,6 +120,7 @@ class RTCWorkerClient:
             place = f"The shared storage of the worker {self.name}"
             self._shared_storage = SharedStorage(shared_storage_root, place=place)
         self._mounts = MountTable(mounts or {})
+        self._tests = LinkTests(self.name)
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = RoomService(self._spawn)
         self._state = StateManager(
@@ -292,6 +294,7 @@ class RTCWorkerClient:
             journal=self._journal,
             shared_storage=self._shared_storage,
             mounts=self._mounts,
+            tests=self._tests,
         )
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -17,6 +17,11 @@ from sleap_rtc_plugin.protocol.errors import (
     RtcError,
 )
 from sleap_rtc_plugin.protocol.features import JOB_QUEUE
+from sleap_rtc_plugin.protocol.link_test_messages import (
+    LinkTest,
+    LinkTestStop,
+    StorageTest,
+)
 from sleap_rtc_plugin.protocol.messages import (
     Acknowledged,
     CommandFailed,
@@ -53,6 +58,7 @@ from sleap_rtc_worker.job_coordinator import JobCoordinator
 from sleap_rtc_worker.job_queue import Place
 from sleap_rtc_worker.job_run import JobRun
 from sleap_rtc_worker.journal import Journal
+from sleap_rtc_worker.link_tests import LinkTests
 from sleap_rtc_worker.mounted_files import MountedFiles
 from sleap_rtc_worker.mounts import MountTable
 from sleap_rtc_worker.shared_files import SharedCommand, SharedFiles
@@ -73,6 +79,7 @@ class LinkService:
         journal: Journal,
         shared_storage: SharedStorage | None = None,
         mounts: MountTable | None = None,
+        tests: LinkTests | None = None,
     ) -> None:
         """Listen on `link`; call `run` at once.
 
@@ -82,6 +89,7 @@ class LinkService:
             journal: their events.
             shared_storage: a folder that the client may mount as well.
             mounts: folders that the client may look into.
+            tests: those of all the worker's links.
         """
         self._link = link
         self._coordinator = coordinator
@@ -92,6 +100,8 @@ class LinkService:
         self._shared = SharedFiles(shared_storage)
         self._sharing = asyncio.Lock()
         self._mounted = MountedFiles(mounts or MountTable({}))
+        self._tests = tests or LinkTests()
+        self._leave_tests = self._tests.add(self._pump)
         link.on_control = self._on_control
 
     async def run(self) -> None:
@@ -99,6 +109,7 @@ class LinkService:
         try:
             await self._link.closed.wait()
         finally:
+            self._leave_tests()
             tasks = [*self._tasks, *self._watches.values()]
             for task in tasks:
                 task.cancel()
@@ -126,6 +137,10 @@ class LinkService:
                 self._spawn(self._share(message))
             case MountList() | MountResolve():
                 self._spawn(self._look(message))
+            case LinkTest() | StorageTest():
+                self._spawn(self._test(message))
+            case LinkTestStop():
+                self._tests.stop(message)
             case FileMeta():
                 self._spawn(self._receive_package(message))
             case FileNeed() | FileDone():
@@ -280,6 +295,19 @@ class LinkService:
                 job_id = message.job_id
                 run = self._coordinator.find(job_id) if job_id is not None else None
                 self._link.send(await self._mounted.resolve(message, run))
+        except RtcError as error:
+            self._refuse(message.command_id, error)
+
+    async def _test(self, message: LinkTest | StorageTest) -> None:
+        """Test the link, or whether the client's shared storage is ours."""
+        try:
+            if isinstance(message, LinkTest):
+                await self._tests.run(message, self._link, self._pump)
+            else:
+                async with self._sharing:
+                    self._link.send(await self._shared.test(message))
+        except LinkClosed:
+            return
         except RtcError as error:
             self._refuse(message.command_id, error)
 

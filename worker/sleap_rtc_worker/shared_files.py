@@ -7,6 +7,7 @@ sends the answers; the link brings whatever is not found.
 
 from sleap_rtc_plugin.protocol.errors import BadRequest, SharedStorageUnusable
 from sleap_rtc_plugin.protocol.job import JobState
+from sleap_rtc_plugin.protocol.link_test_messages import StorageTest, StorageTested
 from sleap_rtc_plugin.protocol.messages import (
     Acknowledged,
     PathValidated,
@@ -74,6 +75,17 @@ class SharedFiles:
                     command_id=command.command_id, last_seq=run.last_seq
                 )
         return PathValidated(command_id=command.command_id, job_id=job_id)
+
+    async def test(self, command: StorageTest) -> StorageTested:
+        """Prove that a nonce of the client's can be read here.
+
+        Raises:
+            SharedStorageUnusable: it cannot, or there is no storage here.
+        """
+        command_id = command.command_id
+        storage = self._found()
+        proof = await in_thread(None, storage.answer_probe, command.probe, command_id)
+        return StorageTested(command_id=command_id, proof=proof)
 
     def package_of(self, job_id: str) -> list[SharedFolder]:
         """Return where a job's package lies; nowhere if it only comes by link."""
