@@ -48,6 +48,7 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     UpdateMetadata,
 )
 from sleap_rtc_signaling.discovery import check_metadata, compile_filter
+from sleap_rtc_signaling.held_messages import Held, HeldMessages
 from sleap_rtc_signaling.instructions import (
     Admission,
     Counts,
@@ -63,6 +64,7 @@ from sleap_rtc_signaling.instructions import (
 )
 from sleap_rtc_signaling.limits import (
     CLOSED_ROOM_REMEMBERED_S,
+    HELD_AFTER_LOSS_S,
     MAX_MALFORMED_MESSAGES,
     MAX_RESERVED_IDS_PER_ROOM,
     ROOM_RENEW_FRACTION,
@@ -91,6 +93,8 @@ class _Reservation:
     resume_digest: bytes
     role: Role
     until: float
+    # Until when messages wait for it: not at all for one that said good-bye.
+    held_until: float
 
 
 @dataclass
@@ -120,6 +124,7 @@ class Hub:
         # Connection -> register by when; in the order of coming, so oldest first.
         self._unregistered: dict[int, float] = {}
         self._malformed: dict[int, int] = {}
+        self._held = HeldMessages()
         # Room -> until when. A registration that was verified while the room was
         # being closed must not bring the room back.
         self._closed_rooms: dict[str, float] = {}
@@ -142,9 +147,17 @@ class Hub:
         """Take note of a new socket, which must register in time."""
         self._unregistered[connection] = now + self._limits.register_deadline_s
 
-    def disconnected(self, connection: int, now: float) -> None:
-        """Take note that a socket is gone; its peer id stays reserved for a while."""
-        self._forget(connection, now)
+    def disconnected(
+        self, connection: int, now: float, *, is_lost: bool = False
+    ) -> None:
+        """Take note that a socket is gone; its peer id stays reserved for a while.
+
+        Args:
+            connection: which one.
+            now: Unix time in seconds.
+            is_lost: it broke; a peer that closes it does not come back at once.
+        """
+        self._forget(connection, now, is_lost=is_lost)
 
     def is_registered(self, connection: int) -> bool:
         """Tell whether the connection has entered a room."""
@@ -171,7 +184,9 @@ class Hub:
 
         Returns:
             One reply to the command's sender and what else is to be done; nothing
-            at all for a connection that was told to close before.
+            at all for a connection that was told to close before. What is said to a
+            peer that was lost a moment ago has its reply later, from a call that
+            brings the peer back or from `expire`.
         """
         peer = self._peers.get(connection)
         if peer is not None:
@@ -243,8 +258,12 @@ class Hub:
             now: Unix time in seconds.
         """
         room = self._rooms.setdefault(kept.room_id, _Room(expires_at))
-        until = now + self._limits.reserved_s
-        room.reserved[kept.peer_id] = _Reservation(kept.resume_digest, "worker", until)
+        room.reserved[kept.peer_id] = _Reservation(
+            kept.resume_digest,
+            "worker",
+            until=now + self._limits.reserved_s,
+            held_until=now + HELD_AFTER_LOSS_S,
+        )
 
     def room_ends(self, room_id: str) -> float | None:
         """Return when a room with peers in it ends, as Unix time."""
@@ -265,6 +284,9 @@ class Hub:
         # The first of a dict that is in the order of time is the earliest.
         times = [*islice(self._unregistered.values(), 1)]
         times += islice(self._closed_rooms.values(), 1)
+        held_until = self._held.deadline()
+        if held_until is not None:
+            times.append(held_until)
         for room in self._rooms.values():
             times.append(self._room_deadline(room))
             times += (kept.until for kept in islice(room.reserved.values(), 1))
@@ -277,6 +299,9 @@ class Hub:
             if until <= now:
                 self._forget(connection, now)
                 instructions.append(Disconnect(connection, CloseCode.REGISTER_DEADLINE))
+        for held in self._held.expire(now):
+            error = PeerNotFound(peer_id=held.to)
+            instructions.append(self._refusal(held.sender, held.command_id, error))
         for room_id, until in list(self._closed_rooms.items()):
             if until <= now:
                 del self._closed_rooms[room_id]
@@ -314,22 +339,28 @@ class Hub:
     def _empty(self, room_id: str) -> list[Instruction]:
         room = self._rooms.pop(room_id, None)
         peers = [] if room is None else list(room.peers.values())
+        self._held.drop_room(room_id)
         for peer in peers:
             del self._peers[peer.connection]
             self._malformed.pop(peer.connection, None)
         ended = [Disconnect(peer.connection, CloseCode.ROOM_ENDED) for peer in peers]
         return [*ended, RoomEnded(room_id)]
 
-    def _forget(self, connection: int, now: float) -> None:
+    def _forget(self, connection: int, now: float, *, is_lost: bool = False) -> None:
         self._unregistered.pop(connection, None)
         self._malformed.pop(connection, None)
         peer = self._peers.pop(connection, None)
         if peer is None:
             return
+        self._held.drop_sender(connection)
         room = self._rooms[peer.room_id]
         del room.peers[peer.peer_id]
-        until = now + self._limits.reserved_s
-        room.reserved[peer.peer_id] = _Reservation(peer.resume_digest, peer.role, until)
+        room.reserved[peer.peer_id] = _Reservation(
+            peer.resume_digest,
+            peer.role,
+            until=now + self._limits.reserved_s,
+            held_until=now + HELD_AFTER_LOSS_S if is_lost else now,
+        )
 
     # -- registering --------------------------------------------------------------
 
@@ -358,6 +389,7 @@ class Hub:
         if replaced is not None:
             del self._peers[replaced.connection]
             self._malformed.pop(replaced.connection, None)
+            self._held.drop_sender(replaced.connection)
         peer = _Peer(
             connection=connection,
             room_id=message.room_id,
@@ -382,7 +414,19 @@ class Hub:
             room_id=peer.room_id,
             expires_at=room.expires_at,
         )
-        return [*instructions, Reply(connection, registered)]
+        return [
+            *instructions,
+            Reply(connection, registered),
+            *self._release(peer),
+        ]
+
+    def _release(self, peer: _Peer) -> list[Instruction]:
+        """Deliver what was said while the peer was on its way back."""
+        released: list[Instruction] = []
+        for held in self._held.release(peer.room_id, peer.peer_id):
+            released.append(Deliver(peer.connection, held.message))
+            released.append(Reply(held.sender, Delivered(id=held.command_id)))
+        return released
 
     def _claim(self, room: _Room, peer_id: str, digest: bytes) -> list[Instruction]:
         """Check that the id is free or its holder's own, without a change yet."""
@@ -444,9 +488,15 @@ class Hub:
     ) -> list[Instruction]:
         assert isinstance(message, Offer | Answer | Candidate | PeerMessage)  # noqa: S101 -- for the type checker
         stamped = relayed(peer.peer_id, message)
-        target = self._rooms[peer.room_id].peers.get(message.to)
+        room = self._rooms[peer.room_id]
+        target = room.peers.get(message.to)
         if target is None:
-            raise PeerNotFound(peer_id=message.to)
+            away = room.reserved.get(message.to)
+            is_coming = away is not None and now < away.held_until
+            held = Held(peer.connection, message.id, peer.room_id, message.to, stamped)
+            if not is_coming or not self._held.hold(held, now):
+                raise PeerNotFound(peer_id=message.to)
+            return []
         return [
             Deliver(target.connection, stamped),
             Reply(peer.connection, Delivered(id=message.id)),

@@ -32,6 +32,11 @@ LISTEN_BACKLOG: Final = 512
 # -- rooms --------------------------------------------------------------------
 MAX_RESERVED_IDS_PER_ROOM: Final = 1_000
 CLOSED_ROOM_REMEMBERED_S: Final = 60.0
+# What is said to a peer that is just coming back waits for it, shorter than a command
+# waits for its reply, and only while the peer was lost a moment ago.
+HELD_MESSAGE_S: Final = 5.0
+HELD_AFTER_LOSS_S: Final = 30.0
+MAX_HELD_MESSAGES: Final = 256
 ROOM_RENEW_FRACTION: Final = 0.5
 
 # -- discovery ----------------------------------------------------------------

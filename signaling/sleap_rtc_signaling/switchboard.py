@@ -11,6 +11,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 from msgspec import Struct
 from starlette.responses import Response
@@ -66,6 +67,9 @@ from sleap_rtc_signaling.tokens import Tokens
 __all__ = ["Switchboard"]
 
 _log = logging.getLogger(__name__)
+
+# RFC 6455 section 7.4.1: done, and going away.
+_GOOD_BYE: Final = (1000, 1001)
 
 
 class _Socket:
@@ -274,6 +278,7 @@ class Switchboard:
             return
         connection = next(self._numbers)
         socket = _Socket(websocket, address)
+        is_lost = True
         self._sockets[connection] = socket
         try:
             await websocket.accept()
@@ -281,7 +286,8 @@ class Switchboard:
             try:
                 self._hub.connected(connection, self._clock())
                 self.wake()
-                await self._read(connection, socket, websocket)
+                code = await self._read(connection, socket, websocket)
+                is_lost = code not in _GOOD_BYE
             finally:
                 writer.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
@@ -290,18 +296,19 @@ class Switchboard:
             socket.gone()
             del self._sockets[connection]
             self._gate.leave(address)
-            self._hub.disconnected(connection, self._clock())
+            self._hub.disconnected(connection, self._clock(), is_lost=is_lost)
             for limiter in (self._messages, self._refusals):
                 limiter.forget(str(connection))
             self.wake()
 
     async def _read(
         self, connection: int, socket: _Socket, websocket: WebSocket
-    ) -> None:
+    ) -> int:
+        """Read until the socket closes, and return the close code."""
         while True:
             frame = await websocket.receive()
             if frame["type"] == "websocket.disconnect":
-                return
+                return int(frame.get("code") or 0)
             if not socket.is_closing():
                 await self._received(connection, socket, frame)
             # Many frames may have come at once. The writer gets its turn between
@@ -324,7 +331,10 @@ class Switchboard:
         if isinstance(message, Register) and not self._hub.is_registered(connection):
             await self._register(connection, message)
             return
-        self._perform(self._hub.handle(connection, message, self._clock()))
+        instructions = self._hub.handle(connection, message, self._clock())
+        self._perform(instructions)
+        if not instructions:
+            self.wake()  # it is held, and until when is for the hub to say
 
     async def _register(self, connection: int, message: Register) -> None:
         admission = await self._admit(message)

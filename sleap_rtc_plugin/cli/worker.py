@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from sleap_rtc_plugin.cli.durations import parse_duration
 from sleap_rtc_plugin.cli.options import (
     on_interrupt,
     run_async,
@@ -21,7 +22,7 @@ from sleap_rtc_plugin.cli.options import (
     transport_options,
     verbose_option,
 )
-from sleap_rtc_plugin.cli.sizes import parse_duration, parse_size
+from sleap_rtc_plugin.cli.sizes import parse_size
 from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
 from sleap_rtc_plugin.protocol.limits import (
     MAX_JOBS_QUEUED,

@@ -37,7 +37,6 @@ from sleap_rtc_plugin.companion.messages import (
 )
 from sleap_rtc_plugin.companion.throttle import Ticker
 from sleap_rtc_plugin.protocol.errors import (
-    ConnectionFailure,
     JobCancelled,
     JobLost,
     JobUnknown,
@@ -50,6 +49,7 @@ from sleap_rtc_plugin.protocol.errors import (
 )
 from sleap_rtc_plugin.protocol.job import JobState
 from sleap_rtc_plugin.protocol.messages import TrainStep
+from sleap_rtc_plugin.protocol.retries import is_passing
 from sleap_rtc_plugin.session.package_builder import (
     FindVideos,
     build_package,
@@ -358,7 +358,9 @@ class Run:
         while True:
             try:
                 return await self._tools.find(self.record.worker_id, self.record.job_id)
-            except ConnectionFailure as error:
+            except RtcError as error:
+                if not is_passing(error):
+                    raise
                 logger.info("The run %s waits: %s", self.record.job_id, error)
             await asyncio.sleep(delay)
             delay = min(2 * delay, FIND_MAX_S)

@@ -390,7 +390,7 @@ class Job(Machine[JobState, Event, Instruction]):
         return self._begin_step(step)
 
     def _lost(self, event: RunnerLost, now: float) -> list[Instruction]:
-        self.error = event.error
+        self.error = self.error or event.error
         return self._collect()
 
     def _ended(self, event: Event, now: float) -> list[Instruction]:

@@ -169,6 +169,10 @@ class JobMirror:
             step.done, step.total = event.done or 0, event.total or 0
             step.rate = event.rate or 0.0
             return
+        if event.kind == "train_begin":
+            # A training that begins once more has lost what it told before.
+            step.epoch, step.has_ended = None, False
+            step.losses.clear()
         if event.kind == "train_end":
             step.has_ended = True
         if event.epoch is not None:

@@ -41,6 +41,7 @@ class WorkerInfo:
     queue_length: int
     running_jobs: int
     sleap_nn_version: str | None
+    slots: int = 1
     takes_relay: bool = False
     # By which way this program is linked with it, `""` without a link.
     link_kind: str = ""
@@ -49,6 +50,11 @@ class WorkerInfo:
     def is_available(self) -> bool:
         """Whether it takes jobs."""
         return self.status in ("available", "busy")
+
+    @property
+    def jobs_before(self) -> int:
+        """How many jobs have to end before another one can begin."""
+        return max(0, self.queue_length + self.running_jobs + 1 - self.slots)
 
 
 def way_words(link_kind: str) -> str:
@@ -70,6 +76,7 @@ def read_worker(peer: PeerInfo) -> WorkerInfo:
         queue_length=_count(values, "queue_length") or 0,
         running_jobs=_count(values, "running_jobs") or 0,
         sleap_nn_version=_text(values, "sleap_nn_version"),
+        slots=_count(values, "slots") or 1,
         takes_relay=values.get("relay") is True,
     )
 
@@ -105,6 +112,7 @@ def choose_worker(
         workers,
         key=lambda w: (
             not w.is_available,
+            w.jobs_before,
             w.queue_length + w.running_jobs,
             w.peer_id != preferred,
         ),

@@ -10,7 +10,9 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from typing import Any
 
 import psutil
 import pytest
+from support.packages import pad_labels
 from support.programs import POSIX, Program, Programs, Worker, wait_for
 
 EPOCHS = 4
@@ -27,6 +30,7 @@ BEHAVIOUR = f"epochs,epochs={EPOCHS},pace_ms={PACE_MS}"
 # How long a training takes where nothing else runs; later moments miss it.
 TRAINING_S = EPOCHS * 2 * PACE_MS / 1000
 HOME_S = 180.0
+RUNNERS = "jobs/*/steps/*/runner.json"
 SHORT_SEED = 11
 # Who is sent what: names of processes, and a signal.
 KILLS: dict[str, tuple[tuple[str, ...], signal.Signals]] = {
@@ -95,7 +99,7 @@ class Story:
 
     def _runner_state(self) -> dict[str, Any]:
         found = sorted(
-            self._data.glob("jobs/*/steps/*/runner.json"),
+            self._data.glob(RUNNERS),
             key=lambda path: path.stat().st_mtime,
         )
         state: dict[str, Any] = json.loads(found[-1].read_bytes())
@@ -156,6 +160,107 @@ def test_a_short_series(story: Story) -> None:
         story.tell(who, chosen.random())
     # A killed worker alone cuts nothing off, and some moments come too late.
     assert len(KILLS) / 2 <= story.restarts < len(KILLS)
+
+
+@pytest.mark.timeout(300)
+def test_a_queue_keeps_its_order_and_what_ended_can_be_fetched(
+    programs: Programs, small_package: Path
+) -> None:
+    """One job has ended, one trains, two wait; then worker and runner are killed."""
+    data, hold = programs.folder / "worker-data", programs.folder / "hold"
+    behaviour = f"{BEHAVIOUR},hold={hold}"
+    worker = programs.scripted_worker(
+        behaviour, "--signaling", programs.signaling()
+    ).wait_ready()
+    states = ("succeeded", "running", "queued", "queued")
+    for number, state in enumerate(states):
+        # A package of its own each, or the same command would go on with the first.
+        package = programs.folder / f"{number}.zip"
+        pad_labels(small_package, package, 1, programs.folder)
+        output = programs.folder / f"out-{number}"
+        client = programs.train(package, worker.session, output)
+        client.wait_event(event="state", state=state)
+        if state == "succeeded":
+            assert client.wait(HOME_S) == 0, client.story()
+            hold.touch()
+        else:
+            client.kill()
+    runners = [json.loads(p.read_bytes()) for p in data.glob(RUNNERS)]
+    worker.kill()
+    for state in runners:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(state["pid"], signal.SIGKILL)
+    hold.unlink()
+    programs.scripted_worker(behaviour, "--session", worker.session).wait_ready()
+    ended = []
+    for number in range(1, len(states)):
+        output = programs.folder / f"out-{number}"
+        package = programs.folder / f"{number}.zip"
+        client = programs.train(package, worker.session, output)
+        assert client.wait(HOME_S) == 0, client.story()
+        ended.append(client.report)
+    records = journaled(programs, data)
+    assert [r["state"] for r in records] == ["succeeded"] * len(states)
+    # None was submitted again, and they began in the order in which they came.
+    begun = [record["started_at"] for record in records]
+    assert begun == sorted(begun)
+    assert [r["job_id"] for r in ended] == [r["job_id"] for r in records[1:]]
+
+
+def journaled(programs: Programs, data: Path) -> list[dict[str, Any]]:
+    """Return what the journal says of each job, as they came."""
+    copy = programs.folder / "journal"
+    copy.mkdir()
+    for path in data.glob("journal.sqlite3*"):
+        shutil.copy(path, copy)
+    with contextlib.closing(sqlite3.connect(copy / "journal.sqlite3")) as database:
+        rows = database.execute("SELECT record FROM jobs ORDER BY rowid").fetchall()
+    return [json.loads(row) for (row,) in rows]
+
+
+@pytest.mark.timeout(300)
+def test_everybody_may_be_held_still(programs: Programs, small_package: Path) -> None:
+    hold(programs, small_package, seconds=3.0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_everybody_may_be_held_still_for_two_minutes(
+    programs: Programs, small_package: Path
+) -> None:
+    hold(programs, small_package, seconds=130.0)
+
+
+def hold(programs: Programs, package: Path, seconds: float) -> None:
+    """Stop trainer, runner and worker, each and all together; nothing comes of it."""
+    worker = programs.scripted_worker(BEHAVIOUR).wait_ready()
+    data = programs.folder / "worker-data"
+    for number, who in enumerate((("trainer",), ("runner",), ("worker",), ())):
+        output = programs.folder / f"out-{number}"
+        client = programs.train(package, worker.session, output)
+        client.wait_event(event="progress", kind="epoch_end")
+        newest = max(data.glob(RUNNERS), key=lambda path: path.stat().st_mtime)
+        state = json.loads(newest.read_bytes())
+        pids = {
+            "trainer": state["trainer_pid"],
+            "runner": state["pid"],
+            "worker": worker.pid,
+        }
+        held = [pids[name] for name in who or pids]
+        for pid in held:
+            os.kill(pid, signal.SIGSTOP)
+        until = time.monotonic() + seconds
+        wait_for(lambda end=until: time.monotonic() > end, "a while", seconds + 60)
+        for pid in held:
+            os.kill(pid, signal.SIGCONT)
+        code = client.wait(HOME_S)
+        if code != 0:
+            # A client gives a link up after 20 seconds without a word.
+            assert code == 3, client.story()
+            client = programs.train(package, worker.session, output)
+            assert client.wait(HOME_S) == 0, client.story()
+        lines = [" ".join(e["lines"]) for e in client.events if "lines" in e]
+        assert not [line for line in lines if "was cut off" in line], client.story()
 
 
 @pytest.mark.slow

@@ -1,5 +1,9 @@
 """The main job with the real sleap-nn: a package out, models and predictions home."""
 
+import csv
+import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -184,6 +188,62 @@ def test_a_long_training_is_stopped_and_kept(
         lambda members: shorten(members, epochs=200, steps=6),
     )
     assert_stopped_and_kept(programs.train(package, worker.session, output), TRAINING_S)
+
+
+@POSIX
+@pytest.mark.timeout(1200)
+def test_trainings_that_are_cut_off_go_on_from_their_checkpoints(
+    programs: Programs,
+    lab: Programs,
+    worker: Worker,
+    demo_package: Path,
+    tmp_path: Path,
+    output: Path,
+) -> None:
+    """The first loses its sleap-nn; the second is told to end, as by a shutdown."""
+    epochs = 4
+    package = rewrite(
+        demo_package,
+        tmp_path / "cut.zip",
+        lambda members: shorten(members, epochs=epochs, steps=6),
+    )
+    client = programs.train(package, worker.session, output)
+    for step, epoch, who, how in (
+        (0, 1, "trainer_pid", signal.SIGKILL),
+        (1, 0, "pid", signal.SIGTERM),
+    ):
+        client.wait_event(
+            TRAINING_S, event="progress", kind="epoch_end", step=step, epoch=epoch
+        )
+        os.kill(runner_of(lab, step)[who], how)
+    report = finished(client)
+    for step, model in enumerate(map(Path, report["models"])):
+        said = [e for e in client.events if e.get("step") == step]
+        for kind in ("epoch_begin", "epoch_end"):
+            told = [e["epoch"] for e in said if e.get("kind") == kind]
+            assert told == list(range(epochs)), client.story()
+        lines = [text for e in said for text in e.get("lines", [])]
+        [line] = [text for text in lines if "was cut off" in text]
+        assert "goes on after epoch" in line
+        assert_model(model)
+        assert not (model / "last.ckpt").exists()
+        with (model / "training_log.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [int(row["epoch"]) for row in rows] == list(range(epochs))
+        assert all(row["val/loss"] for row in rows)
+        config = (model / "training_config.yaml").read_text()
+        assert "  resume_ckpt_path: null\n" in config
+    assert len(predicted(report["predictions"][0]).labeled_frames) > 0
+    left = {path.name for path in (output / "models").iterdir()}
+    assert left == {Path(model).name for model in report["models"]}
+
+
+def runner_of(lab: Programs, step: int) -> dict[str, Any]:
+    """Return what the runner of a step says of itself, in the newest job."""
+    found = (lab.folder / "worker-data").glob(f"jobs/*/steps/{step}/runner.json")
+    newest = max(found, key=lambda path: path.stat().st_mtime_ns)
+    state: dict[str, Any] = json.loads(newest.read_bytes())
+    return state
 
 
 # -- the real projects -----------------------------------------------------------------

@@ -47,6 +47,7 @@ from sleap_rtc_signaling import gate as gate_module
 from sleap_rtc_signaling import listener as listener_module
 from sleap_rtc_signaling import switchboard as switchboard_module
 from sleap_rtc_signaling.limits import (
+    HELD_MESSAGE_S,
     MAX_MALFORMED_MESSAGES,
     PEER_MESSAGE_RATE,
     REFUSAL_RATE,
@@ -145,6 +146,38 @@ async def test_coming_back_with_the_resume_key(lab: Lab) -> None:
     assert refusal.code == "peer_id_taken"
     assert await thief.closed() == CloseCode.REGISTRATION_REFUSED
     await lab.join(room, "worker-1", "worker")
+
+
+async def test_what_is_said_to_a_lost_peer_reaches_it_when_it_is_back(
+    lab: Lab,
+) -> None:
+    room = await lab.room()
+    worker = await lab.join(room, "worker-1", "worker")
+    client = await lab.join(room, "client-1")
+    worker.socket.transport.abort()
+    while len((await client.ask(DiscoverPeers(id="d"))).peers) > 1:
+        pass
+    await client.send(Offer(id="o-1", to="worker-1", sdp="v=0"))
+    assert isinstance(await client.ask(Ping(id="p")), Pong)
+    back = await lab.join(room, "worker-1", "worker")
+    assert await back.receive() == RelayedOffer(id="o-1", from_="client-1", sdp="v=0")
+    assert await client.receive() == Delivered(id="o-1")
+    # One that does not come back is not waited for long.
+    back.socket.transport.abort()
+    while len((await client.ask(DiscoverPeers(id="d"))).peers) > 1:
+        pass
+    await client.send(Offer(id="o-2", to="worker-1", sdp="v=0"))
+    assert isinstance(await client.ask(Ping(id="p")), Pong)
+    lab.advance(HELD_MESSAGE_S)
+    refused = await client.receive()
+    assert (refused.id, refused.code) == ("o-2", "peer_not_found")
+    # One that says good-bye is not waited for at all.
+    left = await lab.join(room, "worker-1", "worker")
+    await left.socket.close()
+    while len((await client.ask(DiscoverPeers(id="d"))).peers) > 1:
+        pass
+    refused = await client.ask(Offer(id="o-3", to="worker-1", sdp="v=0"))
+    assert refused.code == "peer_not_found"
 
 
 async def test_a_reservation_ends(lab: Lab) -> None:

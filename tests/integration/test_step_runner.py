@@ -1,6 +1,7 @@
 """The step runner and its executor against a real child process and real ZMQ."""
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -14,9 +15,12 @@ import pytest
 
 from sleap_rtc_plugin.protocol.errors import LocalProtocolError, RunnerNotStarted
 from sleap_rtc_plugin.protocol.messages import TrainStep
+from sleap_rtc_worker import job_executor
 from sleap_rtc_worker.job_executor import JobExecutor, RunningStep
-from sleap_rtc_worker.process import is_same_process
+from sleap_rtc_worker.limits import CLAIM_GRACE_S
+from sleap_rtc_worker.process import is_same_process, start_time
 from sleap_rtc_worker.step_records import (
+    CLAIM_FILE,
     EVENTS_FILE,
     ORDER_FILE,
     RunnerEvent,
@@ -182,6 +186,22 @@ async def test_cancel_of_an_obedient_trainer_needs_one_interrupt(
     outcome = await step.outcome()
     assert (outcome.exit_code, outcome.forced) == (1, "interrupt")
     assert outcome.cancelled
+
+
+async def test_a_command_gets_through_on_a_full_disk(
+    make_order: MakeOrder, step_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = await JobExecutor().start(make_order("obedient"), step_dir)
+    await until(step, "epoch_begin")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(job_executor, "replace_file", full)
+    step.stop()
+    step.cancel()
+    outcome = await step.outcome()
+    assert (outcome.cancelled, outcome.forced) == (True, "interrupt")
 
 
 async def test_a_crash_keeps_its_last_lines(
@@ -416,6 +436,50 @@ async def test_a_runner_that_dies_is_lost_and_leaves_no_trainer(
     assert await follow(step)
     await asyncio.to_thread(_wait_gone, state.trainer_pid)
     assert not is_same_process(state.trainer_pid, state.trainer_started)
+
+
+async def test_a_trainer_that_is_stopped_still_for_long_is_not_lost(
+    make_order: MakeOrder, step_dir: Path
+) -> None:
+    """As where a person presses Ctrl-Z on it, or a debugger holds it."""
+    order = make_order("until_stopped", interrupt_grace_s=0.2, terminate_grace_s=0.2)
+    step = await JobExecutor().start(order, step_dir)
+    await until(step, "epoch_begin")
+    state = step.state()
+    assert state is not None
+    assert state.trainer_pid is not None
+    for pid in (state.trainer_pid, state.pid):
+        os.kill(pid, signal.SIGSTOP)
+    # Two hours pass for whoever looks.
+    late = RunningStep(step_dir, clock=lambda: time.monotonic() + 7200.0)
+    assert late.is_running()
+    os.kill(state.pid, signal.SIGCONT)
+    step.cancel()
+    outcome = await step.outcome()
+    assert (outcome.cancelled, outcome.signal) == (True, signal.SIGKILL)
+    assert not late.is_running()
+
+
+async def test_a_runner_that_was_killed_before_it_said_a_word_is_seen_at_once(
+    step_dir: Path,
+) -> None:
+    """The clock that its claim was written by may have been any."""
+    step_dir.mkdir()
+    gone = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    started = start_time(gone.pid) or "long ago"
+    await gone.wait()
+    (step_dir / CLAIM_FILE).write_text(f"{gone.pid} {started}\n")
+    os.utime(step_dir / CLAIM_FILE, (2e9, 2e9))
+    adopted = await JobExecutor().adopt(step_dir)
+    assert adopted is not None
+    assert not adopted.is_running()
+    # An older runner's claim names no time: it has a moment, on a clock of its own.
+    (step_dir / CLAIM_FILE).write_text(f"{gone.pid}\n")
+    now = 100.0
+    older = RunningStep(step_dir, clock=lambda: now)
+    assert older.is_running()
+    now += CLAIM_GRACE_S
+    assert not older.is_running()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux promises it")

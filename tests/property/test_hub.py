@@ -43,6 +43,7 @@ from sleap_rtc_signaling.instructions import (
     Reply,
     RoomEnded,
 )
+from sleap_rtc_signaling.limits import HELD_MESSAGE_S
 
 connections = st.integers(0, 5)
 room_ids = st.sampled_from(["room-1", "room-2"])
@@ -127,16 +128,21 @@ class AnyTraffic(RuleBasedStateMachine):
         self.names: dict[int, str] = {}
         self.keys: dict[tuple[str, str], str] = {}
         self.kept: dict[tuple[str, str], KeepPeerId] = {}
+        # Connection -> how many commands have had no reply.
+        self.owed: Counter[int] = Counter()
 
     def perform(self, instructions: list[Any]) -> None:
         for instruction in instructions:
             if isinstance(instruction, Disconnect):
                 assert instruction.connection in self.open
+                self.owed.pop(instruction.connection, None)
                 self.open.discard(instruction.connection)
                 self.rooms.pop(instruction.connection, None)
                 self.names.pop(instruction.connection, None)
             elif isinstance(instruction, Reply | Deliver):
                 assert instruction.connection in self.open
+                if isinstance(instruction, Reply):
+                    self.owed[instruction.connection] -= 1
                 text = codec.encode_signaling(instruction.message)
                 assert codec.decode_server_message(text) is not None
             elif isinstance(instruction, KeepPeerId):
@@ -179,9 +185,10 @@ class AnyTraffic(RuleBasedStateMachine):
         self.open_socket(connection)
         self.enter(connection, message, Admission(message.room_id, self.now + 9_000.0))
 
-    @rule(connection=connections)
-    def disconnect(self, connection: int) -> None:
-        self.hub.disconnected(connection, self.now)
+    @rule(connection=connections, is_lost=st.booleans())
+    def disconnect(self, connection: int, is_lost: bool) -> None:
+        self.hub.disconnected(connection, self.now, is_lost=is_lost)
+        self.owed.pop(connection, None)
         self.open.discard(connection)
         self.rooms.pop(connection, None)
         self.names.pop(connection, None)
@@ -200,9 +207,22 @@ class AnyTraffic(RuleBasedStateMachine):
         was_registered = connection in self.rooms
         before = dict(self.rooms)
         instructions = self.hub.handle(connection, message, self.now, admission)
-        replies = [i.message for i in instructions if isinstance(i, Reply)]
+        self.owed[connection] += int(was_open)
+        replies = [
+            i.message
+            for i in instructions
+            if isinstance(i, Reply) and i.connection == connection
+        ]
         assert len(replies) == int(was_open)
-        assert not [i for i in instructions if isinstance(i, Deliver)]
+        for delivery in instructions:
+            if isinstance(delivery, Deliver):
+                # What waited for this peer, from somebody in its room.
+                assert delivery.connection == connection
+                assert message.room_id in {
+                    self.rooms[c]
+                    for c, name in self.names.items()
+                    if name == delivery.message.from_
+                }
         entered = [r for r in replies if isinstance(r, Registered)]
         assert not (entered and was_registered)
         thrown_out = {
@@ -250,8 +270,15 @@ class AnyTraffic(RuleBasedStateMachine):
         was_open = connection in self.open
         room = self.rooms.get(connection)
         instructions = self.hub.handle(connection, message, self.now)
+        self.owed[connection] += int(was_open)
         replies = [i for i in instructions if isinstance(i, Reply)]
         delivered = [i for i in instructions if isinstance(i, Deliver)]
+        if was_open and not instructions:
+            assert isinstance(message, Offer | Answer | Candidate | PeerMessage)
+            assert message.to not in {
+                name for c, name in self.names.items() if self.rooms[c] == room
+            }
+            return  # it waits
         assert len(replies) == int(was_open)
         for reply in replies:
             assert reply.connection == connection
@@ -280,6 +307,7 @@ class AnyTraffic(RuleBasedStateMachine):
         was_open = connection in self.open
         error = RemoteProtocolError(detail="d")
         instructions = self.hub.malformed(connection, error, self.now)
+        self.owed[connection] += int(was_open)
         assert sum(isinstance(i, Reply) for i in instructions) == int(was_open)
         self.perform(instructions)
 
@@ -297,6 +325,7 @@ class AnyTraffic(RuleBasedStateMachine):
         for kept in self.kept.values():
             self.hub.restore(kept, self.now + 9_000.0, self.now)
         self.open.clear()
+        self.owed.clear()
         self.rooms.clear()
         self.names.clear()
 
@@ -306,6 +335,13 @@ class AnyTraffic(RuleBasedStateMachine):
         self.perform(self.hub.expire(self.now))
         deadline = self.hub.deadline()
         assert deadline is None or deadline > self.now
+        if seconds > HELD_MESSAGE_S:
+            # Every command has had its one reply by now.
+            assert not +self.owed
+
+    @invariant()
+    def no_command_has_two_replies(self) -> None:
+        assert min(self.owed.values(), default=0) >= 0
 
     @precondition(lambda self: self.rooms)
     @invariant()

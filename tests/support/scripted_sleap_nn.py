@@ -174,6 +174,9 @@ class EpochRun:
             replace(self.folder / "best.ckpt", best)
         last = checkpoint(b"last" * 1000, epoch=epoch)
         replace(self.folder / "last.ckpt", last)
+        hold = Path(self.call.options.get("hold", os.devnull + "/none"))
+        while hold.exists() and not is_stopped:
+            is_stopped = bool(trainer.controller.poll(POLL_MS))
         return is_stopped
 
     def run(self) -> int:

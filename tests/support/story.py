@@ -1,18 +1,25 @@
 """A lab of real programs that a test kills and starts again: server, worker, clients.
 
 The server keeps its port, so a session string outlives it. The trainer is a script
-that waits before each epoch for the test's leave.
+that waits before each epoch for the test's leave. Each program may live in a network
+namespace of its own.
 """
 
+import contextlib
 import socket
+import subprocess
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from support.namespaces import Cable
 from support.programs import Program, Programs, Worker
 
-__all__ = ["Server", "Story", "epochs", "free_port"]
+__all__ = ["Net", "Server", "Story", "epochs", "free_port"]
 
 EPOCHS = 6
+Place = Callable[[], AbstractContextManager[None]]
 
 
 def free_port() -> int:
@@ -22,18 +29,60 @@ def free_port() -> int:
         return port
 
 
+class Net:
+    """A client's network, a worker's, and a router between them with the server.
+
+    Made of a cable with a router; the client is its end 0, the worker its end 1.
+    """
+
+    def __init__(self, cable: Cable) -> None:
+        assert cable.router is not None
+        self.router, (self.client, self.worker) = cable.router, cable.names
+        self.address = "10.83.0.2"
+        self._cable = cable
+        for name in (self.router, self.client, self.worker):
+            _ip("-n", name, "link", "set", "lo", "up")
+
+    def at(self, name: str) -> Place:
+        return lambda: self._cable.inside_of(name)
+
+    @contextlib.contextmanager
+    def cut(self, name: str) -> Any:
+        """Take the cable of the client or the worker out meanwhile."""
+        _ip("-n", self.router, "link", "set", f"to{name}", "down")
+        yield
+        _ip("-n", self.router, "link", "set", f"to{name}", "up")
+
+    def move(self, name: str) -> None:
+        """Give the client or the worker another address, as another Wi-Fi would."""
+        net = (self.client, self.worker).index(name)
+        _ip("-n", name, "address", "flush", "dev", name)
+        _ip("-n", name, "address", "add", f"10.83.{net}.77/24", "dev", name)
+        _ip("-n", name, "route", "add", "default", "via", f"10.83.{net}.2")
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)  # noqa: S607
+
+
 class Server:
     """A signaling server that comes back where it was."""
 
-    def __init__(self, programs: Programs, *words: str) -> None:
+    def __init__(self, programs: Programs, *words: str, net: Net | None = None) -> None:
         self._programs = programs
-        self._words = words
+        self._words = words if net is None else (*words, "--host", "0.0.0.0")  # noqa: S104
+        self._place = contextlib.nullcontext if net is None else net.at(net.router)
+        self._address = "127.0.0.1" if net is None else net.address
         self.port = free_port()
-        self.program = self._start()
+        self.program = self.start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self._address}:{self.port}"
+
+    def start(self) -> Program:
+        with self._place():
+            return self._start()
 
     def _start(self) -> Program:
         program = self._programs.client(
@@ -48,28 +97,55 @@ class Server:
     def restart(self) -> None:
         """Kill it and start it again."""
         self.program.kill()
-        self.program = self._start()
+        self.program = self.start()
 
 
 class Story:
     """A server, a worker with a paced trainer, and whoever comes to them."""
 
-    def __init__(self, programs: Programs, *, epochs: int = EPOCHS) -> None:
+    def __init__(
+        self,
+        programs: Programs,
+        *,
+        epochs: int = EPOCHS,
+        more: str = "",
+        net: Net | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        """Start the server and the worker.
+
+        Args:
+            programs: starts and ends everything.
+            epochs: how many the trainer trains.
+            more: of the scripted trainer's options.
+            net: where the programs live; all on this machine's own otherwise.
+            environment: of the worker and of clients.
+        """
         self.programs = programs
         self.epochs = epochs
+        self._more = more
+        self._environment = environment or {}
+        self._at_worker: Place = contextlib.nullcontext
+        self._at_client: Place = contextlib.nullcontext
+        if net is not None:
+            self._at_worker, self._at_client = net.at(net.worker), net.at(net.client)
         self.gates = programs.folder / "gates"
         self.gates.mkdir()
         self.log = programs.folder / "trainings.log"
-        self.server = Server(programs)
+        self.server = Server(programs, net=net)
         self.data = programs.folder / "worker-data"
         self.worker = self._start_worker("--signaling", self.server.url)
         self.session = self.worker.session
 
     def _start_worker(self, *words: str) -> Worker:
         behaviour = f"paced,epochs={self.epochs},gates={self.gates},log={self.log}"
-        return self.programs.scripted_worker(
-            behaviour, "--name", "gpu-box", *words
-        ).wait_ready()
+        with self._at_worker():
+            worker = self.programs.scripted_worker(
+                behaviour + self._more,
+                *("--name", "gpu-box", *words),
+                **self._environment,
+            )
+        return worker.wait_ready()
 
     def restart_worker(self) -> None:
         """Kill the worker, it alone, and start it again."""
@@ -93,16 +169,18 @@ class Story:
         return len(self.log.read_text().splitlines()) if self.log.exists() else 0
 
     def train(self, package: Path, output: Path, *words: str, **where: str) -> Program:
-        return self.programs.client(
-            *("train", package, "--session", self.session, "--output", output),
-            *("--json", *words),
-            **where,
-        )
+        with self._at_client():
+            return self.programs.client(
+                *("train", package, "--session", self.session, "--output", output),
+                *("--json", *words),
+                **(self._environment | where),
+            )
 
     def jobs(self, verb: str, *words: object, **where: str) -> Program:
-        return self.programs.client(
-            "jobs", verb, *words, "--session", self.session, **where
-        )
+        with self._at_client():
+            return self.programs.client(
+                "jobs", verb, *words, "--session", self.session, **where
+            )
 
     def elsewhere(self, name: str = "desktop") -> dict[str, str]:
         """Return the environment of another computer, which remembers nothing."""

@@ -119,14 +119,14 @@ class FileManager:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 
+    def kept_dir(self, job_id: str, step: int) -> Path:
+        """Return where the checkpoints of a step's earlier tries are."""
+        return self.job_dir(job_id) / "kept" / str(step)
+
     def missing_bytes(self, package_bytes: int) -> int:
         """Return how much more must be free for a package of so many bytes, or 0."""
         needed, free = self._needed_and_free(package_bytes)
         return max(0, needed - free)
-
-    def kept_dir(self, job_id: str, step: int) -> Path:
-        """Return where the checkpoints of a step's earlier tries are."""
-        return self.job_dir(job_id) / "kept" / str(step)
 
     def space_fault(self, package_bytes: int) -> DiskFull | None:
         """Say that a package of so many bytes does not fit, or None where it does."""

@@ -6,7 +6,6 @@ cluster's scheduler) only has to start `step_runner` and share the folder.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import re
@@ -64,10 +63,11 @@ __all__ = ["Executor", "JobExecutor", "RunningStep", "gpu_environment"]
 logger = logging.getLogger(__name__)
 
 _RUNNER_MODULE: Final = "sleap_rtc_worker.step_runner"
-_PLACE: Final = "The worker's data folder"
+_PLACE: Final = "the worker's data folder"
 # Clients need not know where on its disk a worker lives.
 _PATH: Final = re.compile(r"(?:[A-Za-z]:)?[/\\](?:[^\s/\\:'\"]+[/\\])*([^\s/\\:'\"]*)")
 _MAX_REASON_CHARS: Final = 300
+_COMMAND_BYTES: Final = 16
 
 
 class Executor(Protocol):
@@ -164,8 +164,14 @@ class RunningStep:
         given = parse_command(read_bounded(path, 64) or b"")
         if given in (command, "cancel"):
             return
+        word = f"{command}\n".encode()
         try:
-            replace_file(path, f"{command}\n".encode())
+            try:
+                replace_file(path, word)
+            except OSError:
+                # A full disk still takes what replaces bytes that are there.
+                with path.open("r+b") as file:
+                    file.write(word.ljust(_COMMAND_BYTES))
         except OSError as error:
             raise storage_error(error, path, place=_PLACE) from None
 
@@ -332,9 +338,9 @@ class JobExecutor:
         step_dir.mkdir(parents=True, exist_ok=True)
         if (step_dir / CLAIM_FILE).exists():
             raise LocalProtocolError(detail=f"a step was started twice in {step_dir}")
-        with contextlib.suppress(FileNotFoundError):
-            # A command of an earlier try that never started is not for this one.
-            (step_dir / COMMAND_FILE).unlink()
+        # A command of an earlier try that never started is not for this one; the blanks
+        # have their place on a disk that may be full when something is to be asked.
+        replace_file(step_dir / COMMAND_FILE, b" " * _COMMAND_BYTES)
         replace_file(step_dir / ORDER_FILE, encode_record(order), durable=True)
         with (step_dir / RUNNER_LOG_FILE).open("ab") as log:
             return spawn(

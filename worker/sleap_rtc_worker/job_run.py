@@ -8,8 +8,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -19,16 +21,13 @@ import msgspec
 from sleap_rtc_plugin.protocol import job as machine
 from sleap_rtc_plugin.protocol.errors import (
     BadRequest,
-    ErrorInfo,
     JobLost,
-    ResultsRemoved,
     RtcError,
     RunnerNotStarted,
     StepFailed,
     from_wire,
 )
 from sleap_rtc_plugin.protocol.job import ENDED, Job, JobState
-from sleap_rtc_plugin.protocol.limits import MAX_ERROR_TEXT_CHARS
 from sleap_rtc_plugin.protocol.messages import (
     JobEvent,
     JobSummary,
@@ -38,11 +37,12 @@ from sleap_rtc_plugin.protocol.messages import (
     TrainLog,
     TrainStep,
 )
-from sleap_rtc_plugin.transport.effects import in_thread, monotonic
+from sleap_rtc_plugin.transport.effects import in_thread, monotonic, storage_error
 from sleap_rtc_plugin.transport.file_source import FileSource
 from sleap_rtc_worker.file_manager import FileManager
 from sleap_rtc_worker.job_executor import Executor, RunningStep
 from sleap_rtc_worker.job_queue import Place
+from sleap_rtc_worker.job_summary import Holders, summary_of
 from sleap_rtc_worker.journal import JobRecord, Journal
 from sleap_rtc_worker.progress_reporter import ProgressReporter, UnnumberedEvent
 from sleap_rtc_worker.sleap_nn_command import (
@@ -69,6 +69,7 @@ __all__ = ["JobRun", "StepTools"]
 
 logger = logging.getLogger(__name__)
 
+_PLACE: Final = "the worker's data folder"
 # The states in which a step may be begun again.
 _BEGINNING: Final = (JobState.STARTING, JobState.STOPPING)
 
@@ -132,7 +133,7 @@ class JobRun:
         self._pause_s = 0.0
         self._asked = asyncio.Event()
         self._results: FileSource | None = None
-        self._holders = 0
+        self._holders = Holders()
         self._place: Place | None = None
         self.expires_at: float | None = None
 
@@ -165,27 +166,11 @@ class JobRun:
 
     def summary(self) -> JobSummary:
         """Return the job in one row; nothing is read from the disk."""
-        record = self.record
-        return JobSummary(
-            job_id=record.job_id,
-            name=record.spec.name,
-            owner=record.spec.owner,
-            state=record.state.value,
-            steps=len(record.spec.steps),
-            step=record.step,
-            epoch=record.epoch,
-            done=record.done,
-            total=record.total,
-            created_at=record.created_at,
-            started_at=record.started_at,
-            ended_at=record.ended_at,
+        return summary_of(
+            self.record,
             last_seq=self._seq,
-            error=_shortened(record.error),
-            position=self.place.position if self.place is not None else None,
-            starts_in_s=self.place.starts_in_s if self.place is not None else None,
-            restarts=getattr(record, "restarts", 0),
-            expires_at=record.removed_at or self.expires_at,
-            results_removed=record.removed_at is not None,
+            place=self.place,
+            expires_at=self.expires_at,
         )
 
     @property
@@ -206,24 +191,15 @@ class JobRun:
     @property
     def is_held(self) -> bool:
         """Whether somebody reads its files now."""
-        return self._holders > 0
+        return self._holders.count > 0
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> AbstractContextManager[None]:
         """Keep its files from being removed meanwhile.
 
         Raises:
-            ResultsRemoved: they were removed before.
+            ResultsRemoved: they were removed before; raised on entering.
         """
-        removed_at = self.record.removed_at
-        if removed_at is not None:
-            date = time.strftime("%Y-%m-%d", time.localtime(removed_at))
-            raise ResultsRemoved(job_id=self.job_id, date=date)
-        self._holders += 1
-        try:
-            yield
-        finally:
-            self._holders -= 1
+        return self._holders.one_more(self.record)
 
     def stands_at(self, place: Place | None) -> None:
         """Tell whoever watches where in the queue it stands."""
@@ -414,7 +390,8 @@ class JobRun:
             error=wire,
             finished_steps=list(self._machine.finished_steps),
             stop_scope=self._machine.stop_scope,
-            ended_at=now if state in ENDED else None,
+            # A clock that was set back has no job end before it began.
+            ended_at=max(now, before.started_at or 0.0) if state in ENDED else None,
         )
         is_vital = state not in (JobState.SUBMITTED, JobState.STAGING)
         self._write(record, events, is_vital=is_vital)
@@ -453,7 +430,8 @@ class JobRun:
     def _break(self, error: RtcError) -> None:
         logger.warning("The job %s broke: %s", self.job_id, error)
         if self._running is not None:
-            self._running.cancel()
+            with contextlib.suppress(RtcError):
+                self._running.cancel()
         if self.state is JobState.COLLECTING:
             self.feed(machine.CollectingFailed(error))
         elif not self.has_ended and self._machine.step is not None:
@@ -539,6 +517,11 @@ class JobRun:
         elif self.state is JobState.CANCELLING:
             self._running.cancel()
 
+    def _forget_tries(self, step: int) -> None:
+        """Give back the disk that checkpoints of a finished step's tries take."""
+        kept_dir = self._tools.files.kept_dir(self.job_id, step)
+        shutil.rmtree(kept_dir, ignore_errors=True)
+
     async def _follow(self, step: int, running: RunningStep) -> None:
         """Journal a step's events as they come, then judge its outcome."""
         reporter = ProgressReporter(step, self._publish)
@@ -565,13 +548,19 @@ class JobRun:
         """Begin a step again that was cut off, or say how it ended."""
         match decided:
             case None:
+                if error is None and self.record.restarts:
+                    await in_thread(None, self._forget_tries, step)
                 self.feed(machine.StepEnded(error))
             case GiveUp(reason):
                 lost = JobLost(job_id=self.job_id, reason=reason)
                 self.feed(machine.RunnerLost(lost))
             case Restart(reason, pause_s):
                 logger.warning("The job %s was cut off: %s", self.job_id, reason)
-                kept = await in_thread(None, self._rescue, step)
+                try:
+                    kept = await in_thread(None, self._rescue, step)
+                except OSError as failed:
+                    place = self._tools.files.job_dir(self.job_id)
+                    raise storage_error(failed, place, place=_PLACE) from None
                 wanted, reached = self.record.spec.steps[step], self.record.reached
                 if kept.checkpoint is None and reached.ended_epoch is not None:
                     # What was told is not true any more: the curve begins anew.
@@ -623,11 +612,3 @@ def _relative(checkpoint: Path | None, package: Path) -> str | None:
     if checkpoint is None:
         return None
     return Path(os.path.relpath(checkpoint, package)).as_posix()
-
-
-def _shortened(error: ErrorInfo | None) -> ErrorInfo | None:
-    """Cut an error to what a client reads of one, so that a row stays a row."""
-    if error is None:
-        return None
-    fields = {name: text[:MAX_ERROR_TEXT_CHARS] for name, text in error.fields.items()}
-    return ErrorInfo(code=error.code, fields=fields)

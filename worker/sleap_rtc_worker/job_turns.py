@@ -150,7 +150,9 @@ class JobTurns:
             self._history.appendleft(Ended(shape_of(record.spec), ended - began))
 
     def _heard_of(self, run: JobRun) -> None:
-        clock, record = self._clocks[run.job_id], run.record
+        clock, record = self._clocks.get(run.job_id), run.record
+        if clock is None:
+            return
         if clock.step != record.step:
             clock.step = record.step
             clock.pace.note(None, 0.0)

@@ -257,8 +257,11 @@ class Journal:
     # -- jobs ----------------------------------------------------------------------
 
     def jobs(self) -> list[JobRecord]:
-        """Return every job, oldest first."""
-        rows = self._db.execute("SELECT record FROM jobs ORDER BY created_at, job_id")
+        """Return every job in the order in which they came.
+
+        Not by their times: a clock that was set back must not change a queue.
+        """
+        rows = self._db.execute("SELECT record FROM jobs ORDER BY rowid")
         return [msgspec.json.decode(row, type=JobRecord) for (row,) in rows]
 
     def write(

@@ -22,7 +22,13 @@ from sleap_rtc_worker.training_config import (
     label_members,
 )
 
-__all__ = ["brought_models", "check_package", "check_spec", "checkpoints_in"]
+__all__ = [
+    "brought_models",
+    "check_package",
+    "check_spec",
+    "checkpoints_in",
+    "refuse_run_folder",
+]
 
 
 async def check_package(

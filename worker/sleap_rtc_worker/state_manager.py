@@ -63,7 +63,7 @@ class StateManager:
             return
         self.running_jobs, self.queue_length = running_jobs, queue_length
         if self.status in (WorkerStatus.AVAILABLE, WorkerStatus.BUSY):
-            busy = running_jobs > 0
+            busy = running_jobs >= self._capabilities.get("slots", 1)
             self.status = WorkerStatus.BUSY if busy else WorkerStatus.AVAILABLE
         self._on_change(self.metadata())
 

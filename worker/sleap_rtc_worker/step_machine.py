@@ -18,13 +18,13 @@ from typing import Final, Literal
 
 from sleap_rtc_plugin.protocol.errors import LocalProtocolError
 from sleap_rtc_plugin.protocol.limits import (
-    MAX_BATCH_EVENTS_PER_S,
     MAX_LAST_LINES,
     MAX_LOG_LINES_PER_EVENT,
-    MAX_LOG_LINES_PER_S,
 )
+from sleap_rtc_worker.event_budget import BatchPace, LogBudget
 from sleap_rtc_worker.limits import (
     KILL_CONFIRM_S,
+    LOG_DROPPED_INTERVAL_S,
     LOG_FLUSH_INTERVAL_S,
     MAX_EVENTS_PER_STEP,
     MAX_PREDICT_REPORTS_PER_S,
@@ -184,7 +184,6 @@ _NEXT: Final[dict[Phase, tuple[Phase, Literal["interrupt", "terminate", "kill"]]
     Phase.TERMINATED: (Phase.KILLED, "kill"),
     Phase.KILLED: (Phase.KILLED, "kill"),
 }
-_BATCH_INTERVAL_S: Final = 1.0 / MAX_BATCH_EVENTS_PER_S
 _PREDICT_INTERVAL_S: Final = 1.0 / MAX_PREDICT_REPORTS_PER_S
 
 
@@ -211,12 +210,10 @@ class StepMachine:
         self._error: str | None = None
         self._splitters = {"out": LineSplitter(), "err": LineSplitter()}
         self._lines: list[str] = []
-        self._lines_dropped = 0
+        self._log = LogBudget()
         self._flush_at: float | None = None
-        self._window_began = float("-inf")
-        self._window_lines = 0
         self._last_lines: deque[str] = deque(maxlen=MAX_LAST_LINES)
-        self._last_batch = float("-inf")
+        self._pace = BatchPace()
         self._withheld: StepProgress | None = None
         self._last_report = float("-inf")
         self._emitted = 0
@@ -282,6 +279,9 @@ class StepMachine:
             # After train_end the model is there; what runs is the evaluation of it.
             return []
         self._stop_asked = True
+        if self._interrupted:
+            # It is being killed already; the next try is told again.
+            return []
         if self._order.kind == "predict":
             return self._escalate(now)
         self._phase = Phase.STOPPING
@@ -355,11 +355,11 @@ class StepMachine:
                 if self._phase is Phase.STOPPING:
                     self._patience_ends = self._resend_at = None
             case "batch_end":
-                if now - self._last_batch < _BATCH_INTERVAL_S or self._is_full():
+                if not self._pace.is_due(now) or self._is_full():
                     self._thinned += 1
                     self._withheld = event
                     return []
-                self._last_batch = now
+                self._pace.told(now)
                 self._withheld = None
             case _:
                 pass
@@ -385,15 +385,11 @@ class StepMachine:
         if not line:
             return []
         self._last_lines.append(line)
-        if now - self._window_began >= 1.0:
-            self._window_began, self._window_lines = now, 0
-        if self._window_lines >= MAX_LOG_LINES_PER_S or self._is_full():
-            self._lines_dropped += 1
-            self._flush_soon(now)
+        if not self._log.takes(line, now, is_full=self._is_full()):
+            self._flush_within(LOG_DROPPED_INTERVAL_S, now)
             return []
-        self._window_lines += 1
         self._lines.append(line)
-        self._flush_soon(now)
+        self._flush_within(LOG_FLUSH_INTERVAL_S, now)
         return self._flush() if len(self._lines) >= MAX_LOG_LINES_PER_EVENT else []
 
     def _on_predicted(self, event: StepProgress, now: float) -> list[Instruction]:
@@ -405,17 +401,18 @@ class StepMachine:
         self._last_report = now
         return self._emit(event)
 
-    def _flush_soon(self, now: float) -> None:
+    def _flush_within(self, seconds: float, now: float) -> None:
         # A full step writes no more lines; they only count for the outcome.
-        if self._flush_at is None and not self._is_full():
-            self._flush_at = now + LOG_FLUSH_INTERVAL_S
+        if not self._is_full():
+            self._flush_at = min(self._flush_at or now + seconds, now + seconds)
 
     def _flush(self) -> list[Instruction]:
         self._flush_at = None
-        if not self._lines and not self._lines_dropped:
+        dropped = self._log.taken_dropped()
+        if not self._lines and not dropped:
             return []
-        event = StepLog(lines=self._lines, dropped=self._lines_dropped)
-        self._lines, self._lines_dropped = [], 0
+        event = StepLog(lines=self._lines, dropped=dropped)
+        self._lines = []
         return self._emit(event)
 
     def _emit(self, event: RunnerEvent) -> list[Instruction]:
@@ -445,6 +442,8 @@ class StepMachine:
         for stream, splitter in self._splitters.items():
             for line in splitter.close():
                 done += self._on_line(stream, line, now)
+        done += self._flush()
+        self._lines = list(self._log.last_lines())
         done += self._flush()
         self._phase = Phase.ENDED
         self._patience_ends = self._resend_at = self._flush_at = None

@@ -27,6 +27,7 @@ __all__ = [
     "EVENTS_FILE",
     "ORDER_FILE",
     "OUTCOME_FILE",
+    "OUTCOME_RESERVE_FILE",
     "RUNNER_FILE",
     "RUNNER_LOG_FILE",
     "Command",
@@ -56,6 +57,8 @@ RUNNER_LOG_FILE: Final = "runner.log"
 EVENTS_FILE: Final = "events.jsonl"
 COMMAND_FILE: Final = "command"
 OUTCOME_FILE: Final = "outcome.json"
+# Given up when the outcome is written, on a disk that may be full by then.
+OUTCOME_RESERVE_FILE: Final = "outcome.reserve"
 
 Command = Literal["stop", "cancel"]
 COMMANDS: Final[tuple[Command, ...]] = ("stop", "cancel")

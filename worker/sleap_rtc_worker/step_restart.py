@@ -32,9 +32,12 @@ __all__ = [
     "why_cut_off",
 ]
 
-# Sent to a process from outside: hang-up, kill (also by a system short of memory) and
-# termination. Other signals are a program's own crash.
-_FROM_OUTSIDE: Final = {1: "SIGHUP", 9: "SIGKILL", 15: "SIGTERM"}
+# Sent to a process from outside; other signals are a program's own crash.
+_FROM_OUTSIDE: Final = {
+    1: "sleap-nn was ended by SIGHUP",
+    9: "sleap-nn was ended by SIGKILL, as by a system that is short of memory",
+    15: "sleap-nn was ended by SIGTERM",
+}
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,7 @@ def why_cut_off(step: Step, outcome: StepOutcome) -> str | None:
     if outcome.forced:
         return None
     if outcome.signal is not None:
-        name = _FROM_OUTSIDE.get(outcome.signal)
-        return f"sleap-nn was ended by {name}" if name else None
+        return _FROM_OUTSIDE.get(outcome.signal)
     # sleap-nn's reaction to a SIGTERM: it ends at once, as if nothing had happened.
     if (
         not isinstance(step, PredictStep)

@@ -35,6 +35,9 @@ from sleap_rtc_worker.limits import (
     MAX_SAVED_CONFIG_BYTES,
     MAX_STEP_ORDER_BYTES,
     MAX_TRAINER_MESSAGE_BYTES,
+    OUTCOME_RESERVE_BYTES,
+    OUTCOME_RETRIES_FOR_S,
+    OUTCOME_RETRY_S,
     OUTPUT_BLOCK_BYTES,
     PIPE_CLOSE_GRACE_S,
     RUNNER_POLL_S,
@@ -77,6 +80,7 @@ from sleap_rtc_worker.step_records import (
     EVENTS_FILE,
     ORDER_FILE,
     OUTCOME_FILE,
+    OUTCOME_RESERVE_FILE,
     RUNNER_FILE,
     RunnerState,
     StepOrder,
@@ -168,6 +172,9 @@ class StepRunner:
         self._events_lost = 0
         self._told_to_end = False
         self._has_best = False
+        # What was kept is of no use to a try that begins from the beginning.
+        is_resumed = order.kept_dir is not None and resumed_from(order.argv) is not None
+        self._kept_dir = Path(str(order.kept_dir)) if is_resumed else None
         self._next_command_check = 0.0
         self._next_heartbeat = 0.0
         self._started = start_time(os.getpid()) or ""
@@ -179,6 +186,7 @@ class StepRunner:
         """Start sleap-nn, see it through, and write the outcome."""
         try:
             self._beat()
+            self._reserve_outcome()
             self._start(*self._bind())
             while self._outcome is None:
                 self._turn()
@@ -364,8 +372,30 @@ class StepRunner:
 
     def _finish(self, outcome: StepOutcome) -> None:
         outcome = msgspec.structs.replace(outcome, events_lost=self._events_lost)
-        replace_file(self._dir / OUTCOME_FILE, encode_record(outcome), durable=True)
+        self._write_outcome(encode_record(outcome))
         self._outcome = outcome
+
+    def _write_outcome(self, data: bytes) -> None:
+        """Write it also where the disk is full: hours of training depend on it."""
+        until = self._clock() + OUTCOME_RETRIES_FOR_S
+        while True:
+            # What was set aside for it, or is not needed any more.
+            with contextlib.suppress(OSError):
+                (self._dir / OUTCOME_RESERVE_FILE).unlink()
+            try:
+                replace_file(self._dir / OUTCOME_FILE, data, durable=True)
+            except OSError:
+                if self._clock() >= until:
+                    raise
+                time.sleep(OUTCOME_RETRY_S)
+            else:
+                return
+
+    def _reserve_outcome(self) -> None:
+        with contextlib.suppress(OSError):
+            # Bytes that no file system makes smaller.
+            reserve = os.urandom(OUTCOME_RESERVE_BYTES)
+            replace_file(self._dir / OUTCOME_RESERVE_FILE, reserve)
 
     def _beat(self) -> None:
         self._next_heartbeat = self._clock() + HEARTBEAT_INTERVAL_S
@@ -383,12 +413,12 @@ class StepRunner:
 
     def _put_best_back(self) -> None:
         """Give a training that goes on its best checkpoint, once it has begun."""
-        run_dir, kept_dir = self._order.run_dir, self._order.kept_dir
+        run_dir, kept_dir = self._order.run_dir, self._kept_dir
         if self._has_best or run_dir is None or kept_dir is None:
             return
         with contextlib.suppress(OSError):
             run = Path(self._order.cwd, run_dir)
-            self._has_best = put_best_back(run, Path(kept_dir))
+            self._has_best = put_best_back(run, kept_dir)
 
     def _tidy_run(self, *, is_done: bool) -> None:
         """Leave the run's folder as a training at home would have left it."""
@@ -405,11 +435,10 @@ class StepRunner:
         if given is not None:
             self._restore_configs(Path(self._order.cwd, run_dir), given)
         if is_done:
-            if self._order.kept_dir is not None:
+            if self._kept_dir is not None:
                 self._put_best_back()
                 with contextlib.suppress(OSError):
-                    run = Path(self._order.cwd, run_dir)
-                    join_log(run, Path(self._order.kept_dir))
+                    join_log(Path(self._order.cwd, run_dir), self._kept_dir)
             if given is not None and not saves_last(given):
                 drop_last(Path(self._order.cwd, run_dir))
 

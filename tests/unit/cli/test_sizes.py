@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them on the command line."""
+"""Sizes as people write them on the command line."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sleap_rtc_plugin.cli.main import group
-from sleap_rtc_plugin.cli.sizes import parse_duration, parse_size
+from sleap_rtc_plugin.cli.sizes import parse_size
 
 USAGE = 2
 
@@ -86,35 +86,6 @@ def test_a_worker_refuses_what_is_no_size(
 
 
 HOUR = 3600.0
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("0", 0.0),
-        ("12h", 12 * HOUR),
-        ("90m", 1.5 * HOUR),
-        ("90 min", 1.5 * HOUR),
-        ("30d", 30 * 24 * HOUR),
-        ("1h30m", 1.5 * HOUR),
-        (" 1 h 30 min ", 1.5 * HOUR),
-        ("1.5h", 1.5 * HOUR),
-        ("2W", 14 * 24 * HOUR),
-        ("45s", 45.0),
-    ],
-)
-def test_a_duration(text: str, seconds: float) -> None:
-    assert parse_duration(text) == seconds
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "12", "-1h", "h", "12 hours", "1h30", "nan", "1e3h", "٢h", "999999w"],
-)
-def test_no_duration(text: str) -> None:
-    with pytest.raises(click.BadParameter) as raised:
-        parse_duration(text)
-    assert "as in 12h, 30d" in raised.value.message
 
 
 def test_what_the_owner_of_a_worker_allows(

@@ -23,6 +23,7 @@ from sleap_rtc_plugin.protocol.job import (
     StagingBegan,
     StartStep,
     StepEnded,
+    StepInterrupted,
     StepRunning,
     StopRequested,
     StopStep,
@@ -198,6 +199,34 @@ def test_a_failure_keeps_what_earlier_steps_made(event: Event, end: JobState) ->
     assert records(instructions) == [(STATE.COLLECTING, 1)]
     assert instructions[-1] == CollectResults((0,))
     assert feed(job, ResultsCollected()) == [Record(end, 1, event.error)]
+
+
+@pytest.mark.parametrize("began", [[], [StepRunning()]])
+def test_a_step_that_was_cut_off_begins_again(began: list[Event]) -> None:
+    job = new_job(*READY, *began)
+    for _ in range(3):
+        instructions = feed(job, StepInterrupted())
+        assert instructions == [Record(STATE.STARTING, 0), StartStep(0)]
+        feed(job, StepRunning())
+    assert job.finished_steps == []
+
+
+def test_a_training_that_was_to_stop_begins_again_and_stops() -> None:
+    job = new_job(*READY, StepRunning(), StopRequested("job"))
+    instructions = feed(job, StepInterrupted())
+    assert instructions == [Record(STATE.STOPPING, 0), StartStep(0)]
+    assert CollectResults((0,)) in feed(job, StepEnded(None))
+
+
+def test_an_inference_that_was_to_stop_has_ended() -> None:
+    trained = [StepRunning(), StepEnded(None)] * 2
+    job = new_job(*READY, *trained, StepRunning(), StopRequested("step"))
+    assert CollectResults((0, 1)) in feed(job, StepInterrupted())
+
+
+def test_a_step_that_was_cut_off_while_it_was_cancelled_is_cancelled() -> None:
+    job = new_job(*READY, CancelRequested())
+    assert records(feed(job, StepInterrupted())) == [(STATE.CANCELLED, 0)]
 
 
 @pytest.mark.parametrize("began", [[], [StepRunning()], [StopRequested("step")]])

@@ -70,6 +70,34 @@ def test_a_whole_job() -> None:
     assert job.last_lines == ["epoch 0 done"]
 
 
+def test_a_step_that_begins_again() -> None:
+    """As a worker tells of a training that was cut off and goes on."""
+    made = mirror(
+        *HISTORY[:7],
+        state(8, "starting", 0),
+        log(9, "[worker] the training was cut off"),
+        state(10, "running", 0),
+        progress(11, "epoch_end", epoch=1, losses={"train/loss": 0.5}),
+    )
+    assert (made.state, made.step) == (JobState.RUNNING, 0)
+    assert made.steps[0].epoch == 1
+    assert made.steps[0].losses == {"train/loss": 0.5, "val/loss": 3.0}
+    # Where no checkpoint was left, what was told is void.
+    for event in (
+        state(12, "starting", 0),
+        progress(13, "train_begin"),
+        progress(14, "epoch_end", epoch=0, losses={"train/loss": 1.0}),
+    ):
+        assert isinstance(made.handle(event), EventApplied)
+    assert made.steps[0].epoch == 0
+    assert made.steps[0].losses == {"train/loss": 1.0}
+
+
+def test_a_stopping_step_begins_again_and_stays_stopping() -> None:
+    made = mirror(*HISTORY[:4], state(5, "stopping", 0), state(6, "stopping", 0))
+    assert made.was_stopped
+
+
 def test_repeats_change_nothing() -> None:
     job = mirror(*HISTORY)
     before = (job.state, dict(job.steps[0].losses), list(job.last_lines))

@@ -42,6 +42,7 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     ServerError,
     UpdateMetadata,
 )
+from sleap_rtc_signaling import held_messages as held_module
 from sleap_rtc_signaling import hub as hub_module
 from sleap_rtc_signaling.hub import Hub
 from sleap_rtc_signaling.instructions import (
@@ -54,7 +55,11 @@ from sleap_rtc_signaling.instructions import (
     Reply,
     RoomEnded,
 )
-from sleap_rtc_signaling.limits import MAX_MALFORMED_MESSAGES
+from sleap_rtc_signaling.limits import (
+    HELD_AFTER_LOSS_S,
+    HELD_MESSAGE_S,
+    MAX_MALFORMED_MESSAGES,
+)
 
 ROOM_ENDS = ROOM_LIFETIME_S
 
@@ -434,6 +439,89 @@ def test_a_full_list_fits_one_message_and_leaves_nobody_out(world: World) -> Non
     assert len(listed.peers) == MAX_PEERS_PER_ROOM
     assert listed.peers[0].metadata == large
     assert listed.peers[-1].metadata == PeerMetadata()
+
+
+# -- peers on their way back --------------------
+
+
+def offer_to(peer_id: str, command_id: str = "o") -> Offer:
+    return Offer(id=command_id, to=peer_id, sdp="v=0")
+
+
+def test_what_is_said_to_a_lost_peer_waits_for_it(world: World) -> None:
+    worker = world.join("worker-1", "worker")
+    client = world.join("client-1")
+    world.hub.disconnected(worker, world.now, is_lost=True)
+    assert world.say(client, offer_to("worker-1", "o-1")) == []
+    assert world.say(client, offer_to("worker-1", "o-2")) == []
+    world.now += HELD_MESSAGE_S - 1
+    back = world.connect()
+    instructions = world.register(back, "worker-1", "worker")
+    assert instructions[1:] == [
+        Deliver(back, RelayedOffer(id="o-1", from_="client-1", sdp="v=0")),
+        Reply(client, Delivered(id="o-1")),
+        Deliver(back, RelayedOffer(id="o-2", from_="client-1", sdp="v=0")),
+        Reply(client, Delivered(id="o-2")),
+    ]
+    assert world.hub.expire(world.now + HELD_MESSAGE_S) == []
+
+
+def test_it_waits_after_a_restart_too(world: World) -> None:
+    world.hub.restore(kept("worker-1"), ROOM_ENDS, world.now)
+    client = world.join("client-1")
+    assert world.say(client, offer_to("worker-1")) == []
+    back = world.connect()
+    assert Reply(client, Delivered(id="o")) in world.register(
+        back, "worker-1", "worker"
+    )
+
+
+def test_it_does_not_wait_for_ever(world: World) -> None:
+    worker = world.join("worker-1", "worker")
+    client = world.join("client-1")
+    world.hub.disconnected(worker, world.now, is_lost=True)
+    assert world.say(client, offer_to("worker-1")) == []
+    assert world.hub.deadline() == world.now + HELD_MESSAGE_S
+    world.now += HELD_MESSAGE_S
+    refusal(world.hub.expire(world.now), "peer_not_found")
+    # Nor is there any waiting for one that has been away for long.
+    world.now += HELD_AFTER_LOSS_S
+    refusal(world.say(client, offer_to("worker-1")), "peer_not_found")
+
+
+def test_nobody_waits_for_a_peer_that_said_good_bye(world: World) -> None:
+    worker = world.join("worker-1", "worker")
+    client = world.join("client-1")
+    world.leave(worker)
+    refusal(world.say(client, offer_to("worker-1")), "peer_not_found")
+    refusal(world.say(client, offer_to("worker-2")), "peer_not_found")
+
+
+def test_what_a_lost_sender_said_is_forgotten(world: World) -> None:
+    worker = world.join("worker-1", "worker")
+    client = world.join("client-1")
+    world.hub.disconnected(worker, world.now, is_lost=True)
+    world.say(client, offer_to("worker-1"))
+    world.hub.disconnected(client, world.now, is_lost=True)
+    assert len(world.register(world.connect(), "worker-1", "worker")) == 1
+
+
+def test_what_was_said_in_a_room_ends_with_it(world: World) -> None:
+    worker = world.join("worker-1", "worker")
+    client = world.join("client-1")
+    world.hub.disconnected(worker, world.now, is_lost=True)
+    world.say(client, offer_to("worker-1"))
+    world.hub.close_room("room-1", world.now)
+    assert world.hub.expire(world.now + HELD_MESSAGE_S) == []
+
+
+def test_few_messages_wait(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(held_module, "MAX_HELD_MESSAGES", 1)
+    worker = world.join("worker-1", "worker")
+    client = world.join("client-1")
+    world.hub.disconnected(worker, world.now, is_lost=True)
+    assert world.say(client, offer_to("worker-1")) == []
+    refusal(world.say(client, offer_to("worker-1")), "peer_not_found")
 
 
 # -- rooms --------------------

@@ -17,6 +17,7 @@ from sleap_rtc_plugin.protocol.limits import (
     SEND_BUFFER_HIGH_BYTES,
 )
 from sleap_rtc_plugin.protocol.messages import Acknowledged, KeepAlive
+from sleap_rtc_plugin.transport import link as module
 from sleap_rtc_plugin.transport.effects import monotonic
 from sleap_rtc_plugin.transport.link import Link, LinkClosed
 
@@ -86,9 +87,24 @@ async def test_a_keep_alive_stays_below_and_is_echoed_when_asked_for(
     assert ends.heard == []
 
 
+async def test_a_link_is_closed_when_this_computer_slept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "KEEP_ALIVE_INTERVAL_S", 0.01)
+    wall = 1e9
+    monkeypatch.setattr(module, "wall_clock", lambda: wall)
+    ends = Ends()
+    wall += 3600.0
+    async with asyncio.timeout(10):
+        await ends.link.closed.wait()
+    assert ends.link.close_reason == "this computer slept"
+    assert ends.link.breach is None
+
+
 async def test_nothing_is_acted_on_after_the_breach(ends: Ends) -> None:
     ends.link.control_received("NOTHING::{}")
     assert ends.closes == 1
+    assert ends.link.breach is not None
     ends.link.control_received(encode_control(ACK))
     ends.link.fragment_received(b"fragment")
     ends.link.control_received("NOTHING::{}")

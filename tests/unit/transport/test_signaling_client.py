@@ -135,6 +135,29 @@ async def test_a_lost_socket_is_replaced_and_the_question_asked_again(
         assert await asking == []
 
 
+async def test_a_computer_that_slept_connects_anew_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "SIGNALING_BACKOFF_FIRST_S", 0.01)
+    monkeypatch.setattr(module, "KEEP_ALIVE_INTERVAL_S", 0.01)
+    wall = 1e9
+    monkeypatch.setattr(module, "wall_clock", lambda: wall)
+    # The server's end of the first is gone, and nobody said so.
+    stale, fresh = FakeSocket(closes_at_once=False), FakeSocket()
+    Server(monkeypatch, stale, fresh)
+    async with client() as signaling:
+        await stale.has_sent(1)
+        # A turn of the loop with the old time, so that both clocks were seen.
+        await asyncio.sleep(0)
+        wall += 3600.0
+        await fresh.has_sent(1)
+        stale.may_close.set()
+        asking = asyncio.ensure_future(signaling.discover())
+        await fresh.has_sent(2)
+        fresh.say(PeerList(id=fresh.sent[1].id, peers=[]))
+        assert await asking == []
+
+
 async def test_an_old_socket_that_closes_late_does_not_take_the_new_one_along(
     monkeypatch: pytest.MonkeyPatch, quick: None
 ) -> None:

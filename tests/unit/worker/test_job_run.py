@@ -27,7 +27,7 @@ from sleap_rtc_plugin.protocol.messages import (
     TrainLog,
     TrainStep,
 )
-from sleap_rtc_worker import step_restart
+from sleap_rtc_worker import job_run, step_restart
 from sleap_rtc_worker.file_manager import FileManager
 from sleap_rtc_worker.job_run import JobRun, StepTools
 from sleap_rtc_worker.journal import JobRecord, Journal
@@ -346,6 +346,7 @@ async def test_a_training_goes_on_from_its_checkpoint_and_tells_nothing_twice(
     second.ended.set_result(GOOD)
     await bench.until(JobState.STARTING)
     assert (bench.run.record.step, bench.run.record.restarts) == (1, 0)
+    assert not bench.files.kept_dir(JOB, 0).exists()
 
 
 async def test_a_curve_without_its_checkpoint_begins_anew(bench: Bench) -> None:
@@ -432,6 +433,36 @@ async def test_a_step_that_cannot_start_ends_the_job(
     bench.executor.error = error
     bench.start()
     await bench.until(JobState.FAILED)
+
+
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0, -1e9])
+async def test_a_clock_that_jumps_ends_and_hangs_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    now = 2e9
+    monkeypatch.setattr(job_run.time, "time", lambda: now)
+    bench.start()
+    step = await bench.executor.started.get()
+    await bench.until(JobState.RUNNING)
+    now += jump_s
+    # The pause before a restart is not the wall clock's either.
+    step.ended.set_result(StepOutcome(lost=True))
+    again = await bench.executor.started.get()
+    now -= jump_s / 2
+    bench.write_results(0)
+    again.ended.set_result(GOOD)
+    last = await bench.executor.started.get()
+    now += jump_s
+    bench.write_results(1)
+    last.ended.set_result(GOOD)
+    await bench.until(JobState.SUCCEEDED)
+    row = bench.run.summary()
+    assert row.started_at is not None
+    assert row.ended_at is not None
+    assert row.started_at <= row.ended_at
+    mirror = JobMirror(JOB, bench.run.record.spec)
+    for event in bench.journal.events(JOB, 0):
+        assert isinstance(mirror.handle(event), EventApplied)
 
 
 async def test_a_restarted_worker_goes_on_where_the_journal_ends(

@@ -265,6 +265,20 @@ def assert_refused_and_left_alone(folder: Path, words: str) -> None:
         assert (folder / "journal.sqlite3").read_bytes() == before
 
 
+def test_a_clock_that_was_set_back_changes_no_queue(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    times = [5000.0, 1400.0, 9000.0, 1400.0, 0.0]
+    ids = [f"job-{9 - n}{'0' * 19}" for n in range(len(times))]
+    for job_id, at in zip(ids, times, strict=True):
+        journal.write(record(job_id=job_id, created_at=at))
+    # Changes do not move a job to the end.
+    journal.write(record(job_id=ids[1], created_at=1400.0, state=JobState.QUEUED))
+    journal.close()
+    again = Journal(tmp_path)
+    assert [job.job_id for job in again.jobs()] == ids
+    again.close()
+
+
 # -- a full disk ---------------------------------------------------------------------
 
 

@@ -42,3 +42,14 @@ def test_a_closing_worker_takes_nothing_and_stays_closing() -> None:
     state.set_load(running_jobs=0, queue_length=0)
     assert state.status is WorkerStatus.CLOSING
     assert not state.takes_jobs
+
+
+def test_a_worker_with_a_free_slot_is_not_busy() -> None:
+    state = StateManager(
+        name="w", capabilities={"slots": 2}, tags=[], on_change=lambda metadata: None
+    )
+    state.set_status(WorkerStatus.AVAILABLE)
+    state.set_load(running_jobs=1, queue_length=0)
+    assert state.status is WorkerStatus.AVAILABLE
+    state.set_load(running_jobs=2, queue_length=0)
+    assert state.status is WorkerStatus.BUSY

@@ -3,14 +3,22 @@ import json
 import pytest
 
 from sleap_rtc_plugin.protocol.errors import LocalProtocolError
-from sleap_rtc_plugin.protocol.limits import MAX_LAST_LINES, MAX_LOG_LINES_PER_S
+from sleap_rtc_plugin.protocol.limits import (
+    MAX_LAST_LINES,
+    MAX_LOG_LINES_PER_EVENT,
+    MAX_LOG_LINES_PER_S,
+)
 from sleap_rtc_worker import step_machine
-from sleap_rtc_worker.limits import LOG_FLUSH_INTERVAL_S, STOP_RESEND_INTERVAL_S
+from sleap_rtc_worker.limits import (
+    LOG_FLUSH_INTERVAL_S,
+    STOP_RESEND_INTERVAL_S,
+)
 from sleap_rtc_worker.step_machine import (
     Asked,
     Emit,
     Exited,
     Finish,
+    GoingDown,
     Happening,
     Instruction,
     Message,
@@ -202,11 +210,17 @@ def test_lines_are_bounded_per_second_and_the_rest_is_counted() -> None:
     made = machine()
     given = made.handle(Output("out", b"x\n" * 1000), 5.0)
     given += made.handle(None, 5.5)
+    given += made.handle(None, 15.5)
     logs = [event for event in events(given) if isinstance(event, StepLog)]
     assert sum(len(log.lines) for log in logs) == MAX_LOG_LINES_PER_S
-    assert sum(log.dropped for log in logs) == 1000 - MAX_LOG_LINES_PER_S
-    assert made.handle(Output("out", b"later\n"), 6.5) == []
-    assert events(made.handle(None, 7.0)) == [StepLog(lines=["later"])]
+    # The last ones wait: perhaps nothing comes after them.
+    waiting = MAX_LOG_LINES_PER_EVENT
+    dropped = 1000 - MAX_LOG_LINES_PER_S - waiting
+    assert sum(log.dropped for log in logs) == dropped
+    assert made.handle(Output("out", b"later\n"), 16.5) == []
+    assert events(made.handle(None, 17.0)) == [
+        StepLog(lines=["later"], dropped=waiting)
+    ]
 
 
 def test_the_last_lines_are_kept_even_when_they_were_dropped() -> None:
@@ -254,6 +268,21 @@ def test_a_command_that_cannot_start() -> None:
     assert isinstance(last, Finish)
     assert last.outcome.not_started
     assert last.outcome.error == "no such file"
+
+
+def test_a_runner_that_is_told_to_end_kills_at_once() -> None:
+    for before in ((), (Asked("stop"),), (Asked("cancel"),)):
+        made = machine()
+        for happening in before:
+            made.handle(happening, 1.0)
+        assert made.handle(GoingDown(), 2.0)[-1] == SignalTrainer("kill")
+        assert made.handle(GoingDown(), 2.5) == []
+        # An interrupt would make sleap-nn delete its checkpoints.
+        assert made.handle(Asked("stop"), 3.0) == []
+        killed = Exited(exit_code=None, signal=9, missing=(), at=5.0)
+        outcome = finish(made, 4.0, killed)
+        assert outcome.interrupted == (Asked("cancel") not in before)
+        assert outcome.stopped == (Asked("cancel") not in before)
 
 
 def test_nothing_happens_after_the_end() -> None:

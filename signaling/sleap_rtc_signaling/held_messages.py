@@ -1,0 +1,68 @@
+"""PURE: what is said to peers that are just coming back.
+
+After a restart of the server, or of a network, one peer is back before the other, and
+what it says would be refused although the other is there a moment later. A few such
+messages wait, for a few seconds. Called by the hub.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sleap_rtc_plugin.protocol.signaling_messages import RelayedMessage
+from sleap_rtc_signaling.limits import HELD_MESSAGE_S, MAX_HELD_MESSAGES
+
+__all__ = ["Held", "HeldMessages"]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A message that waits: whose command it is, and for whom."""
+
+    sender: int
+    command_id: str
+    room_id: str
+    to: str
+    message: RelayedMessage
+
+
+class HeldMessages:
+    """All messages of a server that wait, in the order in which they were said."""
+
+    def __init__(self) -> None:
+        # With until when; the wait is the same for all, so the first ends first.
+        self._held: list[tuple[float, Held]] = []
+
+    def hold(self, held: Held, now: float) -> bool:
+        """Let a message wait; False where too many do."""
+        if len(self._held) >= MAX_HELD_MESSAGES:
+            return False
+        self._held.append((now + HELD_MESSAGE_S, held))
+        return True
+
+    def release(self, room_id: str, peer_id: str) -> list[Held]:
+        """Take what waited for a peer that is back."""
+        return self._take(lambda held: (held.room_id, held.to) == (room_id, peer_id))
+
+    def drop_sender(self, sender: int) -> None:
+        """Forget what a connection that is gone wanted to say: it will say it again."""
+        self._take(lambda held: held.sender == sender)
+
+    def drop_room(self, room_id: str) -> None:
+        """Forget what was said in a room that has ended."""
+        self._take(lambda held: held.room_id == room_id)
+
+    def deadline(self) -> float | None:
+        """Return when `expire` wants to be called, as Unix time, or None."""
+        return self._held[0][0] if self._held else None
+
+    def expire(self, now: float) -> list[Held]:
+        """Take what has waited long enough."""
+        overdue = [held for until, held in self._held if until <= now]
+        self._held = [entry for entry in self._held if entry[0] > now]
+        return overdue
+
+    def _take(self, is_meant: Callable[[Held], bool]) -> list[Held]:
+        taken = [held for _, held in self._held if is_meant(held)]
+        if taken:
+            self._held = [entry for entry in self._held if not is_meant(entry[1])]
+        return taken
