@@ -81,16 +81,6 @@ def test_an_empty_room_has_words() -> None:
         choose([])
 
 
-def test_a_free_slot_is_better_than_a_shorter_queue() -> None:
-    one = worker("w-1", running_jobs=1)
-    four = worker("w-4", running_jobs=3, slots=4)
-    full = worker("w-5", running_jobs=4, slots=4)
-    assert (one.jobs_before, four.jobs_before, full.jobs_before) == (1, 0, 1)
-    assert choose([one, four]) == "w-4"
-    assert choose([one, full]) == "w-1"
-    assert worker("w-6", slots="many").slots == 1
-
-
 @pytest.mark.parametrize(
     ("said", "takes_relay"), [(True, True), (False, False), (1, False), ("yes", False)]
 )
@@ -106,3 +96,13 @@ def test_a_worker_cannot_say_how_we_are_linked_with_it() -> None:
 def test_every_way_has_words() -> None:
     assert all(way_words(way) for way in WAYS)
     assert way_words("") == way_words("unknown") == ""
+
+
+def test_a_free_slot_is_better_than_a_shorter_queue() -> None:
+    one = worker("w-1", running_jobs=1)
+    four = worker("w-4", running_jobs=3, slots=4)
+    full = worker("w-5", running_jobs=4, slots=4)
+    assert (one.jobs_before, four.jobs_before, full.jobs_before) == (1, 0, 1)
+    assert choose([one, four]) == "w-4"
+    assert choose([one, full]) == "w-1"
+    assert worker("w-6", slots="many").slots == 1
