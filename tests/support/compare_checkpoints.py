@@ -18,6 +18,10 @@ def tensors(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
         yield name, value
     elif isinstance(value, dict):
         for key, inner in value.items():
+            if str(key).startswith("LastEpochCheckpoint"):
+                # A worker lets every epoch be saved, to go on from after a crash; the
+                # callback's own state in here is no part of the model.
+                continue
             # Lightning remembers the best score by its file's absolute path.
             short = Path(key).name if str(key).endswith(".ckpt") else key
             yield from tensors(inner, f"{name}/{short}")
