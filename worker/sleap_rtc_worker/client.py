@@ -32,7 +32,6 @@ from sleap_rtc_plugin.transport.transport_options import TransportOptions
 from sleap_rtc_worker.capabilities import (
     WorkerCapabilities,
     detect,
-    free_gpu_memory_mb,
 )
 from sleap_rtc_worker.file_manager import FileManager
 from sleap_rtc_worker.gpu_slots import variables_of
@@ -41,7 +40,6 @@ from sleap_rtc_worker.job_coordinator import JobCoordinator
 from sleap_rtc_worker.job_executor import JobExecutor
 from sleap_rtc_worker.job_run import StepTools
 from sleap_rtc_worker.journal import Journal
-from sleap_rtc_worker.limits import GPU_MEMORY_POLL_S
 from sleap_rtc_worker.link_service import LinkService
 from sleap_rtc_worker.link_tests import LinkTests
 from sleap_rtc_worker.mounts import MountTable
@@ -230,7 +228,7 @@ class RTCWorkerClient:
             self._offers.enter(signaling)
             self._room.enter(signaling)
             if self.capabilities.device == "cuda":
-                self._spawn(self._watch_gpu())
+                self._spawn(self._state.watch_gpu(self.capabilities.slots[0]))
             on_ready()
             await self._until_stopped(signaling)
 
@@ -262,14 +260,6 @@ class RTCWorkerClient:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._coordinator.close()
-
-    async def _watch_gpu(self) -> None:
-        """Keep the room's picture of the GPU's memory true."""
-        while True:
-            await asyncio.sleep(GPU_MEMORY_POLL_S)
-            slot = self.capabilities.slots[0]
-            free_mb = await in_thread(None, free_gpu_memory_mb, slot)
-            self._state.set_gpu_free(free_mb)
 
     # -- the room --------------------------------------------------------------------
 

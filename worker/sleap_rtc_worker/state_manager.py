@@ -4,12 +4,16 @@ Holds the truth in one place and tells one listener when it changed; it knows ne
 signaling nor jobs. Called by the job coordinator and the worker's root.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Any
 
 from sleap_rtc_plugin.protocol.signaling_messages import PeerMetadata
-from sleap_rtc_worker.limits import GPU_MEMORY_STEP_MB
+from sleap_rtc_plugin.transport.effects import in_thread
+from sleap_rtc_worker.capabilities import free_gpu_memory_mb
+from sleap_rtc_worker.gpu_slots import Slot
+from sleap_rtc_worker.limits import GPU_MEMORY_POLL_S, GPU_MEMORY_STEP_MB
 
 __all__ = ["StateManager", "WorkerStatus"]
 
@@ -66,6 +70,12 @@ class StateManager:
             busy = running_jobs >= self._capabilities.get("slots", 1)
             self.status = WorkerStatus.BUSY if busy else WorkerStatus.AVAILABLE
         self._on_change(self.metadata())
+
+    async def watch_gpu(self, slot: Slot) -> None:
+        """Keep the room's picture of the GPU's memory true, until cancelled."""
+        while True:
+            await asyncio.sleep(GPU_MEMORY_POLL_S)
+            self.set_gpu_free(await in_thread(None, free_gpu_memory_mb, slot))
 
     def set_gpu_free(self, free_mb: int | None) -> None:
         """Set the GPU's free memory (MiB); small changes are not told."""
