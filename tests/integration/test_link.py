@@ -10,7 +10,7 @@ import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription
 from support.peers import introduce, linked, outcomes, peer
 
-from sleap_rtc_plugin.protocol import codec, messages
+from sleap_rtc_plugin.protocol import codec, liveness, messages
 from sleap_rtc_plugin.protocol.authentication import Handshake, sdp_fingerprint
 from sleap_rtc_plugin.protocol.errors import (
     LinkFailed,
@@ -151,7 +151,7 @@ async def test_a_peer_that_falls_silent_loses_the_link(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(link_module, "KEEP_ALIVE_INTERVAL_S", 0.02)
-    monkeypatch.setattr(link_module, "KEEP_ALIVE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(liveness, "KEEP_ALIVE_TIMEOUT_S", 0.5)
     async with linked() as (one, other):
         other._keep_alive.cancel()
         async with asyncio.timeout(PATIENCE_S):

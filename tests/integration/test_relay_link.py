@@ -11,6 +11,7 @@ import pytest
 from support.relay_stand_in import RelayStandIn, relay_stand_in
 from support.transfer_ends import End, make_files
 
+from sleap_rtc_plugin.protocol import liveness
 from sleap_rtc_plugin.protocol.errors import (
     PeerNotAuthenticated,
     RelayRefused,
@@ -190,7 +191,7 @@ async def test_a_peer_that_falls_silent_loses_the_link(
     relay: RelayStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(link_module, "KEEP_ALIVE_INTERVAL_S", 0.02)
-    monkeypatch.setattr(link_module, "KEEP_ALIVE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(liveness, "KEEP_ALIVE_TIMEOUT_S", 0.5)
     async with met(relay) as (one, other), asyncio.timeout(PATIENCE_S):
         other._keep_alive.cancel()
         await one.closed.wait()
