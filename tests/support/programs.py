@@ -300,7 +300,7 @@ class Programs:
 
     def adopt(self, program: Program) -> None:
         """End another program with the others; it has our `environment`."""
-        self._started.append(program)
+        self.started.append(program)
 
     def _run(
         self,
