@@ -81,7 +81,7 @@ class RemoteSession:
         self._shared_storage = shared_storage
         self._replies = Replies()
         self._responses: dict[str, asyncio.Future[JobResponse]] = {}
-        self._connections: list[Connection] = []
+        self._connections: list[tuple[Connection, Link]] = []
         self._links: dict[str, Link] = {}
         self._ice = IceSource(session.url, session.token)
         self._signaling = SignalingClient(
@@ -107,7 +107,7 @@ class RemoteSession:
         traceback: TracebackType | None,
     ) -> None:
         """Close every link and leave the room."""
-        for connection in self._connections:
+        for connection, _ in self._connections:
             await connection.close()
         await self._signaling.close()
 
@@ -232,7 +232,9 @@ class RemoteSession:
             # Credentials may have been changed on the server meanwhile.
             self._ice.forget()
             raise
-        self._connections.append(connection)
+        # A program that runs for days opens many, one after another.
+        self._connections = [c for c in self._connections if not c[1].closed.is_set()]
+        self._connections.append((connection, link))
         self._links[worker.peer_id] = link
         return WorkerLink(link, worker.name, self.session.room_id, self._shared_storage)
 

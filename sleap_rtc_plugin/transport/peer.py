@@ -6,7 +6,6 @@ Everything above it sees a `Link` and knows nothing of aiortc.
 
 import asyncio
 import contextlib
-import functools
 import logging
 from collections.abc import Sequence
 from typing import Final, Literal
@@ -48,6 +47,7 @@ from sleap_rtc_plugin.transport.data_channels import (
     make_peer_connection,
     put_first,
 )
+from sleap_rtc_plugin.transport.gathering import bound_gathering
 from sleap_rtc_plugin.transport.host_candidates import offer_loopback_when_alone
 from sleap_rtc_plugin.transport.ice_config import TurnWay, parse_ice_url
 from sleap_rtc_plugin.transport.ladder import Way
@@ -142,14 +142,10 @@ class PeerConnection:
         return str(self._pc.localDescription.sdp)
 
     def _bound_gathering(self) -> None:
-        """Wait for STUN and TURN servers no longer than we like; aioice waits 5 s."""
+        """Wait for STUN and TURN servers no longer than we like."""
         ice = self._ice()
         if ice is not None:
-            gather = functools.partial(
-                ice.get_component_candidates,
-                timeout=self._gather_s,  # type: ignore[arg-type]  # of asyncio.wait
-            )
-            ice.get_component_candidates = gather  # type: ignore[method-assign]
+            bound_gathering(ice, self._gather_s)
 
     @property
     def has_candidates(self) -> bool:

@@ -1,0 +1,51 @@
+"""Gathers ICE candidates within our own time, and tidies up where that is cut short.
+
+aioice waits five seconds for STUN and TURN servers; and where whoever waits for it is
+cancelled, it leaves its questions to themselves, which end half a minute later as
+errors that nobody reads. Used by `peer`.
+"""
+
+import asyncio
+import logging
+
+import aioice.ice
+
+__all__ = ["bound_gathering"]
+
+logger = logging.getLogger(__name__)
+
+
+def bound_gathering(ice: aioice.ice.Connection, timeout_s: float) -> None:
+    """Let `ice` wait for its servers for `timeout_s` at most.
+
+    Where it is cancelled meanwhile, what was asked ends within that time out of the
+    way, and what came of it is closed.
+    """
+    gather = ice.get_component_candidates
+    late: set[asyncio.Task[None]] = set()
+
+    async def bounded(component: int, addresses: list[str]) -> list[aioice.Candidate]:
+        asked = asyncio.ensure_future(
+            gather(component, addresses, timeout=timeout_s)  # type: ignore[arg-type]  # of asyncio.wait
+        )
+        try:
+            return await asyncio.shield(asked)
+        except asyncio.CancelledError:
+            task = asyncio.ensure_future(_close_after(ice, asked))
+            late.add(task)
+            task.add_done_callback(late.discard)
+            raise
+
+    ice.get_component_candidates = bounded  # type: ignore[method-assign,assignment]
+
+
+async def _close_after(
+    ice: aioice.ice.Connection, asked: "asyncio.Future[list[aioice.Candidate]]"
+) -> None:
+    try:
+        await asked
+    except OSError as error:
+        logger.debug("Candidates that nobody waits for: %s", error)
+    finally:
+        # Closing twice is closing once; a relay may have come since the first time.
+        await ice.close()
