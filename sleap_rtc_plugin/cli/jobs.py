@@ -310,7 +310,7 @@ async def _logs(
 )
 @_command
 def stop(job: str, scope: "StopScope", request: _Request) -> None:
-    """Stop a job after the batch it is at, and keep the models made so far."""
+    """Stop a job after its batch and keep its models."""
     found = request.run(lambda room: _stop(room, request, job, scope))
     _say_told(request, found, "stop")
 
@@ -396,9 +396,10 @@ def _say_told(request: _Request, found: "FoundJob", what: str) -> None:
 )
 @_command
 def fetch(job: str, output: Path, request: _Request) -> None:
-    """Bring the results of an ended job home; nothing there is overwritten.
+    """Bring the results of an ended job home.
 
-    The same command again goes on where one was cut off.
+    Nothing that is there is overwritten. The same command again goes on where one was
+    cut off.
     """
     sys.exit(request.run(lambda room: _fetch(room, request, job, output)))
 
