@@ -336,6 +336,7 @@ def test_cancel_asks_at_a_terminal(story: Story, detached: str) -> None:
 # -- with sleap-nn ---------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.needs_sleap_nn
 @pytest.mark.timeout(900)
 def test_the_laptop_story_with_sleap_nn(

@@ -1,6 +1,7 @@
 """Real NATs and firewalls: every way to a worker, taken where no better one leads.
 
 Client and worker are behind NATs of their own; coturn and signaling are in between.
+`-m slow -s` trains a package over every way and prints how it went.
 """
 
 import contextlib
@@ -28,6 +29,8 @@ CASES: dict[str, tuple[Any, Block, Block, str]] = {
     "tls-only": ("symmetric", "all but TLS", "all but TLS", "turn-tls"),
     "443-only": ("symmetric", "all but signaling", "all but signaling", "relay"),
 }
+# A real training takes a minute and more; the others are started by hand.
+IN_CI = ("symmetric",)
 # Where one side alone is blocked, the other's way may be a lighter one.
 ONE_SIDED: dict[str, tuple[Any, Block, Block, str]] = {
     "client-no-udp": ("cone", "udp", "nothing", "turn-tcp"),
@@ -133,7 +136,13 @@ def test_the_way_that_is_left_is_found_in_time(case: str, programs: Programs) ->
 
 @pytest.mark.needs_sleap_nn
 @pytest.mark.needs_shared_data
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        case if case in IN_CI else pytest.param(case, marks=pytest.mark.slow)
+        for case in CASES
+    ],
+)
 def test_a_package_is_trained_over_every_way(
     case: str, programs: Programs, shared_data: Path, output: Path
 ) -> None:
