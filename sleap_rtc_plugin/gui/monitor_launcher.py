@@ -244,7 +244,10 @@ class MonitorLauncher:
 
     def _job_changed(self, event: JobChanged, job: _Job) -> None:
         job.worker_id = event.job.worker_id
-        if event.job.state not in ENDED or job.view is None:
+        if job.view is None:
+            return
+        if event.job.state not in ENDED:
+            self._job_troubled(event, job.view)
             return
         if event.job.state == JobState.CANCELLED:
             self._close(event.job.job_id, job)
@@ -313,6 +316,16 @@ class MonitorLauncher:
             # SLEAP lost a race and looked for other ports itself.
             view.close()
         return None
+
+    def _job_troubled(self, event: JobChanged, view: MonitorView) -> None:
+        """Show why a job stops, or is not followed any more."""
+        if event.error is None:
+            return
+        words = error_words(from_wire(event.error))
+        if event.job.state in (JobState.STOPPING, JobState.COLLECTING):
+            view.say(words)
+        else:
+            view.end(words)
 
     def _close(self, job_id: str, job: _Job) -> None:
         """Close the job's window and have the companion let go of it."""

@@ -39,7 +39,9 @@ from sleap_rtc_plugin.protocol.errors import (
     ErrorInfo,
     JobUnknown,
     LinkFailed,
+    RemoteProtocolError,
     RtcError,
+    RuntimeExceeded,
 )
 
 JOB = "job-00000000000000000001"
@@ -382,6 +384,29 @@ def test_a_failed_job_says_why(qtbot: Any, launcher: MonitorLauncher) -> None:
     launcher.handle(changed("failed", failure=failure))
     qtbot.waitUntil(lambda: "out of memory" in viewer.statusBar().currentMessage())
     assert not any(button.isEnabled() for button in buttons(viewer).values())
+
+
+def test_a_job_that_is_not_followed_any_more_says_why(
+    qtbot: Any, launcher: MonitorLauncher
+) -> None:
+    launcher.handle(began())
+    viewer = opened(qtbot, launcher)
+    why = RemoteProtocolError(detail="nonsense")
+    launcher.handle(changed("running", failure=why.to_wire()))
+    said = viewer.statusBar().currentMessage
+    qtbot.waitUntil(lambda: "broke the protocol" in said())
+    assert not any(button.isEnabled() for button in buttons(viewer).values())
+
+
+def test_a_job_that_is_stopped_says_why_and_may_still_be_cancelled(
+    qtbot: Any, launcher: MonitorLauncher
+) -> None:
+    launcher.handle(began())
+    viewer = opened(qtbot, launcher)
+    why = RuntimeExceeded(job_id=JOB, limit="12 hours")
+    launcher.handle(changed("stopping", failure=why.to_wire()))
+    qtbot.waitUntil(lambda: "12 hours" in viewer.statusBar().currentMessage())
+    assert any(button.isEnabled() for button in buttons(viewer).values())
 
 
 def test_after_the_companion_was_restarted_the_whole_curve_is_drawn_anew(

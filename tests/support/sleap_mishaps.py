@@ -354,7 +354,7 @@ def hostile(user: User) -> Scenario:
         losses=sorted({float(y) for y in [*viewer.Y, *losses_of(viewer)]}),
         title=viewer.windowTitle(),
     )
-    yield lambda: "cannot be reached" in footer(viewer)
+    yield lambda: "broke the protocol" in footer(viewer)
     user.say("cut off", footer=footer(viewer), boxes=user.boxes)
     viewer.close()
     leave(user)
