@@ -6,6 +6,7 @@ the trainer is scripted for most. From a seed: what is done to whom, and after h
 
 import contextlib
 import random
+import shutil
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 import psutil
 import yaml
+from support.doctor_faults import start_turn
 from support.paced_sleap_nn import REAL, storage_of
 from support.packages import CENTROID, Members, edit_config, rewrite
 from support.programs import Program, Programs, Worker, wait_for
@@ -39,6 +41,9 @@ BACK_AFTER_S: Final = (0.0, 1.5)
 CALM_AT: Final = 0.8
 QUIET_S: Final = 15.0
 LOOK_S: Final = 0.1
+TURN_SECRET: Final = "the-secret-of-the-lab-s-turn"
+# Every so many jobs, one goes over the TURN server.
+RELAYED: Final = 3
 # Only the last line of a command has it.
 REPORT: Final = "seconds"
 WEIGHTS: Final = {
@@ -48,6 +53,7 @@ WEIGHTS: Final = {
     "killed trainer": 4,
     "killed worker and runner": 1,
     "killed signaling": 2,
+    "killed TURN server": 2,
     "frozen": 3,
 }
 
@@ -104,6 +110,11 @@ class Tally:
         )
 
 
+def has_turn() -> bool:
+    """Tell whether there is a TURN server to kill."""
+    return shutil.which("turnserver") is not None
+
+
 def jobs_of(package: Path, folder: Path, *, scripted: int, real: int) -> list[Job]:
     """Make a package for each job, the real ones among the first and the last."""
     folder.mkdir()
@@ -139,7 +150,9 @@ class Chaos:
         self._chance = random.Random(seed)  # noqa: S311 - whom to kill, no secret
         self._tally = Tally()
         self._later: list[tuple[float, Callable[[], None]]] = []
-        self._url = programs.signaling()
+        self._turn = start_turn(programs, TURN_SECRET) if has_turn() else None
+        self._config = self._write_config()
+        self._url = programs.signaling("--config", self._config)
         self._server = programs.started[-1]
         self._workers: dict[str, Worker | None] = {}
         self._session = self._start_worker(WORKERS[0], "--signaling", self._url)
@@ -152,6 +165,7 @@ class Chaos:
             "killed trainer": lambda: self._kill(self._trainers()),
             "killed worker and runner": self._kill_worker_and_runner,
             "killed signaling": self._kill_signaling,
+            "killed TURN server": self._kill_turn,
             "frozen": self._freeze,
         }
 
@@ -191,10 +205,14 @@ class Chaos:
         for job in self._jobs:
             if running < CLIENTS_AT_ONCE and not job.has_ended and job.client is None:
                 job.client = self._programs.train(
-                    job.package, self._session, job.output
+                    job.package, self._session, job.output, *self._way_of(job)
                 )
                 job.starts += 1
                 running += 1
+
+    def _way_of(self, job: Job) -> tuple[str, ...]:
+        is_relayed = self._turn is not None and self._jobs.index(job) % RELAYED == 0
+        return ("--relay-only",) if is_relayed else ()
 
     def _read(self, job: Job, client: Program) -> None:
         for event in client.events:
@@ -252,6 +270,13 @@ class Chaos:
         self._after(self._start_signaling)
         return True
 
+    def _kill_turn(self) -> bool:
+        if self._turn is None or not self._turn.program.is_running:
+            return False
+        self._turn.program.kill()
+        self._after(self._start_turn)
+        return True
+
     def _kill(self, processes: list[psutil.Process]) -> bool:
         if not processes:
             return False
@@ -307,8 +332,21 @@ class Chaos:
 
     def _start_signaling(self) -> None:
         port = self._url.rpartition(":")[2]
-        self._programs.signaling("--port", port)
+        self._programs.signaling("--port", port, "--config", self._config)
         self._server = self._programs.started[-1]
+
+    def _start_turn(self) -> None:
+        assert self._turn is not None
+        self._turn = start_turn(self._programs, TURN_SECRET, port=self._turn.port)
+
+    def _write_config(self) -> Path:
+        path = self._programs.folder / "signaling.toml"
+        lines = []
+        if self._turn is not None:
+            url = f"turn:127.0.0.1:{self._turn.port}"
+            lines = ["[[turn]]", f'urls = ["{url}"]', f'secret = "{TURN_SECRET}"']
+        path.write_text("\n".join(lines))
+        return path
 
     # -- who is there ----------------------------------------------------------------
 
@@ -335,6 +373,8 @@ class Chaos:
             if worker is not None:
                 worker.terminate()
         self._server.terminate()
+        if self._turn is not None:
+            self._turn.program.terminate()
         with contextlib.suppress(AssertionError):
             wait_for(lambda: not list(self._programs.processes()), "the end", QUIET_S)
         for process in self._programs.processes():

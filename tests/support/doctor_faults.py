@@ -173,16 +173,23 @@ class Turn:
 
     port: int
     tls_port: int
+    program: Program
 
 
 def start_turn(
-    programs: Programs, secret: str, certificate: Certificate | None = None
+    programs: Programs,
+    secret: str,
+    certificate: Certificate | None = None,
+    port: int | None = None,
 ) -> Turn:
-    """Start coturn with a shared secret; skips where it is missing."""
+    """Start coturn with a shared secret; skips where it is missing.
+
+    `port` is that of one that was there before, or None for a free one.
+    """
     program = shutil.which("turnserver")
     if program is None:
         pytest.skip("there is no TURN server: apt-get install coturn")
-    port, tls_port = free_port(), free_port()
+    port, tls_port = port or free_port(), free_port()
     folder = programs.folder
     tls = ["--no-tls"]
     if certificate is not None:
@@ -202,7 +209,7 @@ def start_turn(
     wait_for(lambda: _answers(port), "the TURN server listens")
     if certificate is not None:
         wait_for(lambda: _answers(tls_port), "the TURN server listens for TLS")
-    return Turn(port, tls_port)
+    return Turn(port, tls_port, turn)
 
 
 def _answers(port: int) -> bool:
