@@ -144,7 +144,7 @@ def test_two_clients_that_send_the_same_package_at_once(
 def test_a_command_that_is_run_twice_at_once(
     programs: Programs, folder: Path, output: Path
 ) -> None:
-    """The later one takes over, and the earlier one says so instead of waiting."""
+    """The later one takes over; the earlier one says so, or brings home what it made."""
     worker = programs.scripted_worker("train").wait_ready()
     first = programs.train(folder, worker.session, output)
     wait_for_part(first, programs.folder / "worker-data", PADDING_MIB * MIB // 4)
@@ -153,8 +153,11 @@ def test_a_command_that_is_run_twice_at_once(
         second = programs.train(folder, worker.session, output)
         assert second.wait() == 0, second.story()
     assert second.report["job_id"] == first.events[0]["job_id"]
-    assert first.wait() == 4, first.story()
-    assert first.report["error"]["code"] == "transfer_taken_over"
+    # Whichever it hears first: that it is not needed, or that the job has ended.
+    if first.wait() == 0:
+        assert first.report["models"] == second.report["models"]
+    else:
+        assert first.report["error"]["code"] == "transfer_taken_over", first.story()
 
 
 # -- files that change on their way ----------------------------------------------------
@@ -194,9 +197,9 @@ def test_a_file_that_changed_on_its_way_is_sent_as_it_is_now(
     assert client.wait() == 0, client.story()
     report = client.report
     assert report["state"] == "succeeded"
-    assert report["bytes_sent"] + report["bytes_reused"] == report["bytes_total"]
-    # What had arrived of the earlier version is most of what had arrived.
-    assert report["bytes_reused"] > PADDING_MIB * MIB // 5
+    moved = report["bytes_sent"] + report["bytes_reused"]
+    # Of the quarter that had arrived of the earlier version, most was of use.
+    assert 0 <= moved - report["bytes_total"] < PADDING_MIB * MIB // 10
     assert_arrived(programs, report, {LABELS: (folder / LABELS).read_bytes()})
 
 
