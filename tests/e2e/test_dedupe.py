@@ -144,7 +144,7 @@ def test_two_clients_that_send_the_same_package_at_once(
 def test_a_command_that_is_run_twice_at_once(
     programs: Programs, folder: Path, output: Path
 ) -> None:
-    """The later one takes over; the earlier one says so, or brings home what it made."""
+    """The later one takes over; the earlier one says so, or brings it home too."""
     worker = programs.scripted_worker("train").wait_ready()
     first = programs.train(folder, worker.session, output)
     wait_for_part(first, programs.folder / "worker-data", PADDING_MIB * MIB // 4)

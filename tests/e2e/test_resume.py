@@ -304,7 +304,6 @@ def test_a_training_that_died_with_its_worker_begins_again(
     gate.touch()
     assert_home(client, output)
     assert trainings(log) == 2
-    assert trainings(log) == 2
 
 
 # -- the results -----------------------------------------------------------------------
