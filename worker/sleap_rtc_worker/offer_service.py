@@ -10,7 +10,12 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sleap_rtc_plugin.protocol.errors import RelayRefused, RtcError
+from sleap_rtc_plugin.protocol.errors import (
+    PeerNotAuthenticated,
+    RelayRefused,
+    RemoteProtocolError,
+    RtcError,
+)
 from sleap_rtc_plugin.protocol.limits import (
     MAX_LINKS_PER_WORKER,
     MAX_PENDING_OFFERS,
@@ -111,8 +116,7 @@ class OfferService:
                 )
             await self._serve(connection, link)
         except RtcError as error:
-            # One of several ways that the client tries; it knows which were in vain.
-            logger.info("No link with %s: %s", peer_id, error)
+            logger.log(_level_of(error), "No link with %s: %s", peer_id, error)
 
     def _has_room(self, peer_id: str) -> bool:
         pending = self._pending.total()
@@ -180,7 +184,7 @@ class OfferService:
                 link = await connection.authenticate()
             await self._serve(connection, link)
         except RtcError as error:
-            logger.info("No relay with %s: %s", peer_id, error)
+            logger.log(_level_of(error), "No relay with %s: %s", peer_id, error)
         finally:
             self._relays -= 1
             await connection.close()
@@ -209,3 +213,13 @@ class OfferService:
             relay_id=request.relay_id,
             options=self._options,
         )
+
+
+def _level_of(error: RtcError) -> int:
+    """Return how loudly to say that an attempt failed.
+
+    A client tries several ways and knows which were in vain; one who does not know
+    the secret, or sits in between, is for whoever runs the worker to see.
+    """
+    is_foul = isinstance(error, PeerNotAuthenticated | RemoteProtocolError)
+    return logging.WARNING if is_foul else logging.INFO
