@@ -68,6 +68,7 @@ def build(project: Path, models: list[ModelToTrain], folder: Path, now: str) -> 
     return build_package(run, folder, now=now, on_progress=lambda *_: None)
 
 
+@pytest.mark.slow
 def test_two_frames_more_are_all_that_is_sent_and_the_models_are_the_same(
     programs: Programs, project: Path, models: list[ModelToTrain], tmp_path: Path
 ) -> None:

@@ -249,6 +249,7 @@ def runner_of(lab: Programs, step: int) -> dict[str, Any]:
 # -- the real projects -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.needs_shared_data
 def test_the_flies(
     programs: Programs, worker: Worker, shared_data: Path, output: Path
