@@ -292,7 +292,7 @@ async def test_a_place_of_a_job_that_nobody_follows_is_ignored(
 async def test_removed_results_are_refused_with_the_date(service: Service) -> None:
     job = service.submit()
     run = service.coordinator.find(job.job_id)
-    run.note(removed_at=1_800_000_000.0, state=JobState.SUCCEEDED)
+    run.note(removed_at=1_800_000_000.0, state=JobState.SUCCEEDED, finished_steps=[0])
     with pytest.raises(ResultsRemoved, match="were removed on 2027-01-1"):
         await job.fetch(service.folder, lambda totals: None)
     row, _ = await describe_job(service.link, job.job_id)

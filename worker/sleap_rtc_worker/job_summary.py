@@ -49,9 +49,14 @@ def summary_of(
         position=place.position if place is not None else None,
         starts_in_s=place.starts_in_s if place is not None else None,
         restarts=record.restarts,
-        expires_at=record.removed_at or expires_at,
-        results_removed=record.removed_at is not None,
+        expires_at=record.removed_at if were_removed(record) else expires_at,
+        results_removed=were_removed(record),
     )
+
+
+def were_removed(record: JobRecord) -> bool:
+    """Tell whether results were removed; a job that made none has none to miss."""
+    return record.removed_at is not None and bool(record.finished_steps)
 
 
 class Holders:
@@ -68,7 +73,7 @@ class Holders:
         Raises:
             ResultsRemoved: they were removed before.
         """
-        if record.removed_at is not None:
+        if record.removed_at is not None and were_removed(record):
             date = time.strftime("%Y-%m-%d", time.localtime(record.removed_at))
             raise ResultsRemoved(job_id=record.job_id, date=date)
         self.count += 1

@@ -177,6 +177,17 @@ async def test_results_that_came_home_go_when_their_time_is_over(yard: Yard) -> 
         pass
 
 
+async def test_a_job_that_made_nothing_has_nothing_to_miss(yard: Yard) -> None:
+    """Its reason is what a client that comes later is to read."""
+    failed = yard.add(1, days=31, state=JobState.FAILED)
+    await yard.keeper.tend()
+    assert not yard.has(failed)
+    assert not failed.summary().results_removed
+    assert failed.summary().expires_at is None
+    with failed.held():
+        assert (await failed.results()).manifest.total_bytes == 0
+
+
 async def test_a_quota_refuses_rather_than_break_a_promise(yard: Yard) -> None:
     yard.keeper = yard.keep(disk_quota_bytes=200 * KIB)
     promised, old = yard.add(1, days=29), yard.add(2, days=31)
