@@ -84,6 +84,14 @@ class ResultKeeper:
         """Return until when a job's results are kept, Unix seconds, or None."""
         if not run.has_ended or not run.has_results:
             return None
+        return self._kept_until(run)
+
+    def _kept_until(self, run: JobRun) -> float:
+        """Return until when a job's files are kept where no room is needed.
+
+        Those of a job that made no results too: its checkpoints may be hours of work,
+        which whoever runs the worker can still rescue.
+        """
         return (run.record.ended_at or 0.0) + self._limits.keep_results_s
 
     # -- from time to time -------------------------------------------------------------
@@ -190,7 +198,7 @@ class ResultKeeper:
                 job_id=run.job_id,
                 size_bytes=self._taken(run),
                 ended_at=run.record.ended_at or 0.0,
-                expires_at=self.expires_at(run) or run.record.ended_at or 0.0,
+                expires_at=self._kept_until(run),
                 is_fetched=_is_fetched(run, now),
                 is_held=run.is_held,
             )
