@@ -9,19 +9,24 @@ import asyncio
 import logging
 
 import aioice.ice
+from aioice import stun
 
 __all__ = ["bound_gathering"]
 
 logger = logging.getLogger(__name__)
+
+NOBODY = ("0.0.0.0", 0)  # noqa: S104  # an address in a message, nothing listens there
 
 
 def bound_gathering(ice: aioice.ice.Connection, timeout_s: float) -> None:
     """Let `ice` wait for its servers for `timeout_s` at most.
 
     Where it is cancelled meanwhile, what was asked ends within that time out of the
-    way, and what came of it is closed.
+    way, and what came of it is closed. Closing `ice` ends the questions that it has
+    put, which would otherwise be repeated through sockets that are gone.
     """
     gather = ice.get_component_candidates
+    close = ice.close
     late: set[asyncio.Task[None]] = set()
 
     async def bounded(component: int, addresses: list[str]) -> list[aioice.Candidate]:
@@ -36,7 +41,27 @@ def bound_gathering(ice: aioice.ice.Connection, timeout_s: float) -> None:
             task.add_done_callback(late.discard)
             raise
 
+    async def closing() -> None:
+        protocols = list(ice._protocols)
+        _end_questions(protocols)
+        await close()
+        # One may have been put while the sockets closed.
+        _end_questions(protocols)
+
     ice.get_component_candidates = bounded  # type: ignore[method-assign,assignment]
+    ice.close = closing  # type: ignore[method-assign]
+
+
+def _end_questions(protocols: list[aioice.ice.StunProtocol]) -> None:
+    """Answer what is still asked with an error (RFC 8489 section 6.3.4)."""
+    for protocol in protocols:
+        for transaction_id, transaction in list(protocol.transactions.items()):
+            refusal = stun.Message(
+                message_method=stun.Method.BINDING,
+                message_class=stun.Class.ERROR,
+                transaction_id=transaction_id,
+            )
+            transaction.response_received(refusal, NOBODY)
 
 
 async def _close_after(

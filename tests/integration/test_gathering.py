@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import aioice.stun
 import pytest
 from support.turn_server import turn_server
 
@@ -19,11 +20,12 @@ PATIENCE_S = 30.0
 
 
 @pytest.fixture
-def silent_port() -> Iterator[int]:
-    """A port at which nobody answers, and nobody refuses."""
+def silent() -> Iterator[socket.socket]:
+    """A server that takes every question, answers none and refuses nobody."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.bind(("127.0.0.1", 0))
-        yield server.getsockname()[1]
+        server.setblocking(False)
+        yield server
 
 
 def connection(*urls: str) -> PeerConnection:
@@ -33,13 +35,18 @@ def connection(*urls: str) -> PeerConnection:
     )
 
 
-async def cut_short(made: PeerConnection) -> None:
-    """Gather, and change our mind once the questions are on their way."""
+async def cut_short(made: PeerConnection, asked: socket.socket | None = None) -> None:
+    """Gather, and change our mind once the questions are on their way.
+
+    With `asked`, once one of them has come to that server.
+    """
     offering = asyncio.ensure_future(made.make_offer())
     names = ("server_reflexive_candidate", "relayed_candidate")
     async with asyncio.timeout(PATIENCE_S):
         while not any(n in str(asyncio.all_tasks()) for n in names):  # noqa: ASYNC110
             await asyncio.sleep(0)
+        if asked is not None:
+            await asyncio.get_running_loop().sock_recv(asked, 1500)
     offering.cancel()
     await asyncio.gather(offering, return_exceptions=True)
     await made.close()
@@ -53,13 +60,19 @@ async def everything_ends() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["stun", "turn"])
-async def test_servers_that_do_not_answer(silent_port: int, scheme: str) -> None:
+@pytest.mark.parametrize("heard", [False, True], ids=["at once", "asked"])
+async def test_servers_that_do_not_answer(
+    silent: socket.socket, scheme: str, heard: bool
+) -> None:
     unread: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: unread.append(context))
     began = loop.time()
-    await cut_short(connection(f"{scheme}:127.0.0.1:{silent_port}"))
+    made = connection(f"{scheme}:127.0.0.1:{silent.getsockname()[1]}")
+    await cut_short(made, asked=silent if heard else None)
     await everything_ends()
+    # A question that goes on is repeated after half a second.
+    await asyncio.sleep(aioice.stun.RETRY_RTO * 1.2)
     assert unread == []
     # aioice by itself asks for half a minute.
     assert loop.time() - began < PATIENCE_S / 2
