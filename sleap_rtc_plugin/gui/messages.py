@@ -214,6 +214,44 @@ _ERRORS: Final[Mapping[type[RtcError], str]] = {
         "send this as a new one."
     ),
     errors.JobCancelled: "The job was cancelled; nothing of it was kept.",
+    errors.ModelNotFound: (
+        "There is no model {model} in this lab any more. Refresh the list of models."
+    ),
+    errors.ModelAmbiguous: (
+        "{model} is another model on each of {candidates}. Choose it in the list of "
+        "models instead."
+    ),
+    errors.NotAModel: (
+        "{path} is not a trained model ({reason}). Choose the folder below models/ "
+        "that holds best.ckpt and training_config.yaml."
+    ),
+    errors.AliasTaken: (
+        "The alias {alias} belongs to {model}. Choose another one, or move it in "
+        "the list of models."
+    ),
+    errors.AliasMoved: (
+        "Somebody pointed the alias {alias} to {model} in the meantime. Refresh the "
+        "list of models and decide again."
+    ),
+    errors.ModelHasAlias: (
+        "The model {model} is used as {aliases}. Take its aliases away first if "
+        "nobody needs it any more."
+    ),
+    errors.RegistryFull: (
+        "The lab's list of models holds no more {what} than {limit}. Delete some "
+        "that nobody needs."
+    ),
+    errors.StoreInvalid: (
+        "The model store {store} cannot be used: {reason}. Correct it in the settings."
+    ),
+    errors.StoreFull: (
+        "The model store {store} has no room left ({reason}). Nothing was "
+        "published; delete models that nobody needs."
+    ),
+    errors.NoStore: (
+        "The lab's models cannot be reached ({reason}). Start a worker, or name "
+        "their store in the settings."
+    ),
 }
 
 

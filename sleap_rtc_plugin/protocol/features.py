@@ -14,6 +14,8 @@ __all__ = [
     "JOB_QUEUE",
     "LARGE_PACKETS",
     "LINK_TEST",
+    "LIVE",
+    "MODELS",
     "MOUNTS",
     "SHARED_STORAGE",
 ]
@@ -30,10 +32,14 @@ SHARED_STORAGE: Final = "shared-storage"
 MOUNTS: Final = "mounts"
 # The frames that test a link and shared storage are understood.
 LINK_TEST: Final = "link-test"
+# The frames about models are understood, and steps that predict with published ones.
+MODELS: Final = "models"
+# The frames about live frames and their channel are understood.
+LIVE: Final = "live"
 # DTLS records of more than 1500 bytes are read; named on links that do.
 LARGE_PACKETS: Final = "large-packets"
 
 # What every link can do.
 FEATURES: Final = frozenset(
-    {JOB_LIST, JOB_IMAGES, JOB_QUEUE, SHARED_STORAGE, MOUNTS, LINK_TEST}
+    {JOB_LIST, JOB_IMAGES, JOB_QUEUE, SHARED_STORAGE, MOUNTS, LINK_TEST, MODELS}
 )

@@ -22,6 +22,7 @@ from sleap_rtc_plugin.protocol.limits import (
 from sleap_rtc_plugin.protocol.messages import (
     JobEvent,
     JobSpec,
+    ModelPublished,
     ProgressReport,
     StepEvent,
     TrainLog,
@@ -106,6 +107,7 @@ class JobMirror:
         self.last_lines: list[str] = []
         self.was_stopped = False
         self.place: JobQueue | None = None
+        self.published: ModelPublished | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -141,6 +143,8 @@ class JobMirror:
             self._apply_state(event)
         elif isinstance(event, ProgressReport):
             self._apply_progress(event, self._step(event.step))
+        elif isinstance(event, ModelPublished):
+            self.published = event
         else:
             self._apply_log(event)
         self.last_seq = event.seq

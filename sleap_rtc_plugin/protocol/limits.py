@@ -213,6 +213,44 @@ MAX_CANDIDATES_NAMED = 8
 # The end of the year 9999: the last second that calendars show.
 MAX_UNIX_TIME_S = 253_402_300_799.0
 
+# -- models of a room ---------------------------------------------------------
+MAX_ALIAS_CHARS = 64
+# How often an alias moved is told; older moves are forgotten.
+MAX_ALIAS_MOVES = 20
+MAX_ALIASES_PER_MODEL = 32
+MAX_MODEL_PARTS = 2
+MAX_MODEL_FILES = 500
+MAX_MODEL_BYTES = 8 * GIB
+MAX_MODEL_HOLDERS = 64
+MAX_MODEL_NOTES_CHARS = 4_000
+MAX_MODEL_TAGS = 32
+MAX_MODELS_PER_ROOM = 5_000
+MAX_REGISTRY_BYTES = 64 * MIB
+MAX_MODELS_PER_PAGE = 50
+MAX_CURVE_POINTS = 400
+# How often a change is tried again where others change the registry at once.
+MAX_REGISTRY_RETRIES = 60
+REGISTRY_RETRY_FIRST_S = 0.02
+REGISTRY_RETRY_MAX_S = 2.0
+REGISTRY_TIMEOUT_S = 30.0
+REGISTRY_REFRESH_S = 300.0
+# Files that no model refers to are removed this long after they were written.
+MODEL_GARBAGE_AGE_S = 24 * 3600.0
+MODEL_CACHE_LIMIT_BYTES = 20 * GIB
+
+# -- live frames --------------------------------------------------------------
+LIVE_CHANNEL = "live"
+MAX_LIVE_MESSAGE_BYTES = 64 * KIB
+MAX_LIVE_FRAME_BYTES = 16 * MIB
+MAX_LIVE_SIDE_PIXELS = 8_192
+MAX_LIVE_INSTANCES = 200
+MAX_LIVE_NODES = 1_000
+MAX_LIVE_SESSIONS = 2
+# What waits to be sent delays the next frame: one that is newer replaces it.
+LIVE_SEND_BUFFER_BYTES = 256 * KIB
+LIVE_START_TIMEOUT_S = 120.0
+LIVE_IDLE_TIMEOUT_S = 60.0
+
 # -- a training's validation images ----------------------------------------------
 MAX_IMAGES_PER_FETCH = 100
 MAX_IMAGE_BYTES = 4 * MIB

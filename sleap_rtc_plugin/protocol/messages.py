@@ -2,8 +2,8 @@
 
 Each class is one frame, `NAME::{json}`. Commands carry
 an id and are acknowledged; job events are numbered per job, so that a client may
-ask for whatever it missed. Others are in `mount_messages`, `queue_messages`, and
-`link_test_messages`.
+ask for whatever it missed. Others are in `mount_messages`, `queue_messages`,
+`model_messages`, `live_messages`, `shared_storage_messages` and `link_test_messages`.
 """
 
 from typing import Annotated, ClassVar, Final, Literal, get_args
@@ -18,7 +18,9 @@ from sleap_rtc_plugin.protocol.frames import (
     Hex32,
     JobId,
     Name,
+    OwnerId,
     Path,
+    UnixTime,
 )
 from sleap_rtc_plugin.protocol.limits import (
     MAX_FEATURES,
@@ -30,9 +32,11 @@ from sleap_rtc_plugin.protocol.limits import (
     MAX_OPTION_CHARS,
     MAX_STEP_OPTIONS,
     MAX_STEPS,
-    MAX_UNIX_TIME_S,
 )
 from sleap_rtc_plugin.protocol.link_test_messages import LinkTestMessage
+from sleap_rtc_plugin.protocol.live_messages import LiveMessage
+from sleap_rtc_plugin.protocol.model_messages import ModelMessage
+from sleap_rtc_plugin.protocol.model_records import Alias, ModelId, Publication
 from sleap_rtc_plugin.protocol.mount_messages import (
     MountList,
     MountListing,
@@ -40,6 +44,15 @@ from sleap_rtc_plugin.protocol.mount_messages import (
     MountResolved,
 )
 from sleap_rtc_plugin.protocol.queue_messages import JobQueue, Position, StartsIn
+from sleap_rtc_plugin.protocol.shared_storage_messages import (
+    PathError,
+    PathValidated,
+    SharedInputPath,
+    SharedJobComplete,
+    SharedJobId,
+    SharedOutputPath,
+    SharedStorageJob,
+)
 
 __all__ = [
     "CONTROL_TYPES",
@@ -67,6 +80,7 @@ __all__ = [
     "JobSubmit",
     "JobSummary",
     "KeepAlive",
+    "ModelPublished",
     "NumberedEvent",
     "PathError",
     "PathValidated",
@@ -90,10 +104,9 @@ Stream = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Option = Annotated[str, Meta(max_length=MAX_OPTION_CHARS)]
 Ranges = Annotated[list[tuple[Stream, Stream]], Meta(max_length=MAX_NEED_RANGES)]
 LogLine = Annotated[str, Meta(max_length=MAX_LOG_LINE_CHARS)]
-UnixTime = Annotated[float, Meta(ge=0, le=MAX_UNIX_TIME_S)]
 StopScope = Literal["step", "job"]
 JobPart = Literal["results", "images"]
-FilePurpose = Literal["package", "results", "images"]
+FilePurpose = Literal["package", "results", "images", "model"]
 
 
 # -- opening the link ----------------------------------------------------------
@@ -151,18 +164,23 @@ class TrainStep(Struct, frozen=True, kw_only=True, tag="train"):
 
 
 class PredictStep(Struct, frozen=True, kw_only=True, tag="predict"):
-    """Predict on labels of the package with models of this job or the package.
+    """Predict on labels or a video of the package.
+
+    The models are of this job, of the package, or of the room's registry; at least one
+    is named.
 
     Attributes:
-        data: the labels' path inside the package.
+        data: the path of the labels or the video inside the package.
         models: folders, `models/<run name>` or a path inside the package.
+        published: a model of the registry, or None; it is used with no others.
         output: the file name that the predictions get.
         options: inference options of sleap-nn by name, without the dashes; a flag
             has an empty value.
     """
 
     data: Path
-    models: Annotated[list[Path], Meta(min_length=1, max_length=8)]
+    models: Annotated[list[Path], Meta(max_length=8)] = []
+    published: ModelId | None = None
     output: Path
     options: Annotated[dict[Name, Option], Meta(max_length=MAX_STEP_OPTIONS)] = {}
 
@@ -174,13 +192,16 @@ class JobSpec(Struct, frozen=True, kw_only=True):
     """A job: one package and the ordered steps to run on it.
 
     `allow_wandb` lets the training report to Weights & Biases with the key that the
-    user chose to send; it is false unless the user asked for it.
+    user chose to send; it is false unless the user asked for it. With `publish` the
+    models that the job trained are published together, as one model, once all
+    trainings ended well.
     """
 
     name: Name
     owner: Name = ""
     steps: Annotated[list[Step], Meta(min_length=1, max_length=MAX_STEPS)]
     allow_wandb: bool = False
+    publish: Publication | None = None
 
 
 class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -202,6 +223,7 @@ class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
         restarts: how often its step was begun again after a fault of the machine.
         expires_at: when its results may be removed, or were.
         results_removed: whether they were.
+        model: what was published of it.
     """
 
     job_id: JobId
@@ -223,6 +245,7 @@ class JobSummary(Struct, frozen=True, kw_only=True, omit_defaults=True):
     restarts: Count = 0
     expires_at: UnixTime | None = None
     results_removed: bool = False
+    model: ModelId | None = None
 
 
 # -- commands --------------------------------------------------------------------
@@ -362,13 +385,14 @@ class CommandFailed(Frame, frozen=True):
 class FileMeta(Frame, frozen=True):
     """Offer files: a manifest of this size and digest, to be asked for.
 
-    `stream` marks this transfer's fragments on the transfer channel.
+    `stream` marks this transfer's fragments on the transfer channel. `job_id` is the
+    job that they belong to, or the model.
     """
 
     NAME: ClassVar[str] = "FILE_META"
     transfer_id: TransferId
     stream: Stream
-    job_id: JobId
+    job_id: OwnerId
     purpose: FilePurpose
     manifest_bytes: Count
     manifest_digest: Hex32
@@ -399,77 +423,6 @@ class FileDone(Frame, frozen=True):
     NAME: ClassVar[str] = "FILE_DONE"
     transfer_id: TransferId
     error: ErrorInfo | None = None
-
-
-# -- shared storage ----------------------------------------------------------------
-
-
-class SharedJobId(Frame, frozen=True):
-    """Ask to move this job's files through a folder that both sides mount.
-
-    `probe` names the file below `probes/` in which the client wrote a random nonce.
-    """
-
-    NAME: ClassVar[str] = "JOB_ID"
-    command_id: CommandId
-    job_id: JobId
-    probe: Hex32
-
-
-class SharedInputPath(Frame, frozen=True):
-    """Name the folder, relative to the root, that the package will lie in."""
-
-    NAME: ClassVar[str] = "SHARED_INPUT_PATH"
-    command_id: CommandId
-    job_id: JobId
-    path: Path
-
-
-class SharedOutputPath(Frame, frozen=True):
-    """Name the folder, relative to the root, that the results are to lie in.
-
-    Once it is validated they are copied there, which `JOB_COMPLETE` tells.
-    """
-
-    NAME: ClassVar[str] = "SHARED_OUTPUT_PATH"
-    command_id: CommandId
-    job_id: JobId
-    path: Path
-
-
-class PathValidated(Frame, frozen=True):
-    """The worker can use what was named; `proof` answers a probe."""
-
-    NAME: ClassVar[str] = "PATH_VALIDATED"
-    command_id: CommandId
-    job_id: JobId
-    proof: Hex32 | None = None
-
-
-class PathError(Frame, frozen=True):
-    """The worker cannot use it; the files go over the link."""
-
-    NAME: ClassVar[str] = "PATH_ERROR"
-    command_id: CommandId
-    job_id: JobId
-    error: ErrorInfo
-
-
-class SharedStorageJob(Frame, frozen=True):
-    """The package lies in its folder; take stock there when it is offered."""
-
-    NAME: ClassVar[str] = "SHARED_STORAGE_JOB"
-    command_id: CommandId
-    job_id: JobId
-
-
-class SharedJobComplete(Frame, frozen=True):
-    """The results lie in the folder that `SHARED_OUTPUT_PATH` named."""
-
-    NAME: ClassVar[str] = "JOB_COMPLETE"
-    command_id: CommandId
-    job_id: JobId
-    path: Path
 
 
 # -- numbered events of a job ----------------------------------------------------
@@ -530,7 +483,19 @@ class TrainLog(NumberedEvent, frozen=True):
     dropped: Count = 0
 
 
-StepEvent = JobEvent | ProgressReport | TrainLog
+class ModelPublished(NumberedEvent, frozen=True):
+    """The models of a job are in the registry, or `error` says why they are not.
+
+    `alias` is the one that they got; another may have taken it meanwhile.
+    """
+
+    NAME: ClassVar[str] = "MODEL_PUBLISHED"
+    model: ModelId | None = None
+    alias: Alias | None = None
+    error: ErrorInfo | None = None
+
+
+StepEvent = JobEvent | ProgressReport | TrainLog | ModelPublished
 
 ControlMessage = (
     Hello
@@ -564,9 +529,12 @@ ControlMessage = (
     | MountResolve
     | MountResolved
     | LinkTestMessage
+    | ModelMessage
+    | LiveMessage
     | JobEvent
     | ProgressReport
     | TrainLog
+    | ModelPublished
     | JobQueue
 )
 

@@ -295,24 +295,44 @@ class JobResponse(_Message, frozen=True, tag="job_response"):
 
 
 class JobComplete(_Message, frozen=True, tag="job_complete"):
-    """The worker tells the submitting peer that a job reached an end."""
+    """A job reached an end; told to the peer that submitted it.
+
+    Where a model of it was published, all clients in the room are told.
+
+    Attributes:
+        job_id: the job.
+        state: its end.
+        model: the id of what was published, or empty.
+        alias: its alias, or empty.
+    """
 
     job_id: str
     state: str
+    model: Annotated[str, Meta(max_length=MAX_ID_LENGTH)] = ""
+    alias: Annotated[str, Meta(max_length=MAX_ID_LENGTH)] = ""
 
 
 class RegistryQuery(_Message, frozen=True, tag="registry_query"):
-    """A peer asks whether a worker holds a model."""
+    """A peer asks whether a worker holds a model, by its alias or id."""
 
     request_id: Id
     model: Annotated[str, Meta(max_length=MAX_ID_LENGTH)]
 
 
 class RegistryResponse(_Message, frozen=True, tag="registry_response"):
-    """The worker's answer to `registry_query`."""
+    """The worker's answer to `registry_query`.
+
+    Attributes:
+        request_id: of the question.
+        held: whether a verified copy is at hand, so that it need not be fetched.
+        model: the id that the alias means here, or empty where it is not known.
+        loads: whether this worker's sleap-nn can load the model.
+    """
 
     request_id: Id
     held: bool
+    model: Annotated[str, Meta(max_length=MAX_ID_LENGTH)] = ""
+    loads: bool = True
 
 
 class RelayRequest(_Message, frozen=True, tag="relay_request"):

@@ -21,9 +21,9 @@ from typing import Final
 from sleap_rtc_plugin.protocol.errors import StorageFailed, UnsafeMember
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.paths import check_paths
-from sleap_rtc_plugin.session.checkpoint_scan import scan_result
 from sleap_rtc_plugin.session.package_archive import disk_errors, list_folder
 from sleap_rtc_plugin.session.video_names import rename_videos_in_results
+from sleap_rtc_plugin.transport.checkpoint_scan import scan_result
 
 __all__ = [
     "PREDICTIONS_FOLDER",

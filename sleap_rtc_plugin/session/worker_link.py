@@ -56,6 +56,7 @@ from sleap_rtc_plugin.protocol.messages import (
     JobListed,
     JobRejected,
     JobSubmit,
+    ModelPublished,
     PathError,
     PathValidated,
     ProgressReport,
@@ -291,7 +292,13 @@ class WorkerLink:
                 report = self._reports.get(message.command_id)
                 if report is not None and not report.done():
                     report.set_result(message)
-            case JobEvent() | ProgressReport() | TrainLog() | JobQueue():
+            case (
+                JobEvent()
+                | ProgressReport()
+                | TrainLog()
+                | ModelPublished()
+                | JobQueue()
+            ):
                 follower = self._followers.get(message.job_id)
                 if follower is not None:
                     follower(message)

@@ -3,6 +3,7 @@
 from typing import Final
 
 from msgspec import Raw
+from support import model_samples
 
 from sleap_rtc_plugin.protocol import link_test_messages as tests
 from sleap_rtc_plugin.protocol import messages as m
@@ -245,6 +246,7 @@ CONTROL: Final[list[m.ControlMessage]] = [
     queue.JobQueue(job_id=JOB, position=3, waiting=7, starts_in_s=720.0),
     queue.JobQueue(job_id=JOB, position=1, waiting=1),
     m.JobListed(command_id="c-20", jobs=[WAITING, REMOVED]),
+    *model_samples.CONTROL,
 ]
 
 METADATA: Final = s.PeerMetadata(
@@ -261,8 +263,14 @@ PAYLOADS: Final[list[s.PeerPayload]] = [
         error=WorkerBusy(worker="gpu-1", reason="its queue is full").to_wire(),
     ),
     s.JobComplete(job_id=JOB, state="succeeded"),
+    s.JobComplete(
+        job_id=JOB, state="succeeded", model=model_samples.MODEL, alias="flies-v1"
+    ),
     s.RegistryQuery(request_id="r-2", model="flies"),
     s.RegistryResponse(request_id="r-2", held=True),
+    s.RegistryResponse(
+        request_id="r-2", held=False, model=model_samples.MODEL, loads=False
+    ),
     s.RelayRequest(request_id="r-3", relay_id="relay-" + "0a" * 16),
     s.RelayResponse(request_id="r-3", accepts=True),
     s.RelayResponse(

@@ -30,10 +30,8 @@ from sleap_rtc_plugin.protocol.job import ENDED, JobState
 from sleap_rtc_plugin.protocol.messages import (
     JobEvent,
     JobSpec,
-    ProgressReport,
     StepEvent,
     StopScope,
-    TrainLog,
 )
 from sleap_rtc_plugin.transport.effects import storage_error
 from sleap_rtc_worker.step_restart import Reached
@@ -371,7 +369,7 @@ class Journal:
         events: list[StepEvent] = []
         for (frame,) in rows:
             event = decode_control(frame)
-            if not isinstance(event, JobEvent | ProgressReport | TrainLog):
+            if not isinstance(event, StepEvent):
                 raise RemoteProtocolError(detail="a journal entry that is no event")
             events.append(event)
         return events

@@ -12,7 +12,8 @@ help. `to_wire` and `from_wire` are inverse to each other for every leaf.
     ├── Refusal                   the other side said no
     ├── PackageError              what was to be sent is not a training package
     ├── TransferError             bytes did not arrive as they were sent
-    └── JobError                  the job itself went wrong
+    ├── JobError                  the job itself went wrong
+    └── ModelError                a model of the room, their registry, live frames
 """
 
 from sleap_rtc_plugin.protocol.errors.base import (
@@ -60,6 +61,28 @@ from sleap_rtc_plugin.protocol.errors.meeting import (
     WorkerNotFound,
     WorkerTooOld,
     WorkerVanished,
+)
+from sleap_rtc_plugin.protocol.errors.models import (
+    AliasMoved,
+    AliasTaken,
+    LiveRefused,
+    ModelAmbiguous,
+    ModelDamaged,
+    ModelError,
+    ModelHasAlias,
+    ModelNotFound,
+    ModelTooNew,
+    NoStore,
+    NotAModel,
+    RegistryBusy,
+    RegistryDamaged,
+    RegistryFull,
+    RegistryTooNew,
+    StoreFull,
+    StoreInvalid,
+    StoreReadOnly,
+    StoreUnreachable,
+    VideoUnreadable,
 )
 from sleap_rtc_plugin.protocol.errors.wire import (
     RemoteFailure,
@@ -113,6 +136,8 @@ __all__ = [
     "EXIT_REFUSED",
     "EXIT_UNREACHABLE",
     "EXIT_USAGE",
+    "AliasMoved",
+    "AliasTaken",
     "BadRequest",
     "CompanionGone",
     "ConfigRefused",
@@ -136,11 +161,20 @@ __all__ = [
     "JournalTooNew",
     "LabelsUnreadable",
     "LinkFailed",
+    "LiveRefused",
     "LocalProtocolError",
+    "ModelAmbiguous",
+    "ModelDamaged",
+    "ModelError",
+    "ModelHasAlias",
+    "ModelNotFound",
+    "ModelTooNew",
     "MountUnusable",
     "NoReply",
+    "NoStore",
     "NoWayToWorker",
     "NoWorker",
+    "NotAModel",
     "NotAPackage",
     "NotAllowed",
     "NotRegistered",
@@ -154,6 +188,10 @@ __all__ = [
     "QuotaExceeded",
     "RateLimited",
     "Refusal",
+    "RegistryBusy",
+    "RegistryDamaged",
+    "RegistryFull",
+    "RegistryTooNew",
     "RelayRefused",
     "RemoteFailure",
     "RemoteProtocolError",
@@ -171,6 +209,10 @@ __all__ = [
     "SourceChanged",
     "StepFailed",
     "StorageFailed",
+    "StoreFull",
+    "StoreInvalid",
+    "StoreReadOnly",
+    "StoreUnreachable",
     "TokenRefused",
     "TooMany",
     "TrainerMissing",
@@ -180,6 +222,7 @@ __all__ = [
     "UnsafeCheckpoint",
     "UnsafeMember",
     "VersionMismatch",
+    "VideoUnreadable",
     "WorkerAway",
     "WorkerBusy",
     "WorkerNotFound",

@@ -15,7 +15,7 @@ import pytest
 
 from sleap_rtc_plugin.protocol.errors import StorageFailed, UnsafeCheckpoint
 from sleap_rtc_plugin.session import checkpoint_scan
-from sleap_rtc_plugin.session.checkpoint_scan import scan_result
+from sleap_rtc_plugin.transport.checkpoint_scan import scan_result
 
 
 class Attack:
