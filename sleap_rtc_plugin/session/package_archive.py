@@ -38,7 +38,7 @@ from sleap_rtc_plugin.protocol.limits import (
     MIB,
 )
 from sleap_rtc_plugin.protocol.paths import check_path, check_paths
-from sleap_rtc_plugin.session.zip_directory import LOCAL_HEADER_BYTES, read_end_record
+from sleap_rtc_plugin.transport.zip_directory import LOCAL_HEADER_BYTES, read_end_record
 
 __all__ = [
     "Member",

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final
 from sleap_rtc_plugin.protocol.errors import StorageFailed, UnsafeCheckpoint
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.limits import MAX_ERROR_TEXT_CHARS, MIB
-from sleap_rtc_plugin.session.zip_directory import read_end_record
+from sleap_rtc_plugin.transport.zip_directory import read_end_record
 
 __all__ = ["scan_pickle", "scan_result"]
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from sleap_rtc_plugin.protocol.errors import PackageError, UnsafeCheckpoint
 from sleap_rtc_plugin.session.package_archive import extract_zip
-from sleap_rtc_plugin.session.zip_directory import read_end_record
 from sleap_rtc_plugin.transport.checkpoint_scan import scan_result
+from sleap_rtc_plugin.transport.zip_directory import read_end_record
 
 PIECES = st.sampled_from(
     [

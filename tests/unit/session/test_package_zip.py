@@ -26,7 +26,7 @@ from sleap_rtc_plugin.session.package_archive import (
     list_folder,
     stage_folder,
 )
-from sleap_rtc_plugin.session.zip_directory import read_end_record
+from sleap_rtc_plugin.transport.zip_directory import read_end_record
 
 Usage = namedtuple("Usage", "total used free")
 

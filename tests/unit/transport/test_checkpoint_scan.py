@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sleap_rtc_plugin.protocol.errors import StorageFailed, UnsafeCheckpoint
-from sleap_rtc_plugin.session import checkpoint_scan
+from sleap_rtc_plugin.transport import checkpoint_scan
 from sleap_rtc_plugin.transport.checkpoint_scan import scan_result
 
 
