@@ -36,7 +36,9 @@ from sleap_rtc_plugin.companion.messages import (
     WorkerRow,
     WorkersChanged,
 )
+from sleap_rtc_plugin.companion.model_messages import ListModels, Models
 from sleap_rtc_plugin.protocol.errors import CompanionGone, RtcError
+from sleap_rtc_plugin.protocol.model_messages import ModelRow
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.session.run_request import (
     MergeChoice,
@@ -146,6 +148,8 @@ class ScriptedHost:
 
     rooms: list[RoomRow] = field(default_factory=list)
     asked: list[Command] = field(default_factory=list)
+    models: list[ModelRow] = field(default_factory=list)
+    skeletons: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.on_event: Callable[[Event], None] = lambda event: None
@@ -248,6 +252,8 @@ class ScriptedHost:
                 return Done()
             case CancelJob() | Disconnect():
                 return Done()
+            case ListModels():
+                return Models(models=list(self.models), skeletons=dict(self.skeletons))
         raise AssertionError(f"{type(command).__name__} is not in the script")
 
     def _enter(self, room_id: str) -> RoomRow:
