@@ -25,6 +25,7 @@ _MARGIN_PX: Final = 6
 _LINE_WIDTH: Final = 1.8
 _LEAST_DECADES: Final = 0.2
 _SIZE: Final = (280, 130)
+_LEAST_HEIGHT: Final = 90
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class LossCurve(QWidget):
         super().__init__(parent)
         self.setObjectName("lossCurve")
         self.setSizePolicy(
-            QSizePolicy.Policy.Expanding, QSizePolicy.Policy.MinimumExpanding
+            QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding
         )
         self._title = ""
         self._curve: list[CurvePoint] = []
@@ -118,7 +119,7 @@ class LossCurve(QWidget):
 
     def minimumSizeHint(self) -> QSize:
         """Return how small it still can be read."""
-        return QSize(_SIZE[0] // 2, _SIZE[1])
+        return QSize(_SIZE[0] // 2, _LEAST_HEIGHT)
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Draw."""
@@ -140,7 +141,7 @@ class LossCurve(QWidget):
             painter.drawText(
                 QRectF(self.rect()),
                 int(Qt.AlignmentFlag.AlignCenter),
-                "No loss curve",
+                "No loss curve" if self._title else "",
             )
             painter.end()
             return
@@ -148,9 +149,9 @@ class LossCurve(QWidget):
         labels = painter.fontMetrics().horizontalAdvance("0.0e-00") + _MARGIN_PX
         area = QRectF(
             labels,
-            line + _MARGIN_PX,
+            line + 2 * _MARGIN_PX,
             max(1, self.width() - labels - _MARGIN_PX),
-            max(1, self.height() - 2 * (line + _MARGIN_PX)),
+            max(1, self.height() - 2 * line - 4 * _MARGIN_PX),
         )
         self._draw_axes(painter, area, scale, faint, line)
         for which, color in (("train", _TRAIN), ("val", _VAL)):
@@ -193,7 +194,7 @@ class LossCurve(QWidget):
         line: int,
     ) -> None:
         grid = QColor(color)
-        grid.setAlphaF(0.35)
+        grid.setAlphaF(0.2)
         for tick in range(_TICKS):
             share = tick / (_TICKS - 1)
             y = area.top() + share * area.height()

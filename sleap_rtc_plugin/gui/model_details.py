@@ -38,6 +38,8 @@ __all__ = ["ModelDetailsPanel"]
 MAX_DRAFTS: Final = 50
 _COLUMN_WIDTH: Final = 240
 _HISTORY_LINES: Final = 3
+# An id is one long word, which stands in the first.
+_STRETCHES: Final = (5, 4, 4)
 
 
 class ModelDetailsPanel(QWidget):
@@ -62,7 +64,7 @@ class ModelDetailsPanel(QWidget):
             (self._build_facts(), self._build_curves(), self._build_edits())
         ):
             columns.addWidget(column, 0, place)
-            columns.setColumnStretch(place, 1)
+            columns.setColumnStretch(place, _STRETCHES[place])
             columns.setColumnMinimumWidth(place, _COLUMN_WIDTH)
         self.setEnabled(False)
 
@@ -134,15 +136,15 @@ class ModelDetailsPanel(QWidget):
         self.save_notes_button = push_button(
             column, "saveNotesButton", "Save &Notes", "Save the notes"
         )
-        rows: tuple[tuple[str, QWidget, QWidget | None], ...] = (
+        rows: tuple[tuple[str, QWidget, QWidget], ...] = (
             ("A&liases:", self.alias_chooser, self.remove_alias_button),
             ("New:", self.alias_edit, self.put_alias_button),
         )
         for row, (text, field, button) in enumerate(rows):
-            _add_row(layout, row, text, field, button)
+            _add_row(column, row, text, field, button)
         layout.addWidget(self.alias_label, 2, 1, 1, 2)
         layout.addWidget(self.history_edit, 3, 1, 1, 2)
-        _add_row(layout, 4, "&Tags:", self.tags_edit, self.save_tags_button)
+        _add_row(column, 4, "&Tags:", self.tags_edit, self.save_tags_button)
         notes = plain_label(column, "modelNotesLabel", "N&otes:")
         notes.setBuddy(self.notes_edit)
         layout.addWidget(notes, 5, 0, Qt.AlignmentFlag.AlignTop)
@@ -301,14 +303,16 @@ class ModelDetailsPanel(QWidget):
 
 
 def _add_row(
-    layout: QGridLayout, row: int, text: str, field: QWidget, button: QWidget | None
+    parent: QWidget, row: int, text: str, field: QWidget, button: QWidget
 ) -> None:
-    label = plain_label(field.parentWidget(), f"{field.objectName()}Label", text)
+    layout = parent.layout()
+    if not isinstance(layout, QGridLayout):
+        raise TypeError("the rows of a column stand in a grid")
+    label = plain_label(parent, f"{field.objectName()}Label", text)
     label.setBuddy(field)
     layout.addWidget(label, row, 0)
     layout.addWidget(field, row, 1)
-    if button is not None:
-        layout.addWidget(button, row, 2)
+    layout.addWidget(button, row, 2)
 
 
 def _set_plain(edit: QPlainTextEdit, text: str) -> None:

@@ -55,7 +55,9 @@ REFRESH_INTERVAL_MS: Final = 60_000
 MAX_FILTER_CHARS: Final = 200
 _SIZE: Final = (1000, 680)
 _LEAST_SIZE: Final = (820, 520)
-_COLUMN_WIDTHS: Final = (150, 110, 85, 110, 75, 65, 75, 120, 120)
+_COLUMN_WIDTHS: Final = (150, 100, 85, 95, 75, 60, 70, 90, 90)
+_ROW_PADDING_PX: Final = 9
+_FIRST_HEIGHTS: Final = (270, 310)
 _OFFLINE: Final = (
     "Not connected to a lab. Connect in Remote Train > Train Remotely to see its "
     "models."
@@ -132,8 +134,9 @@ class RemoteModelsWindow(QWidget):
         self.splitter.setChildrenCollapsible(False)
         self.splitter.addWidget(self._build_table())
         self.splitter.addWidget(self.details)
-        self.splitter.setStretchFactor(0, 3)
-        self.splitter.setStretchFactor(1, 2)
+        self.splitter.setSizes(_FIRST_HEIGHTS)
+        self.splitter.setStretchFactor(0, 1)
+        self.splitter.setStretchFactor(1, 1)
         layout = QVBoxLayout(self)
         layout.addLayout(self._build_filter())
         layout.addWidget(self.splitter, 1)
@@ -187,6 +190,9 @@ class RemoteModelsWindow(QWidget):
         table.setWordWrap(False)
         table.setAlternatingRowColors(True)
         table.verticalHeader().hide()
+        table.verticalHeader().setDefaultSectionSize(
+            table.fontMetrics().height() + _ROW_PADDING_PX
+        )
         header = table.horizontalHeader()
         header.setHighlightSections(False)
         header.setSectionsClickable(True)
@@ -286,6 +292,7 @@ class RemoteModelsWindow(QWidget):
         self._draw_filter(snapshot)
         self._draw_table(snapshot, now)
         self.details.render_snapshot(snapshot, now, self._project_nodes())
+        self.details.setVisible(bool(snapshot.rows))
         self._draw_actions(snapshot)
         self._draw_foot(snapshot)
         if self._publishing is not None:
