@@ -234,6 +234,10 @@ REGISTRY_RETRY_FIRST_S = 0.02
 REGISTRY_RETRY_MAX_S = 2.0
 REGISTRY_TIMEOUT_S = 30.0
 REGISTRY_REFRESH_S = 300.0
+# A worker asks its store before it answers, and may have to try again.
+MODEL_REPLY_TIMEOUT_S = 90.0
+# Meanwhile it moves the files of a model to its store, or from there.
+MODEL_FILES_TIMEOUT_S = 3600.0
 # Files that no model refers to are removed this long after they were written.
 MODEL_GARBAGE_AGE_S = 24 * 3600.0
 MODEL_CACHE_LIMIT_BYTES = 20 * GIB
