@@ -1,6 +1,7 @@
 """A lock between programs on an open file, which ends with the program at the latest.
 
-Used for the settings, for runs of which two SLEAPs know, and for results on their way.
+Used for the settings, for runs of which two SLEAPs know, for results on their way, and
+for a folder of models that many share.
 """
 
 import errno
