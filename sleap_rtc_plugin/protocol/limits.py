@@ -254,6 +254,9 @@ MODEL_CACHE_LIMIT_BYTES = 20 * GIB
 STORE_PIECE_BYTES = 8 * MIB
 STORE_PIECE_TIMEOUT_S = 120.0
 MAX_STORE_ENTRIES = 1_000_000
+STORE_CONNECT_TIMEOUT_S = 10.0
+# How long one program may keep a folder of models from the others.
+STORE_LOCK_TIMEOUT_S = 20.0
 # How often files that vanished while they were published are written again.
 MAX_PUBLISH_REPAIRS = 3
 

@@ -500,7 +500,7 @@ class ModelRegistry:
         before = await self._store_time() - age_s
         old = [
             entry
-            async for entry in self._store.list(self._blobs)
+            async for entry in self._store.entries(self._blobs)
             if entry.modified_at < before and _is_ours(entry.key)
         ]
         # Read after the list: what was named meanwhile must not go.

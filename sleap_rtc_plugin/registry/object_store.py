@@ -102,7 +102,7 @@ class ObjectStore(Protocol):
     async def look(self, key: str) -> Entry | None:
         """Return what is known of a key without its bytes."""
 
-    def list(self, folder: str) -> AsyncIterator[Entry]:
+    def entries(self, folder: str) -> AsyncIterator[Entry]:
         """Yield the keys directly below `folder/`, in no order, at most a bound."""
 
     async def remove_old(self, key: str, before: float) -> bool:
@@ -280,8 +280,8 @@ class RemoteStore:
             return None
         return Entry(key, meta["size"], meta["last_modified"].timestamp())
 
-    async def list(self, folder: str) -> AsyncIterator[Entry]:
-        """See `ObjectStore.list`."""
+    async def entries(self, folder: str) -> AsyncIterator[Entry]:
+        """See `ObjectStore.entries`."""
         import obstore
 
         count = 0
