@@ -113,11 +113,14 @@ class Models(_Tagged, frozen=True):
         skeletons: the names of the nodes by model, of those that were asked for and
             say them.
         is_complete: there are no others.
+        silent: why workers could not be asked, a sentence each; what they have is
+            missing.
     """
 
     models: list[ModelRow]
     skeletons: dict[str, list[str]] = {}
     is_complete: bool = True
+    silent: list[str] = []
 
 
 class ModelDescription(_Tagged, frozen=True):

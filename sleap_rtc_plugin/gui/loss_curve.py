@@ -93,9 +93,7 @@ class LossCurve(QWidget):
         """Begin with nothing to draw."""
         super().__init__(parent)
         self.setObjectName("lossCurve")
-        self.setSizePolicy(
-            QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding
-        )
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self._title = ""
         self._curve: list[CurvePoint] = []
 

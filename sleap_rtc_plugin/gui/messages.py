@@ -223,8 +223,7 @@ _ERRORS: Final[Mapping[type[RtcError], str]] = {
         "There is no model {model} in this lab any more. Refresh the list of models."
     ),
     errors.ModelAmbiguous: (
-        "{model} is another model on each of {candidates}. Choose it in the list of "
-        "models instead."
+        "{model} may be any of {candidates}. Choose it in the list of models instead."
     ),
     errors.NotAModel: (
         "{path} is not a trained model ({reason}). Choose the folder below models/ "

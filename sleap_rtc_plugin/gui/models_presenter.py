@@ -195,7 +195,11 @@ class ModelsPresenter:
             is_listed=True,
             is_listing=False,
         )
-        if was_problem:
+        if result.silent:
+            reasons = " ".join(result.silent)
+            said = f"Some models may be missing. {reasons}"
+            self._say(clean_text(said, MAX_NOTICE_CHARS), is_problem=True)
+        elif was_problem:
             self._say("")
         if self._snapshot.chosen is not None and self._snapshot.chosen_row is None:
             self._forget_choice()

@@ -27,6 +27,7 @@ from sleap_rtc_plugin.protocol.limits import (
 
 __all__ = [
     "CHECKPOINT",
+    "EVERY_MODEL",
     "MODEL_CONFIG",
     "TOP_DOWN",
     "Alias",
@@ -210,6 +211,9 @@ class ModelFilter(Struct, frozen=True, kw_only=True, omit_defaults=True):
     alias: Annotated[str, Meta(max_length=MAX_ALIAS_CHARS)] = ""
     worker: Name = ""
     text: Name = ""
+
+
+EVERY_MODEL: Final = ModelFilter()
 
 
 def is_model_id(text: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Final
 from sleap_rtc_plugin.protocol.errors import RtcError
 from sleap_rtc_plugin.protocol.retries import may_enter_again
 from sleap_rtc_plugin.protocol.session_string import Session
+from sleap_rtc_plugin.session.model_news import ModelNews
 from sleap_rtc_plugin.session.steady_room import SteadyRoom
 from sleap_rtc_plugin.session.worker_info import WorkerInfo
 from sleap_rtc_plugin.session.worker_link import WorkerLink
@@ -58,6 +59,7 @@ class Lab:
         on_offline: told why the room cannot be reached, once each time, and again if
             it is for good: then the error is not retryable.
         on_online: told when it can be again.
+        on_model: told of models that somebody published.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Lab:
         on_workers: Callable[[Sequence[WorkerSeen]], None],
         on_offline: Callable[[RtcError], None],
         on_online: Callable[[], None],
+        on_model: Callable[[ModelNews], None] = lambda news: None,
     ) -> None:
         self.session = session
         self._on_workers = on_workers
@@ -80,6 +83,7 @@ class Lab:
             owner=owner,
             shared_storage=shared_storage,
             transport=transport,
+            on_model=on_model,
         )
         self._probes: dict[str, Probe] = {}
         self._probed_at = 0.0
@@ -105,6 +109,11 @@ class Lab:
         await self._room.__aexit__(None, None, None)
 
     # -- asking ----------------------------------------------------------------------
+
+    @property
+    def room(self) -> SteadyRoom:
+        """The room, while it is entered."""
+        return self._room
 
     async def link(self, worker_id: str) -> WorkerLink:
         """Return the link to a worker; opens it where there is none.

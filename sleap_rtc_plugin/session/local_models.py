@@ -18,7 +18,7 @@ from sleap_rtc_plugin.protocol.errors import RtcError
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.limits import MAX_CONFIG_BYTES
 from sleap_rtc_plugin.protocol.model_records import CHECKPOINT, MODEL_CONFIG, type_of
-from sleap_rtc_plugin.session.package_configs import parse_yaml, read_training_config
+from sleap_rtc_plugin.transport.package_configs import parse_yaml, read_training_config
 
 __all__ = ["LocalModel", "LocalSet", "find_local_models", "model_sets"]
 

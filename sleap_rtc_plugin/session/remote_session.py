@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -24,6 +25,7 @@ from sleap_rtc_plugin.protocol.ids import new_command_id, new_peer_id
 from sleap_rtc_plugin.protocol.limits import SIGNALING_REPLY_TIMEOUT_S
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.protocol.signaling_messages import (
+    JobComplete,
     JobRequest,
     JobResponse,
     PeerMessage,
@@ -33,6 +35,7 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     RelayedPeerMessage,
     RelayResponse,
 )
+from sleap_rtc_plugin.session.model_news import ModelNews, read_news
 from sleap_rtc_plugin.session.worker_info import (
     WorkerInfo,
     choose_worker,
@@ -67,6 +70,7 @@ class RemoteSession:
         owner: str = "",
         shared_storage: SharedStorage | None = None,
         transport: TransportOptions | None = None,
+        on_model: Callable[[ModelNews], None] = lambda news: None,
     ) -> None:
         """Prepare to enter a room.
 
@@ -75,7 +79,9 @@ class RemoteSession:
             owner: shown to the room.
             shared_storage: a folder that workers may mount as well.
             transport: how data channels go; the environment's choice by default.
+            on_model: told of models that somebody published.
         """
+        self._on_model = on_model
         self._transport = transport
         self.session = session
         self._shared_storage = shared_storage
@@ -248,6 +254,10 @@ class RemoteSession:
                     match payload:
                         case JobResponse():
                             self._settle(payload)
+                        case JobComplete():
+                            news = read_news(message.from_, payload)
+                            if news is not None:
+                                self._on_model(news)
                         case RelayResponse(request_id=request_id):
                             self._replies.take(request_id, message.from_, payload)
             case _:

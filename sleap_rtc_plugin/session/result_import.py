@@ -30,6 +30,7 @@ __all__ = [
     "ImportPlan",
     "ImportedResults",
     "import_results",
+    "place_models",
     "plan_import",
 ]
 
@@ -122,16 +123,11 @@ def import_results(
         scan_result(received.joinpath(*member.path.split("/")), member.path)
     rename_videos_in_results(received, video_names or {})
     with disk_errors(output, sum(member.size for member in members)):
-        (output / MODELS_FOLDER).mkdir(parents=True, exist_ok=True)
-        file_mode, folder_mode = _usual_modes(output)
-        models = []
-        for run_name in plan.models:
-            source = received / MODELS_FOLDER / run_name
-            _set_modes(source, file_mode, folder_mode)
-            _make_newest(source)
-            _sync_tree(source)
-            target = output / MODELS_FOLDER / run_name
-            models.append(_place(source, target, _same_folder, _rename_folder))
+        output.mkdir(parents=True, exist_ok=True)
+        file_mode, _ = modes = _usual_modes(output)
+        sources = [received / MODELS_FOLDER / run_name for run_name in plan.models]
+        home = output / MODELS_FOLDER
+        models = _place_models(sources, home, modes, _same_folder)
         predictions = []
         home = output / predictions_folder
         if plan.predictions:
@@ -143,9 +139,52 @@ def import_results(
             predictions.append(_place(source, home / name, _same_file, _publish_file))
         if plan.predictions:
             _sync(home)
-        _sync(output / MODELS_FOLDER)
         _sync(output)
     return ImportedResults(models=models, predictions=predictions)
+
+
+def place_models(received: Path, names: Sequence[str], folder: Path) -> list[Path]:
+    """Move verified models from `received` into `folder`, in the same way.
+
+    A folder that holds the very files of a model, and others beside, is that model.
+
+    Args:
+        received: holds a folder for each model, on the same disk as `folder`.
+        names: those folders, in the order of the answer.
+        folder: made if it is missing.
+
+    Raises:
+        UnsafeMember: a path is not safe; nothing was moved.
+        UnsafeCheckpoint: a file would run code when loaded; nothing was moved.
+        DiskFull: there is no room.
+        StorageFailed: the disk failed, or it is another one than that of `folder`.
+    """
+    members = list_folder(received)
+    check_paths([member.path for member in members])
+    for member in members:
+        scan_result(received.joinpath(*member.path.split("/")), member.path)
+    with disk_errors(folder, sum(member.size for member in members)):
+        folder.mkdir(parents=True, exist_ok=True)
+        sources = [received / name for name in names]
+        return _place_models(sources, folder, _usual_modes(folder), _holds_folder)
+
+
+def _place_models(
+    sources: Sequence[Path],
+    folder: Path,
+    modes: tuple[int, int],
+    is_there: Callable[[Path, Path], bool],
+) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    models = []
+    for source in sources:
+        _set_modes(source, *modes)
+        _make_newest(source)
+        _sync_tree(source)
+        target = folder / source.name
+        models.append(_place(source, target, is_there, _rename_folder))
+    _sync(folder)
+    return models
 
 
 # -- permissions -------------------------------------------------------------------
@@ -182,13 +221,12 @@ def _set_modes(folder: Path, file_mode: int, folder_mode: int) -> None:
 # -- choosing a name ---------------------------------------------------------------
 
 
-def _candidates(target: Path) -> Iterator[Path]:
+def _candidates(target: Path, *, is_folder: bool) -> Iterator[Path]:
     """Yield the wanted name, then those with ` (2)`, ` (3)` ... in it."""
     yield target
     # A run name holds dots that end no file type: `261122_074257.centroid.n=24`.
-    is_model = target.parent.name == MODELS_FOLDER
     name = PurePosixPath(target.name)
-    stem, suffix = (target.name, "") if is_model else (name.stem, name.suffix)
+    stem, suffix = (target.name, "") if is_folder else (name.stem, name.suffix)
     for number in range(2, MAX_SAME_NAMES + 1):
         yield target.with_name(f"{stem} ({number}){suffix}")
 
@@ -200,7 +238,7 @@ def _place(
     move: Callable[[Path, Path], bool],
 ) -> Path:
     """Move `source` to the first free name, or find it there already."""
-    for candidate in _candidates(target):
+    for candidate in _candidates(target, is_folder=source.is_dir()):
         if os.path.lexists(candidate):
             if is_same(source, candidate):
                 return candidate
@@ -258,10 +296,15 @@ def _tree(folder: Path) -> dict[str, Path]:
 
 
 def _same_folder(first: Path, second: Path) -> bool:
+    return _holds_folder(first, second) and len(_tree(first)) == len(_tree(second))
+
+
+def _holds_folder(first: Path, second: Path) -> bool:
+    """Tell whether all that is in the first folder is in the second, too."""
     if not second.is_dir() or second.is_symlink():
         return False
     ours, theirs = _tree(first), _tree(second)
-    return ours.keys() == theirs.keys() and all(
+    return ours.keys() <= theirs.keys() and all(
         _same_file(path, theirs[name]) for name, path in ours.items()
     )
 

@@ -12,6 +12,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -22,7 +23,7 @@ from msgspec import Meta, Struct
 from sleap_rtc_plugin.protocol.ids import is_id
 from sleap_rtc_plugin.protocol.limits import MAX_ID_LENGTH, MAX_URL_CHARS, MIB
 from sleap_rtc_plugin.protocol.session_string import is_signaling_url
-from sleap_rtc_plugin.session.file_lock import try_lock
+from sleap_rtc_plugin.transport.file_lock import try_lock
 from sleap_rtc_plugin.transport.transport_options import (
     MAX_MBIT,
     TransportOptions,
@@ -31,9 +32,13 @@ from sleap_rtc_plugin.transport.transport_options import (
 
 __all__ = [
     "CONFIG_DIR_VARIABLE",
+    "MODEL_ROOM_VARIABLE",
+    "MODEL_STORE_VARIABLE",
+    "ModelPlace",
     "RememberedRoom",
     "Settings",
     "change_rooms",
+    "chosen_model_place",
     "chosen_transport",
     "config_folder",
     "replace_file",
@@ -43,6 +48,9 @@ logger = logging.getLogger(__name__)
 
 # Names a folder to use in place of the user's own, and in place of the keyring.
 CONFIG_DIR_VARIABLE: Final = "SLEAP_REMOTE_CONFIG_DIR"
+# Name the store of a room's models, and the room that they are filed under.
+MODEL_STORE_VARIABLE: Final = "SLEAP_MODEL_STORE"
+MODEL_ROOM_VARIABLE: Final = "SLEAP_MODEL_ROOM"
 MAX_SETTINGS_BYTES: Final = 1 * MIB
 MAX_ROOMS: Final = 50
 MAX_FOLDER_PATH_CHARS: Final = 4096
@@ -86,6 +94,9 @@ class Settings(Struct, kw_only=True, dict=True):
             over TURN servers or the signaling server's relay, or not at all.
         use_worker_videos: whether a worker uses its own copies of a project's videos,
             where it has mounted them, instead of being sent their images.
+        model_store: where the room's models are, if this machine reaches that itself:
+            a folder or an `s3://` address.
+        model_room: the room that they are filed under there, if not the one entered.
         rooms: those remembered, changed by `change_rooms` only.
     """
 
@@ -100,6 +111,8 @@ class Settings(Struct, kw_only=True, dict=True):
     max_mbit_per_s: Annotated[float, Meta(ge=0, le=MAX_MBIT)] = 0.0
     relay_only: bool = False
     use_worker_videos: bool = True
+    model_store: FolderPath = ""
+    model_room: Id = ""
     rooms: list[RememberedRoom] = []
 
     def __post_init__(self) -> None:
@@ -137,6 +150,28 @@ def chosen_transport() -> TransportOptions:
             relay_only=settings.relay_only,
         )
     )
+
+
+@dataclass(frozen=True)
+class ModelPlace:
+    """Where a room's models are.
+
+    Attributes:
+        store: the address of their store, None to ask the room's workers.
+        room: what they are filed under there, None for the room that is entered.
+    """
+
+    store: str | None
+    room: str | None
+
+
+def chosen_model_place(store: str | None = None, room: str | None = None) -> ModelPlace:
+    """Return where models are: as given, by the environment, or by the settings."""
+    settings = Settings.load()
+    environment = os.environ
+    store = store or environment.get(MODEL_STORE_VARIABLE) or settings.model_store
+    room = room or environment.get(MODEL_ROOM_VARIABLE) or settings.model_room
+    return ModelPlace(store=store or None, room=room or None)
 
 
 def config_folder() -> Path:

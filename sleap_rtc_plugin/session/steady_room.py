@@ -8,6 +8,7 @@ again once the one before it is gone. Used by the commands, and below `Lab`.
 import asyncio
 import logging
 import random
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +19,7 @@ from sleap_rtc_plugin.protocol.errors import (
 )
 from sleap_rtc_plugin.protocol.retries import Retries, is_passing, may_enter_again
 from sleap_rtc_plugin.protocol.session_string import Session
+from sleap_rtc_plugin.session.model_news import ModelNews
 from sleap_rtc_plugin.session.remote_session import RemoteSession
 from sleap_rtc_plugin.session.worker_info import WorkerInfo
 from sleap_rtc_plugin.session.worker_link import WorkerLink
@@ -38,6 +40,7 @@ class SteadyRoom:
         owner: shown to the room.
         shared_storage: a folder that workers may mount as well.
         transport: how data channels go; the environment's choice by default.
+        on_model: told of models that somebody published.
     """
 
     def __init__(
@@ -47,8 +50,10 @@ class SteadyRoom:
         owner: str = "",
         shared_storage: SharedStorage | None = None,
         transport: TransportOptions | None = None,
+        on_model: Callable[[ModelNews], None] = lambda news: None,
     ) -> None:
         self.session = session
+        self._on_model = on_model
         self._owner = owner
         self._shared_storage = shared_storage
         self._transport = transport
@@ -112,6 +117,7 @@ class SteadyRoom:
             owner=self._owner,
             shared_storage=self._shared_storage,
             transport=self._transport,
+            on_model=self._on_model,
         )
         return await stay.__aenter__()
 

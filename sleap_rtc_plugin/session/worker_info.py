@@ -43,6 +43,9 @@ class WorkerInfo:
     sleap_nn_version: str | None
     slots: int = 1
     takes_relay: bool = False
+    # What kind of model store it has, and which where several workers may share it;
+    # `""` where it shares no models.
+    model_store: str = ""
     # By which way this program is linked with it, `""` without a link.
     link_kind: str = ""
 
@@ -78,6 +81,7 @@ def read_worker(peer: PeerInfo) -> WorkerInfo:
         sleap_nn_version=_text(values, "sleap_nn_version"),
         slots=_count(values, "slots") or 1,
         takes_relay=values.get("relay") is True,
+        model_store=_text(values, "model_store") or "",
     )
 
 

@@ -20,61 +20,35 @@ from sleap_rtc_plugin.protocol.errors import (
     WorkerVanished,
     from_wire,
 )
-from sleap_rtc_plugin.protocol.features import (
-    JOB_IMAGES,
-    JOB_LIST,
-    LINK_TEST,
-    MOUNTS,
-    SHARED_STORAGE,
-)
 from sleap_rtc_plugin.protocol.job_mirror import JobNews
 from sleap_rtc_plugin.protocol.limits import (
     COMMAND_REPLY_TIMEOUT_S,
     SHARED_RESULTS_TIMEOUT_S,
 )
-from sleap_rtc_plugin.protocol.link_test_messages import (
-    LinkTest,
-    LinkTestReport,
-    StorageTest,
-    StorageTested,
-)
+from sleap_rtc_plugin.protocol.link_test_messages import LinkTest, LinkTestReport
 from sleap_rtc_plugin.protocol.messages import (
-    Acknowledged,
     CommandFailed,
     ControlMessage,
     FileDone,
     FileMeta,
     FileNeed,
-    JobAccepted,
-    JobAttach,
-    JobCancel,
-    JobDescribe,
-    JobDescribed,
     JobEvent,
-    JobFetch,
-    JobList,
-    JobListed,
     JobRejected,
-    JobSubmit,
     ModelPublished,
     PathError,
-    PathValidated,
     ProgressReport,
-    SharedInputPath,
     SharedJobComplete,
-    SharedJobId,
     SharedOutputPath,
-    SharedStorageJob,
     TrainLog,
-    ZmqCtrl,
-)
-from sleap_rtc_plugin.protocol.mount_messages import (
-    MountList,
-    MountListing,
-    MountResolve,
-    MountResolved,
 )
 from sleap_rtc_plugin.protocol.queue_messages import JobQueue
+from sleap_rtc_plugin.session.worker_commands import (
+    Command,
+    FilesCommand,
+    Reply,
+    feature_of,
+    offer_of,
+)
 from sleap_rtc_plugin.transport.link import Link, LinkClosed
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.staging_area import StagingArea
@@ -86,31 +60,6 @@ from sleap_rtc_plugin.transport.transfer_pump import (
 
 __all__ = ["WorkerLink"]
 
-SharedCommand = SharedJobId | SharedInputPath | SharedOutputPath | SharedStorageJob
-Command = (
-    JobSubmit
-    | JobAttach
-    | ZmqCtrl
-    | JobCancel
-    | JobFetch
-    | JobList
-    | JobDescribe
-    | SharedCommand
-    | MountList
-    | MountResolve
-    | LinkTest
-    | StorageTest
-)
-Reply = (
-    JobAccepted
-    | Acknowledged
-    | JobListed
-    | JobDescribed
-    | PathValidated
-    | MountListing
-    | MountResolved
-    | StorageTested
-)
 T = TypeVar("T")
 
 
@@ -149,8 +98,10 @@ class WorkerLink:
             return self.link.breach
         return WorkerVanished(worker=self.worker_name, activity=activity)
 
-    async def ask(self, command: Command) -> Reply:
-        """Send a command and return its reply.
+    async def ask(
+        self, command: Command, timeout_s: float = COMMAND_REPLY_TIMEOUT_S
+    ) -> Reply:
+        """Send a command and return its reply, which may take `timeout_s`.
 
         Raises:
             WorkerTooOld: it does not know this command; nothing was sent.
@@ -161,7 +112,7 @@ class WorkerLink:
         self._replies[command.command_id] = reply
         try:
             self.link.send(command)
-            return await self._within_reach(reply, command)
+            return await self._within_reach(reply, command, timeout_s)
         finally:
             del self._replies[command.command_id]
 
@@ -222,8 +173,10 @@ class WorkerLink:
         self._followers[job_id] = follower
 
     @asynccontextmanager
-    async def offered_files(self, command: JobFetch) -> AsyncIterator[FileMeta]:
-        """Ask for files of a job and yield the worker's offer, to be `receive`d.
+    async def offered_files(
+        self, command: FilesCommand, timeout_s: float = COMMAND_REPLY_TIMEOUT_S
+    ) -> AsyncIterator[FileMeta]:
+        """Ask for files and yield the worker's offer of them, to be `receive`d.
 
         A body that leaves with an error, or is cancelled, declines the offer.
 
@@ -231,21 +184,21 @@ class WorkerLink:
             WorkerTooOld: it has no such files; nothing was sent.
             RtcError: the worker's refusal, no reply in time, or a lost link.
         """
-        meta = await self._offered(command)
+        meta = await self._offered(command, timeout_s)
         try:
             yield meta
         except BaseException:
             self._decline(meta)
             raise
 
-    async def _offered(self, command: JobFetch) -> FileMeta:
+    async def _offered(self, command: FilesCommand, timeout_s: float) -> FileMeta:
         # One at a time: an offer does not say which command it answers.
         async with self._asking:
             offer: asyncio.Future[FileMeta] = asyncio.get_running_loop().create_future()
-            self._offer, self._offer_of = offer, (command.job_id, command.part)
+            self._offer, self._offer_of = offer, offer_of(command)
             try:
-                await self.ask(command)
-                return await self._within_reach(offer, command)
+                await self.ask(command, timeout_s)
+                return await self._within_reach(offer, command, timeout_s)
             except (NoReply, asyncio.CancelledError):
                 self._give_up(offer)
                 raise
@@ -266,18 +219,10 @@ class WorkerLink:
             raise self.vanished(f"the {meta.purpose} were on their way") from None
 
     def _on_control(self, message: ControlMessage) -> None:
+        if isinstance(message, Reply):
+            self._settle(message.command_id, message)
+            return
         match message:
-            case (
-                JobAccepted()
-                | Acknowledged()
-                | JobListed()
-                | JobDescribed()
-                | PathValidated()
-                | MountListing()
-                | MountResolved()
-                | StorageTested()
-            ):
-                self._settle(message.command_id, message)
             case JobRejected() | CommandFailed():
                 future = self._replies.get(message.command_id)
                 if future is not None and not future.done():
@@ -352,19 +297,8 @@ class WorkerLink:
 
     def _check_feature(self, command: Command) -> None:
         """An older worker would take the frame for a breach and hang up."""
-        match command:
-            case JobList() | JobDescribe():
-                feature, activity = JOB_LIST, "listing its jobs"
-            case JobFetch(part="images"):
-                feature, activity = JOB_IMAGES, "sending validation images"
-            case SharedJobId():
-                # The first of these frames; the others follow its answer.
-                feature, activity = SHARED_STORAGE, "using shared storage"
-            case MountList() | MountResolve():
-                feature, activity = MOUNTS, "looking into its mounts"
-            case LinkTest() | StorageTest():
-                feature, activity = LINK_TEST, "testing the connection"
-            case _:
-                return
+        if (needed := feature_of(command)) is None:
+            return
+        feature, activity = needed
         if feature not in self.link.features:
             raise WorkerTooOld(worker=self.worker_name, activity=activity)

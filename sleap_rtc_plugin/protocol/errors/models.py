@@ -34,14 +34,17 @@ class ModelNotFound(ModelError):
 
 @dataclass(eq=False)
 class ModelAmbiguous(ModelError):
-    """Workers with registries of their own know different models by this alias."""
+    """Several models are called so: by their aliases, or the beginnings of their ids.
+
+    Workers with registries of their own may know different models by one alias.
+    """
 
     model: str
     candidates: str
     code = "model_ambiguous"
     sentence = (
-        "{model} is another model on each of {candidates}; name it by its id, or its "
-        "worker with --worker."
+        "{model} may be any of {candidates}; name it by its whole id, or its worker "
+        "with --worker."
     )
 
 

@@ -17,6 +17,7 @@ from sleap_rtc_plugin.session.result_import import (
     PREDICTIONS_FOLDER,
     ImportPlan,
     import_results,
+    place_models,
     plan_import,
 )
 
@@ -249,3 +250,44 @@ def test_a_folder_for_predictions_is_made_for_predictions_only(tmp_path: Path) -
             path.unlink()
     import_results(received, output, predictions_folder=PREDICTIONS_FOLDER)
     assert not (output / "predictions").exists()
+
+
+# -- models that are pulled ----------------------------------------------------------
+
+
+def pull(tmp_path: Path, folder: Path, contents: str = "new") -> list[Path]:
+    received = receive(tmp_path, contents) / "models"
+    return place_models(received, [RUN], folder)
+
+
+def test_a_pulled_model_lies_where_sleap_lists_it(tmp_path: Path, output: Path) -> None:
+    [model] = pull(tmp_path, output / "models")
+    assert model == output / "models" / RUN
+    config = (model / "training_config.yaml").stat().st_mtime
+    others = [p for p in model.iterdir() if p.name != "training_config.yaml"]
+    assert all(path.stat().st_mtime < config for path in others)
+    assert [p.name for p in (output / "models").iterdir()] == [RUN]
+
+
+def test_a_pulled_model_is_found_where_it_was_trained(
+    tmp_path: Path, output: Path
+) -> None:
+    [model] = pull(tmp_path, output)
+    (model / "labels_gt.val.0.slp").write_text("this is not published")
+    assert pull(tmp_path, output) == [model]
+    assert [path.name for path in output.iterdir()] == [RUN]
+
+
+def test_a_pulled_model_takes_no_name_of_another(tmp_path: Path, output: Path) -> None:
+    pull(tmp_path, output, "old")
+    [model] = pull(tmp_path, output, "new")
+    assert model == output / f"{RUN} (2)"
+    assert (output / RUN / "training_log.csv").read_text() == "old"
+
+
+def test_a_pulled_model_that_would_run_code(tmp_path: Path, output: Path) -> None:
+    received = receive(tmp_path) / "models"
+    (received / RUN / "best.ckpt").write_bytes(pickle.dumps(os.system))
+    with pytest.raises(UnsafeCheckpoint):
+        place_models(received, [RUN], output)
+    assert not output.exists()

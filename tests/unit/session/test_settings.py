@@ -14,9 +14,13 @@ from sleap_rtc_plugin.session import settings as module
 from sleap_rtc_plugin.session.settings import (
     CONFIG_DIR_VARIABLE,
     MAX_ROOMS,
+    MODEL_ROOM_VARIABLE,
+    MODEL_STORE_VARIABLE,
+    ModelPlace,
     RememberedRoom,
     Settings,
     change_rooms,
+    chosen_model_place,
     chosen_transport,
     config_folder,
     replace_file,
@@ -262,3 +266,22 @@ def test_how_data_channels_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for nothing in ("", "nan", "0", "-1", "0.000001", "much"):
         monkeypatch.setenv(RATE_VARIABLE, nothing)
         assert chosen_transport() == TransportOptions("fast", "loss", None)
+
+
+# -- where models are --------------------------------------------------------------
+
+
+def test_where_models_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CONFIG_DIR_VARIABLE, str(tmp_path))
+    for name in (MODEL_STORE_VARIABLE, MODEL_ROOM_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    assert chosen_model_place() == ModelPlace(None, None)
+    settings = Settings.load(tmp_path)
+    settings.model_store, settings.model_room = "/lab/models", "lab"
+    settings.save()
+    assert chosen_model_place() == ModelPlace("/lab/models", "lab")
+    monkeypatch.setenv(MODEL_STORE_VARIABLE, "s3://lab")
+    assert chosen_model_place() == ModelPlace("s3://lab", "lab")
+    monkeypatch.setenv(MODEL_ROOM_VARIABLE, "flies")
+    assert chosen_model_place(store="here") == ModelPlace("here", "flies")
+    assert chosen_model_place(room="mice") == ModelPlace("s3://lab", "mice")
