@@ -102,10 +102,14 @@ class ModelsRequest:
         is_enough = store is not None and place.room is not None
         session = None
         if self._session or not is_enough:
-            if not self._session and store is not None:
+            if not self._session:
                 raise click.UsageError(
-                    "It is not said of which room the models in the store are; add "
-                    "--room NAME or --session STRING."
+                    "No session is given; paste the worker's session string after "
+                    "--session or into SLEAP_SESSION, or name the models' own place "
+                    "with --store and --room."
+                    if store is None
+                    else "It is not said of which room the models in the store are; "
+                    "add --room NAME or --session STRING."
                 )
             session = parse_session(self._session)
         from sleap_rtc_plugin.session.room_models import open_room_models

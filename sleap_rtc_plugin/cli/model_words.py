@@ -68,7 +68,7 @@ def model_row(row: ModelRow, now: float) -> list[str]:
         short_id(row.id),
         # A clock somewhere else may be ahead of ours.
         span(now - (row.trained_at or row.published_at)),
-        row.trained_by.partition("@")[0],
+        (row.trained_by or row.published_by).partition("@")[0],
         "" if row.best_loss is None else f"{row.best_loss:.2g}",
         decimal(row.size_bytes),
         ", ".join(row.workers),

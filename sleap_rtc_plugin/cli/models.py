@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 __all__ = ["models"]
 
+# The longest word of a table that is never cut.
+MAX_WORD_SHOWN: Final = 16
 # A tag to take off, written as `-tag`; options of one letter are left alone.
 _TAG_OFF: Final = re.compile(r"-[a-z0-9][a-z0-9._-]+\Z")
 
@@ -151,8 +153,11 @@ def _print_table(rows: "Sequence[ModelRow]") -> None:
     shown = [i for i in range(len(COLUMNS)) if any(row[i] for row in cells)]
     for index in shown:
         title = COLUMNS[index]
+        words = [word for row in cells for word in row[index].split()]
         table.add_column(
             title,
+            # Words are cut only where they leave no room for the rest.
+            min_width=min(max(map(len, words)), MAX_WORD_SHOWN),
             no_wrap=title in ("Id", "Age", "Loss", "Size"),
             justify="right" if title in ("Age", "Loss", "Size") else "left",
             overflow="fold",
