@@ -67,6 +67,7 @@ class ModelRow(Struct, frozen=True, kw_only=True, omit_defaults=True):
     trained_by: Name = ""
     trained_on: Name = ""
     published_at: float
+    published_by: Name = ""
     workers: list[Name] = []
     tags: Tags = []
     best_loss: float | None = None

@@ -134,6 +134,7 @@ def row_of(record: ModelRecord, aliases: list[str]) -> ModelRow:
         trained_by=record.trained_by,
         trained_on=record.trained_on,
         published_at=record.published_at,
+        published_by=record.published_by,
         workers=record.workers,
         tags=record.tags,
         best_loss=training.best_loss,

@@ -118,8 +118,10 @@ class LinkedModels:
     @property
     def place(self) -> str:
         """See `RoomModels.place`."""
-        names = ", ".join(self._asked) or self._wanted or "nobody yet"
-        return f"the models of {names}"
+        several = len(self._asked) > 1
+        return f"the {'registries' if several else 'registry'} of " + " and ".join(
+            self._asked or [self._wanted or "nobody yet"]
+        )
 
     async def rows(self, wanted: ModelFilter = EVERY_MODEL) -> list[ModelRow]:
         """See `RoomModels.rows`."""
@@ -183,11 +185,7 @@ class LinkedModels:
             AliasTaken: it belongs to another model, and is not to be moved.
             AliasMoved: it does not belong to the one that was expected.
         """
-        others = [
-            (registry, details.record.id)
-            for registry, details in await self._all_called(edit.alias)
-            if details.record.id != edit.model
-        ]
+        others = await self._others_called(edit.alias, edit.model)
         for _, model_id in others:
             if not edit.moves:
                 raise AliasTaken(alias=edit.alias, model=model_id)
@@ -221,13 +219,25 @@ class LinkedModels:
         chosen = choose_worker(
             everyone, wanted=None, preferred=self._room.session.peer_id, server=""
         )
-        self._asked = [chosen.name]
-        return await self._steadily(
+        elsewhere = await self._others_called(publication.alias, model.id)
+        alias_error: RtcError | None = None
+        asked = publication
+        if elsewhere and not publication.moves_alias:
+            # Here it would be free, and then mean two models in one room.
+            holder = elsewhere[0][1]
+            alias_error = AliasTaken(alias=publication.alias or "", model=holder)
+            asked = structs.replace(publication, alias=None)
+        published = await self._steadily(
             chosen,
-            lambda link: push_model(
-                link, model, publication, person_name(), on_progress
-            ),
+            lambda link: push_model(link, model, asked, person_name(), on_progress),
         )
+        self._asked = [chosen.name]
+        if publication.alias in published.details.aliases:
+            for registry, _ in elsewhere:
+                if chosen not in registry.workers:
+                    edit = RemoveAlias(alias=publication.alias or "")
+                    await self._change_in([registry], edit)
+        return Published(published.details, alias_error or published.alias_error)
 
     async def pull(
         self, ref: str, folder: Path, on_progress: OnBytes = ignore_bytes
@@ -306,7 +316,7 @@ class LinkedModels:
                 raise answer
             else:
                 told.append((registry, answer))
-                self._asked += registry.names
+                self._asked.append(", ".join(registry.names))
         if not told:
             raise self.silent[0][1]
         return told
@@ -368,6 +378,18 @@ class LinkedModels:
             for registry, details in found
         ]
         return the_one_meant(ref, there)
+
+    async def _others_called(
+        self, alias: str | None, model_id: str
+    ) -> list[tuple[_Registry, str]]:
+        """Return where an alias belongs to another model than this, and to which."""
+        if alias is None:
+            return []
+        return [
+            (registry, details.record.id)
+            for registry, details in await self._all_called(alias)
+            if details.record.id != model_id
+        ]
 
     async def _all_called(self, ref: str) -> list[tuple[_Registry, ModelDetails]]:
         """Return what each registry has under a name, be it the same or not."""

@@ -385,6 +385,7 @@ def _cleaned_row(row: ModelRow) -> ModelRow:
         trained_on=clean_text(row.trained_on),
         trained_at=None if row.trained_at is None else _time(row.trained_at),
         published_at=_time(row.published_at),
+        published_by=clean_text(row.published_by),
         workers=[clean_text(worker) for worker in row.workers],
         sleap_nn_version=clean_text(row.sleap_nn_version),
     )

@@ -3,7 +3,8 @@
 One private folder per job below the data folder; packages arrive in it, steps run in
 it, results leave from it. Blocking calls, made in threads by the job coordinator.
 
-    jobs/<job id>/package/files/   the verified package; steps run here
+    jobs/<job id>/package/files/   the verified package; steps run here, and below
+                                   published/ are models of the registry that they use
     jobs/<job id>/configs/<n>/     the guarded configuration of step n
     jobs/<job id>/steps/<n>/       the step runner's folder; <n>.<k> of its k-th restart
     jobs/<job id>/kept/<n>/        what tries of step n that were cut off left
@@ -13,6 +14,7 @@ it, results leave from it. Blocking calls, made in threads by the job coordinato
 import heapq
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -49,9 +51,11 @@ from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
 from sleap_rtc_plugin.transport.room_store import open_room_store, share_of_disk
 from sleap_rtc_plugin.transport.staging_area import StagingArea
 
-__all__ = ["FileManager"]
+__all__ = ["PUBLISHED", "FileManager"]
 
 MODELS: Final = "models"
+# Below it are models of the registry; no package may bring such a folder.
+PUBLISHED: Final = "published"
 # What earlier packages may take, unless the worker was told another limit.
 STORE_LIMIT_BYTES: Final = 50 * GIB
 STORE_DISK_SHARE: Final = 5
@@ -107,6 +111,14 @@ class FileManager:
     def package_dir(self, job_id: str) -> Path:
         """Return the verified package, where the steps run."""
         return self.staging_area(job_id).files
+
+    def published_dir(self, job_id: str) -> Path:
+        """Return where models of the registry lie that the job uses."""
+        return self.package_dir(job_id) / PUBLISHED
+
+    def model_dirs(self, job_id: str, run_names: Sequence[str]) -> list[Path]:
+        """Return the folders of models that the job trained."""
+        return [self.package_dir(job_id) / MODELS / name for name in run_names]
 
     def config_dir(self, job_id: str, step: int) -> Path:
         """Return the folder of a step's guarded configuration."""

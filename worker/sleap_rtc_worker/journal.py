@@ -85,6 +85,10 @@ class JobRecord(Struct, frozen=True, kw_only=True):
         removed_at: when its files were removed.
         restarts: how often the current step was begun again.
         reached: how far the events of the current step have come.
+        published: the folders of models of the registry that its steps use, by id;
+            relative to the package folder, in the order of their use.
+        model: what was published of it.
+        alias: the alias that it got.
     """
 
     job_id: str
@@ -115,6 +119,9 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     removed_at: float | None = None
     restarts: int = 0
     reached: Reached = Reached()
+    published: dict[str, list[str]] = {}
+    model: str | None = None
+    alias: str | None = None
 
     @property
     def has_ended(self) -> bool:

@@ -135,10 +135,18 @@ def resumed_from(argv: Sequence[str]) -> str | None:
     return None
 
 
-def predict_argv(trainer: Sequence[str], step: PredictStep) -> list[str]:
+def predict_argv(
+    trainer: Sequence[str], step: PredictStep, published: Sequence[str] = ()
+) -> list[str]:
     """Build `sleap-nn predict` for a step.
 
     Every value is bound to its option with `=`, so none can become another option.
+
+    Args:
+        trainer: from `trainer_command`.
+        step: the inference.
+        published: the folders of its model of the registry, relative to the package
+            folder, in the order in which they are used.
 
     Raises:
         UnsafeMember: a path is not safe.
@@ -149,7 +157,7 @@ def predict_argv(trainer: Sequence[str], step: PredictStep) -> list[str]:
         "predict",
         "--gui",
         f"--data_path={check_path(step.data)}",
-        *(f"--model_paths={check_path(model)}" for model in step.models),
+        *(f"--model_paths={check_path(m)}" for m in (*step.models, *published)),
         f"--output_path={check_component(step.output)}",
         *to_argv(step.options),
     ]
@@ -182,6 +190,7 @@ def order_for(
     allow_downloads: bool = False,
     resume: str | None = None,
     kept_dir: str | None = None,
+    published: Sequence[str] = (),
 ) -> StepOrder:
     """Build the whole order of a step, with the protocol's grace periods.
 
@@ -196,6 +205,7 @@ def order_for(
         allow_downloads: whether weights may be fetched from the internet.
         resume: as for `train_argv`.
         kept_dir: what earlier tries of the step left, absolute, or None.
+        published: as for `predict_argv`.
 
     Raises:
         UnsafeMember: a path is not safe.
@@ -212,7 +222,7 @@ def order_for(
         )
         run_dir: str | None = f"{MODELS_FOLDER}/{step.run_name}"
     else:
-        argv = predict_argv(trainer, step)
+        argv = predict_argv(trainer, step, published)
         run_dir = None
     return StepOrder(
         kind="train" if isinstance(step, TrainStep) else "predict",
