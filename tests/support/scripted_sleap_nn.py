@@ -85,9 +85,19 @@ class SleapNN:
         (folder / "best.ckpt").write_bytes(checkpoint(os.urandom(size)))
         (folder / "training_log.csv").write_text("epoch,train/loss\n0,0.5\n")
         for name in ("initial_config.yaml", "training_config.yaml"):
-            (folder / name).write_text("trainer_config: {}\n")
+            (folder / name).write_text(self.config())
         for name in ("labels_gt.train.0.slp", "labels_gt.val.0.slp"):
             (folder / name).write_bytes(b"labels")
+
+    def config(self) -> str:
+        """Return the configuration it trains by, where the test wants a real one."""
+        if "configs" not in self.options:
+            return "trainer_config: {}\n"
+        folder, name = (
+            self.argv[self.argv.index(option) + 1]
+            for option in ("--config-dir", "--config-name")
+        )
+        return (Path(folder) / name).read_text()
 
     def finish(self, trainer: Trainer) -> int:
         self.write_model()
