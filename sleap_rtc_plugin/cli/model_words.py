@@ -23,8 +23,10 @@ from sleap_rtc_plugin.registry.model_registry import ModelDetails
 
 __all__ = [
     "COLUMNS",
+    "NEVER_WRAPPED",
     "details_line",
     "details_rows",
+    "fit_columns",
     "model_row",
     "moved_words",
     "row_line",
@@ -42,6 +44,11 @@ COLUMNS: Final = (
     "Workers",
     "Tags",
 )
+NEVER_WRAPPED: Final = ("Id", "Age", "Loss", "Size")
+# The longest words of these columns that are not cut, in characters.
+_WORDS: Final = {"Alias": 16, "Type": 16, "By": 8, "Workers": 10, "Tags": 8}
+# Which columns go first where a terminal is narrow; `show` has everything.
+_LEFT_OUT: Final = ("Tags", "By", "Size", "Workers", "Loss", "Type")
 SHORT_ID_DIGITS: Final = 8
 MAX_NODES_SHOWN: Final = 40
 
@@ -74,6 +81,43 @@ def model_row(row: ModelRow, now: float) -> list[str]:
         ", ".join(row.workers),
         ", ".join(row.tags),
     ]
+
+
+def fit_columns(
+    cells: Sequence[Sequence[str]], width: int
+) -> tuple[int, list[tuple[int, int]]]:
+    """Choose the columns of a table that fit, without those that nothing stands in.
+
+    Args:
+        cells: the rows, by `COLUMNS`.
+        width: of the terminal, in characters.
+
+    Returns:
+        How many spaces go between columns, and of each column its index and the least
+        width, at which few words are cut.
+    """
+    least = {
+        index: max(_least(title, row[index]) for row in cells)
+        for index, title in enumerate(COLUMNS)
+        if any(row[index] for row in cells)
+    }
+    left_out = [COLUMNS.index(title) for title in _LEFT_OUT]
+    while True:
+        for gap in (2, 1):
+            needed = sum(least.values()) + gap * (len(least) - 1)
+            if needed <= width:
+                return gap, list(least.items())
+        given_up = next((index for index in left_out if index in least), None)
+        if given_up is None:
+            return 1, list(least.items())
+        del least[given_up]
+
+
+def _least(title: str, text: str) -> int:
+    if title in NEVER_WRAPPED:
+        return max(len(title), len(text))
+    longest = max((len(word) for word in text.split()), default=0)
+    return max(len(title), min(longest, _WORDS[title]))
 
 
 # -- one model -----------------------------------------------------------------------
