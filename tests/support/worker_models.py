@@ -61,9 +61,9 @@ class FickleStore:
         async for piece in self._store.pieces(key, size_bytes):
             yield piece
 
-    async def list(self, folder: str) -> AsyncIterator[Any]:
+    async def entries(self, folder: str) -> AsyncIterator[Any]:
         self._ask("list", folder)
-        async for entry in self._store.list(folder):
+        async for entry in self._store.entries(folder):
             yield entry
 
     async def remove_old(self, key: str, before: float) -> bool:

@@ -570,8 +570,10 @@ class JobRun:
         except RtcError as error:
             self.feed(machine.CollectingFailed(error))
         else:
-            self._publishing = asyncio.ensure_future(self._publish_models())
-            await asyncio.gather(self._publishing, return_exceptions=True)
+            # It may have been cancelled in the meantime.
+            if self.state is JobState.COLLECTING:
+                self._publishing = asyncio.ensure_future(self._publish_models())
+                await asyncio.gather(self._publishing, return_exceptions=True)
             self.feed(machine.ResultsCollected())
 
     async def _publish_models(self) -> None:

@@ -137,15 +137,17 @@ class ModelPushes:
         """Receive a model's files over a link.
 
         Raises:
+            BadRequest: they are not those that were announced.
             RtcError: they did not arrive.
             LinkClosed: the link ended; what arrived is kept for a resume.
         """
-        if (
-            meta.job_id not in self._offers
-            or meta.total_bytes != self._sizes[meta.job_id]
-            or meta.file_count > MAX_MODEL_FILES
-        ):
+        if meta.job_id not in self._offers or meta.file_count > MAX_MODEL_FILES:
             raise RemoteProtocolError(detail="files of a model that nobody waits for")
+        if meta.total_bytes != self._sizes[meta.job_id]:
+            raise BadRequest(
+                reason="the files are not those that were announced, or another client "
+                "sends the same model; try again"
+            )
         # A link that broke and is not known to have does not share its folder.
         async with self._turns[meta.job_id]:
             await pump.receive(meta, self._area(meta.job_id))

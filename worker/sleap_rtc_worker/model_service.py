@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from sleap_rtc_plugin.protocol.errors import (
     NoStore,
+    RemoteProtocolError,
     RtcError,
     StoreUnreachable,
     TooMany,
@@ -81,6 +82,8 @@ class ModelService:
                 await self._carry_out(command)
         except LinkClosed:
             return
+        except RemoteProtocolError:
+            raise
         except RtcError as error:
             self._link.send(
                 CommandFailed(command_id=command.command_id, error=error.to_wire())
@@ -93,6 +96,8 @@ class ModelService:
             await pushes.receive(meta, self._pump)
         except LinkClosed:
             logger.info("The model %s did not arrive in full", meta.job_id)
+        except RemoteProtocolError:
+            raise
         except RtcError as error:
             logger.warning("The model %s: %s", meta.job_id, error)
             self._link.send(
