@@ -93,24 +93,35 @@ def fit_columns(
         width: of the terminal, in characters.
 
     Returns:
-        How many spaces go between columns, and of each column its index and the least
-        width, at which few words are cut.
+        How many spaces go between columns, and of each column its index and its width,
+        such that few words are cut.
     """
     least = {
         index: max(_least(title, row[index]) for row in cells)
         for index, title in enumerate(COLUMNS)
         if any(row[index] for row in cells)
     }
-    left_out = [COLUMNS.index(title) for title in _LEFT_OUT]
-    while True:
+    for title in ("", *_LEFT_OUT):
+        if title:
+            least.pop(COLUMNS.index(title), None)
         for gap in (2, 1):
-            needed = sum(least.values()) + gap * (len(least) - 1)
-            if needed <= width:
-                return gap, list(least.items())
-        given_up = next((index for index in left_out if index in least), None)
-        if given_up is None:
-            return 1, list(least.items())
-        del least[given_up]
+            left = width - sum(least.values()) - gap * (len(least) - 1)
+            if left >= 0:
+                return gap, _widened(least, cells, left)
+    return 1, list(least.items())
+
+
+def _widened(
+    least: dict[int, int], cells: Sequence[Sequence[str]], left: int
+) -> list[tuple[int, int]]:
+    """Give the columns what they lack for their texts to stand in one line."""
+    widths = []
+    for index, width in least.items():
+        wanted = max(width, *(len(row[index]) for row in cells))
+        more = min(wanted - width, left)
+        left -= more
+        widths.append((index, width + more))
+    return widths
 
 
 def _least(title: str, text: str) -> int:

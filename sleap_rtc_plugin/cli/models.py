@@ -153,12 +153,12 @@ def _print_table(rows: "Sequence[ModelRow]") -> None:
     cells = [model_row(row, now) for row in rows]
     console = Console()
     gap, columns = fit_columns(cells, console.width)
-    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
-    for index, min_width in columns:
+    table = Table(box=None, pad_edge=False, padding=(0, 0, 0, gap))
+    for index, width in columns:
         title = COLUMNS[index]
         table.add_column(
             title,
-            min_width=min_width,
+            width=width,
             no_wrap=title in NEVER_WRAPPED,
             justify="right" if title in ("Age", "Loss", "Size") else "left",
             overflow="fold",
