@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.room_of_workers import RoomOfWorkers, room_of_workers, worker_info
-from support.trained_models import write_checkpoint, write_model
+from support.trained_models import write_model
 from support.worker_models import ROOM, publish_one, publish_pair
 
 from sleap_rtc_plugin.protocol.errors import (
@@ -34,6 +34,7 @@ from sleap_rtc_plugin.protocol.model_messages import (
     SetTags,
 )
 from sleap_rtc_plugin.protocol.model_records import ModelFilter, Publication
+from sleap_rtc_plugin.registry import model_blobs, model_files
 from sleap_rtc_plugin.registry.model_registry import ModelRegistry
 from sleap_rtc_plugin.session.linked_models import LinkedModels
 from sleap_rtc_plugin.session.model_requests import person_name
@@ -412,36 +413,21 @@ async def test_nobody_shares_models(one: RoomOfWorkers) -> None:
 
 
 async def test_a_checkpoint_that_runs_code_does_not_come_home(
-    one: RoomOfWorkers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: RoomModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sleap_rtc_plugin.registry import model_files
-
+    """Whoever runs the store or the worker, and whatever they let through."""
     folder = write_model(tmp_path / "a")
+    (folder / "best.ckpt").write_bytes(pickle.dumps(os.system))
     with monkeypatch.context() as careless:
         careless.setattr(model_files, "scan_result", lambda path, name: None)
-        careless.setattr(
-            "sleap_rtc_plugin.registry.model_registry.scan_result", lambda *_: None
-        )
-        careless.setattr(
-            "sleap_rtc_worker.model_cache.scan_result", lambda *_: None, raising=False
-        )
-        (folder / "best.ckpt").write_bytes(pickle.dumps(os.system))
-        record = await publish_one_of(one, folder)
-        await one_worker_caches(one, record)
-        home = tmp_path / "home"
-        with pytest.raises(UnsafeCheckpoint):
-            await linked(one).pull(record, home)
+        published = await models.publish([folder], PLAIN)
+    model = published.details.record.id
+    if isinstance(models, LinkedModels):
+        monkeypatch.setattr(model_blobs, "scan_result", lambda path, name: None)
+    home = tmp_path / "home"
+    with pytest.raises(UnsafeCheckpoint):
+        await models.pull(model, home)
     assert not [path for path in home.rglob("*") if path.is_file()]
-
-
-async def publish_one_of(room: RoomOfWorkers, folder: Path) -> str:
-    """Publish as a hostile registry would."""
-    models = StoreModels(ModelRegistry(room.stores["gpu-1"], ROOM))
-    return (await models.publish([folder], PLAIN)).details.record.id
-
-
-async def one_worker_caches(room: RoomOfWorkers, model: str) -> None:
-    assert (await linked(room).describe(model)).record.id == model
 
 
 # -- which models --------------------------------------------------------------------
@@ -478,10 +464,3 @@ async def test_an_odd_alias_is_refused_before_anything_is_read(
 ) -> None:
     with pytest.raises(BadRequest):
         await models.publish([tmp_path], Publication(alias="Flies !"))
-
-
-def test_checkpoints_of_the_tests_pass_the_scan(tmp_path: Path) -> None:
-    from sleap_rtc_plugin.transport.checkpoint_scan import scan_result
-
-    write_checkpoint(tmp_path / "best.ckpt", b"weights")
-    scan_result(tmp_path / "best.ckpt", "best.ckpt")
