@@ -23,8 +23,10 @@ from sleap_rtc_plugin.registry.model_registry import ModelDetails
 
 __all__ = [
     "COLUMNS",
+    "NEVER_WRAPPED",
     "details_line",
     "details_rows",
+    "fit_columns",
     "model_row",
     "moved_words",
     "row_line",
@@ -42,6 +44,11 @@ COLUMNS: Final = (
     "Workers",
     "Tags",
 )
+NEVER_WRAPPED: Final = ("Id", "Age", "Loss", "Size")
+# The longest words of these columns that are not cut, in characters.
+_WORDS: Final = {"Alias": 16, "Type": 16, "By": 8, "Workers": 10, "Tags": 8}
+# Which columns go first where a terminal is narrow; `show` has everything.
+_LEFT_OUT: Final = ("Tags", "By", "Size", "Workers", "Loss", "Type")
 SHORT_ID_DIGITS: Final = 8
 MAX_NODES_SHOWN: Final = 40
 
@@ -74,6 +81,54 @@ def model_row(row: ModelRow, now: float) -> list[str]:
         ", ".join(row.workers),
         ", ".join(row.tags),
     ]
+
+
+def fit_columns(
+    cells: Sequence[Sequence[str]], width: int
+) -> tuple[int, list[tuple[int, int]]]:
+    """Choose the columns of a table that fit, without those that nothing stands in.
+
+    Args:
+        cells: the rows, by `COLUMNS`.
+        width: of the terminal, in characters.
+
+    Returns:
+        How many spaces go between columns, and of each column its index and its width,
+        such that few words are cut.
+    """
+    least = {
+        index: max(_least(title, row[index]) for row in cells)
+        for index, title in enumerate(COLUMNS)
+        if any(row[index] for row in cells)
+    }
+    for title in ("", *_LEFT_OUT):
+        if title:
+            least.pop(COLUMNS.index(title), None)
+        for gap in (2, 1):
+            left = width - sum(least.values()) - gap * (len(least) - 1)
+            if left >= 0:
+                return gap, _widened(least, cells, left)
+    return 1, list(least.items())
+
+
+def _widened(
+    least: dict[int, int], cells: Sequence[Sequence[str]], left: int
+) -> list[tuple[int, int]]:
+    """Give the columns what they lack for their texts to stand in one line."""
+    widths = []
+    for index, width in least.items():
+        wanted = max(width, *(len(row[index]) for row in cells))
+        more = min(wanted - width, left)
+        left -= more
+        widths.append((index, width + more))
+    return widths
+
+
+def _least(title: str, text: str) -> int:
+    if title in NEVER_WRAPPED:
+        return max(len(title), len(text))
+    longest = max((len(word) for word in text.split()), default=0)
+    return max(len(title), min(longest, _WORDS[title]))
 
 
 # -- one model -----------------------------------------------------------------------

@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = ["models"]
 
-# The longest word of a table that is never cut.
-MAX_WORD_SHOWN: Final = 16
 # A tag to take off, written as `-tag`; options of one letter are left alone.
 _TAG_OFF: Final = re.compile(r"-[a-z0-9][a-z0-9._-]+\Z")
 
@@ -144,28 +142,31 @@ def _print_table(rows: "Sequence[ModelRow]") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from sleap_rtc_plugin.cli.model_words import COLUMNS, model_row
+    from sleap_rtc_plugin.cli.model_words import (
+        COLUMNS,
+        NEVER_WRAPPED,
+        fit_columns,
+        model_row,
+    )
 
     now = time.time()
     cells = [model_row(row, now) for row in rows]
-    table = Table(box=None, pad_edge=False)
-    # Columns that nothing stands in are left out.
-    shown = [i for i in range(len(COLUMNS)) if any(row[i] for row in cells)]
-    for index in shown:
+    console = Console()
+    gap, columns = fit_columns(cells, console.width)
+    table = Table(box=None, pad_edge=False, padding=(0, 0, 0, gap))
+    for index, width in columns:
         title = COLUMNS[index]
-        words = [word for row in cells for word in row[index].split()]
         table.add_column(
             title,
-            # Words are cut only where they leave no room for the rest.
-            min_width=min(max(map(len, words)), MAX_WORD_SHOWN),
-            no_wrap=title in ("Id", "Age", "Loss", "Size"),
+            width=width,
+            no_wrap=title in NEVER_WRAPPED,
             justify="right" if title in ("Age", "Loss", "Size") else "left",
             overflow="fold",
         )
     for row in cells:
         # A Text is never read as markup, whatever somebody called the model.
-        table.add_row(*(Text(row[index]) for index in shown))
-    Console().print(table)
+        table.add_row(*(Text(row[index]) for index, _ in columns))
+    console.print(table)
 
 
 # -- show --------------------------------------------------------------------------
@@ -175,7 +176,7 @@ def _print_table(rows: "Sequence[ModelRow]") -> None:
 @_model_argument
 @models_command
 def show(model: str, request: ModelsRequest) -> None:
-    """Show everything of a model: how it was trained, who named it and when."""
+    """Show how a model was trained, and who named it and when."""
     details = request.run(lambda found: found.describe(model))
     if request.as_json:
         from sleap_rtc_plugin.cli.model_words import details_line
@@ -260,8 +261,12 @@ class _TagCommand(click.Command):
 
 @models.command(cls=_TagCommand, options_metavar="[+TAG | -TAG]... [OPTIONS]")
 @_model_argument
-@click.option("--add", multiple=True, metavar="TAG", callback=read_tags)
-@click.option("--remove", multiple=True, metavar="TAG", callback=read_tags)
+@click.option(
+    "--add", multiple=True, metavar="TAG", callback=read_tags, help="As +TAG."
+)
+@click.option(
+    "--remove", multiple=True, metavar="TAG", callback=read_tags, help="As -TAG."
+)
 @models_command
 def tag(
     model: str, add: tuple[str, ...], remove: tuple[str, ...], request: ModelsRequest
@@ -376,10 +381,11 @@ def push(
     name: str,
     request: ModelsRequest,
 ) -> None:
-    """Share a model: one FOLDER below models/, or the two of a top-down pair.
+    """Share a trained model, or the two of a top-down pair.
 
-    Only the weights, the configurations, the losses and the metrics are sent, no labels
-    and no images.
+    A FOLDER is one below models/, as sleap-nn leaves it after a training. Only the
+    weights, the configurations, the losses and the metrics are sent, no labels and no
+    images.
     """
     from sleap_rtc_plugin.cli.model_progress import BytesBar
     from sleap_rtc_plugin.protocol.model_records import Publication

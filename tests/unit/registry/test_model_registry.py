@@ -181,3 +181,29 @@ async def test_a_damaged_file_leaves_nothing_behind(
     with pytest.raises(ModelDamaged, match="it is missing"):
         await registry.pull(published.details.record, tmp_path / "home")
     assert list((tmp_path / "home").iterdir()) == []
+
+
+async def test_publishing_again_mends_a_damaged_model(
+    registry: ModelRegistry, store: RemoteStore, tmp_path: Path
+) -> None:
+    import obstore
+
+    model = local_model(tmp_path / "m")
+    published = await registry.publish(model, publication=plain(), by="ann")
+    for file in model.files:
+        key = f"{ROOM}/blobs/{file.digest}"
+        if file.path.endswith("metrics.val.0.json"):
+            await obstore.delete_async(store._backend, key)
+        else:
+            await obstore.put_async(store._backend, key, b"0" * file.size_bytes)
+    with pytest.raises(ModelDamaged):
+        await registry.pull(published.details.record, tmp_path / "home")
+    (tmp_path / "m" / "metrics.val.0.json").unlink()
+    again = await registry.publish(
+        local_model(tmp_path / "m"), publication=plain(), by="bob"
+    )
+    (pulled,) = await registry.pull(again.details.record, tmp_path / "home")
+    assert not (pulled / "metrics.val.0.json").exists()
+    assert (pulled / "best.ckpt").read_bytes() == (
+        tmp_path / "m" / "best.ckpt"
+    ).read_bytes()
