@@ -16,6 +16,7 @@ import msgspec
 from sleap_rtc_plugin.protocol.errors import (
     JobConflict,
     JobUnknown,
+    QueueShareUsed,
     RemoteProtocolError,
     RtcError,
     TrainerMissing,
@@ -32,8 +33,9 @@ from sleap_rtc_plugin.protocol.messages import FileMeta, JobSubmit, JobSummary
 from sleap_rtc_plugin.transport.chunk_reader import ChunkSource
 from sleap_rtc_plugin.transport.transfer_pump import TransferPump
 from sleap_rtc_worker.gpu_slots import Slot
+from sleap_rtc_worker.job_queue import has_share
 from sleap_rtc_worker.job_run import JobRun, StepTools
-from sleap_rtc_worker.job_turns import WAITING, JobTurns
+from sleap_rtc_worker.job_turns import WAITING, JobTurns, user_of
 from sleap_rtc_worker.journal import JobRecord
 from sleap_rtc_worker.limits import JOBS_WATCH_S, KEEPING_INTERVAL_S, PLACES_REFRESH_S
 from sleap_rtc_worker.package_check import check_package, check_spec
@@ -158,21 +160,28 @@ class JobCoordinator:
         """How many jobs wait for a slot."""
         return sum(run.state is JobState.QUEUED for run in self._jobs.values())
 
-    def refusal(self, package_bytes: int) -> RtcError | None:
+    def refusal(self, package_bytes: int, user: str | None = None) -> RtcError | None:
         """Say why a new job would not be taken now, or None where it would.
 
         Args:
             package_bytes: the size of its package.
+            user: whose job it is (`job_turns.user_of`), or None where nobody said.
         """
         if not self._can_train:
             return TrainerMissing(worker=self._state.name)
         if not self._state.takes_jobs:
             return WorkerBusy(worker=self._state.name, reason="it is closing")
-        waiting = sum(run.state in WAITING for run in self._jobs.values())
-        if waiting >= self._limits.max_waiting:
+        queue = [run.record for run in self._jobs.values() if run.state in WAITING]
+        waiting, most = len(queue), self._limits.max_waiting
+        if waiting >= most:
             jobs = "1 job waits" if waiting == 1 else f"{waiting} jobs wait"
             reason = f"its queue is full: {jobs}"
             return WorkerBusy(worker=self._state.name, reason=reason)
+        own = sum(user_of(record) == user for record in queue)
+        if not has_share(own, waiting, most):
+            return QueueShareUsed(
+                worker=self._state.name, own=str(own), free=str(most - waiting)
+            )
         return self._keeper.refusal(package_bytes)
 
     # -- submitting ------------------------------------------------------------------
@@ -197,11 +206,6 @@ class JobCoordinator:
                 known.expect(message.package_digest, message.package_bytes)
             return known
         self._expire_abandoned()
-        refusal = self.refusal(message.package_bytes)
-        if refusal is not None:
-            raise refusal
-        check_spec(message.spec)
-        self._keeper.make_room(message.package_bytes)
         record = JobRecord(
             job_id=message.job_id,
             spec=message.spec,
@@ -210,6 +214,11 @@ class JobCoordinator:
             submitter=submitter,
             created_at=time.time(),
         )
+        refusal = self.refusal(message.package_bytes, user_of(record))
+        if refusal is not None:
+            raise refusal
+        check_spec(message.spec)
+        self._keeper.make_room(message.package_bytes)
         run = JobRun(record, self._tools, self._changed)
         self._jobs[message.job_id] = run
         self._turns.follow(run)
