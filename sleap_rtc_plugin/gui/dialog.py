@@ -130,6 +130,7 @@ class RemoteTrainingDialog(QDialog):
         self.run.modelChosen.connect(choices.choose_model)
         self.run.publishesChanged.connect(choices.set_publishes)
         self.run.aliasChanged.connect(choices.set_alias)
+        self.run.relayOnlyChanged.connect(presenter.set_relay_only)
         self.run_button.clicked.connect(presenter.submit)
         self._buttons.rejected.connect(self.reject)
         application = QApplication.instance()

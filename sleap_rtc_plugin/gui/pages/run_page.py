@@ -25,6 +25,7 @@ from sleap_rtc_plugin.gui.snapshot import Snapshot
 from sleap_rtc_plugin.gui.status_line import PROGRESS_STEPS, Progress, progress_of
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.limits import MAX_ALIAS_CHARS
+from sleap_rtc_plugin.transport.transport_options import RELAY_ONLY_VARIABLE
 
 __all__ = ["RunPage"]
 
@@ -40,6 +41,16 @@ WHY_PUBLISH: Final = (
     "Everyone in the lab finds it under this name, and can predict with it on any "
     "worker."
 )
+RELAY_ONLY: Final = "Hide this com&puter's address from workers"
+WHY_RELAY_ONLY: Final = (
+    "Connections go over the TURN server or the relay that the lab's signaling server "
+    "offers, and never directly, so they may be slower. Where the lab offers neither, "
+    "no worker can be reached. Connections that are open already stay as they are."
+)
+RELAY_ONLY_FORCED: Final = (
+    f"The environment variable {RELAY_ONLY_VARIABLE} decides it; start SLEAP without "
+    "that variable to choose here."
+)
 
 
 class RunPage(QGroupBox):
@@ -52,6 +63,7 @@ class RunPage(QGroupBox):
     publishesChanged = Signal(bool)
     aliasChanged = Signal(str)
     browseRequested = Signal()
+    relayOnlyChanged = Signal(bool)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         """Make the line and the progress below it."""
@@ -72,16 +84,24 @@ class RunPage(QGroupBox):
         self.worker_videos_box.setObjectName("workerVideosBox")
         self.worker_videos_box.setToolTip(WHY_WORKER_VIDEOS)
         self.worker_videos_box.setAccessibleDescription(WHY_WORKER_VIDEOS)
+        self.relay_only_box = QCheckBox(RELAY_ONLY, self)
+        self.relay_only_box.setObjectName("relayOnlyBox")
+        # Beside each other: the window has to fit on small screens.
+        choices = QHBoxLayout()
+        choices.addWidget(self.worker_videos_box)
+        choices.addWidget(self.relay_only_box)
+        choices.addStretch(1)
         self.progress_row = self._make_progress_row()
         layout = QVBoxLayout(self)
         layout.addLayout(row)
         layout.addWidget(self.model_row)
         layout.addWidget(self.publish_row)
-        layout.addWidget(self.worker_videos_box, 0, Qt.AlignmentFlag.AlignLeft)
+        layout.addLayout(choices)
         layout.addWidget(self.progress_row)
         self.configure_button.clicked.connect(self.configureRequested)
         self.cancel_button.clicked.connect(self.cancelRequested)
         self.worker_videos_box.toggled.connect(self.usesWorkerVideosChanged)
+        self.relay_only_box.toggled.connect(self.relayOnlyChanged)
 
     def _make_model_row(self) -> QWidget:
         row = QWidget(self)
@@ -156,6 +176,7 @@ class RunPage(QGroupBox):
         self.configure_button.setEnabled(not (snapshot.dead or snapshot.is_sending))
         with QSignalBlocker(self.worker_videos_box):
             self.worker_videos_box.setChecked(snapshot.uses_worker_videos)
+        self._show_relay_only(snapshot)
         progress = progress_of(snapshot.submission)
         self.progress_row.setVisible(progress is not None)
         self.cancel_button.setEnabled(snapshot.can_cancel)
@@ -209,6 +230,15 @@ class RunPage(QGroupBox):
         self.publishesChanged.emit(publishes)
         if publishes:
             self.alias_edit.setFocus()
+
+    def _show_relay_only(self, snapshot: Snapshot) -> None:
+        box, is_forced = self.relay_only_box, snapshot.is_relay_only_forced
+        with QSignalBlocker(box):
+            box.setChecked(snapshot.is_relay_only)
+        box.setEnabled(not is_forced)
+        words = f"{WHY_RELAY_ONLY} {RELAY_ONLY_FORCED}" if is_forced else WHY_RELAY_ONLY
+        box.setToolTip(words)
+        box.setAccessibleDescription(words)
 
     def _show_progress(self, progress: Progress) -> None:
         text = f"{progress.text} {progress.details}".strip()
