@@ -124,6 +124,8 @@ class RemoteModelsWindow(QWidget):
     # -- building ----------------------------------------------------------------------
 
     def _build(self) -> None:
+        # In the order in which Tab is to walk through them.
+        filter_row, table = self._build_filter(), self._build_table()
         self.details = ModelDetailsPanel(self)
         self.details.notesSaved.connect(self._presenter.save_notes)
         self.details.tagsSaved.connect(self._presenter.save_tags)
@@ -132,13 +134,13 @@ class RemoteModelsWindow(QWidget):
         self.splitter = QSplitter(Qt.Orientation.Vertical, self)
         self.splitter.setObjectName("modelsSplitter")
         self.splitter.setChildrenCollapsible(False)
-        self.splitter.addWidget(self._build_table())
+        self.splitter.addWidget(table)
         self.splitter.addWidget(self.details)
         self.splitter.setSizes(_FIRST_HEIGHTS)
         self.splitter.setStretchFactor(0, 1)
         self.splitter.setStretchFactor(1, 1)
         layout = QVBoxLayout(self)
-        layout.addLayout(self._build_filter())
+        layout.addLayout(filter_row)
         layout.addWidget(self.splitter, 1)
         layout.addLayout(self._build_actions())
         layout.addLayout(self._build_foot())
@@ -158,6 +160,7 @@ class RemoteModelsWindow(QWidget):
         self.filter_edit.setClearButtonEnabled(True)
         self.filter_edit.setMaxLength(MAX_FILTER_CHARS)
         self.filter_edit.textChanged.connect(self._presenter.narrow)
+        self.filter_edit.returnPressed.connect(self._choose_first)
         label = plain_label(self, "modelsFilterLabel", "&Filter:")
         label.setBuddy(self.filter_edit)
         self.type_chooser = QComboBox(self)
@@ -392,6 +395,14 @@ class RemoteModelsWindow(QWidget):
     def _find(self) -> None:
         self.filter_edit.setFocus()
         self.filter_edit.selectAll()
+
+    def _choose_first(self) -> None:
+        """Lead the keyboard from the filter to the first model that matches."""
+        shown = self._presenter.snapshot.shown
+        if shown:
+            self._presenter.choose(shown[0].id)
+            self._redraw()
+            self.models_table.setFocus()
 
     def _choose_type(self, index: int) -> None:
         self._presenter.choose_type(self.type_chooser.itemData(index))
