@@ -133,8 +133,6 @@ async def test_a_way_that_failed_is_opened_anew(world: World) -> None:
     sound = world.models
 
     class Away:
-        silent: list[tuple[str, Exception]] = []
-
         def __getattr__(self, name: str) -> Callable[..., object]:
             async def fail(*args: object, **kwargs: object) -> None:
                 raise StoreUnreachable(store="/lab", reason="timeout")
