@@ -48,6 +48,8 @@ MODELS: Final = (
     ("fish.centered_instance.n=20", "centered_instance", 76),
 )
 
+WEIGHT_BYTES: Final = 2_000_000
+
 # A screen that a window of SLEAP fits on; Qt's own offscreen one is 800 x 800.
 SCREEN: Final = {"name": "screen", "x": 0, "y": 0, "width": 1600, "height": 1000}
 
@@ -139,11 +141,11 @@ def make_models(folder: Path) -> None:
         config["data_config"]["skeletons"] = [{"name": "fish", "nodes": nodes}]
         config["sleap_nn_version"] = "0.3.5"
         (model / "training_config.yaml").write_text(yaml.safe_dump(config))
+        noise = random.Random(seed)  # noqa: S311 - no secret, the same each time
         with zipfile.ZipFile(model / "best.ckpt", "w") as archive:
             archive.writestr("best/data.pkl", pickle.dumps({}, protocol=2))
-            archive.writestr("best/data/0", random.Random(seed).randbytes(2_000_000))
+            archive.writestr("best/data/0", noise.randbytes(WEIGHT_BYTES))
         lines = ["epoch,train/loss,val/loss,learning_rate,train/time,val/time"]
-        noise = random.Random(seed)
         for epoch in range(epochs):
             fall = math.exp(-epoch / 12)
             train, val = 0.02 * fall + 0.0008, 0.024 * fall + 0.0014
