@@ -143,7 +143,7 @@ def read_verdict(
     name = clean_text(names.get(str(verdict.get("config")), "package"))
     reason = clean_text(str(verdict.get("error") or "no reason"), _REASON_CHARS)
     if verdict.get("labels") is True:
-        if Path(name).suffix.lower() in VIDEO_SUFFIXES:
+        if Path(str(verdict.get("config"))).suffix.lower() in VIDEO_SUFFIXES:
             return VideoUnreadable(video=name, reason=reason)
         return LabelsUnreadable(path=name, reason=reason)
     return ConfigRefused(config=name, reason=reason)

@@ -3,8 +3,8 @@
 One private folder per job below the data folder; packages arrive in it, steps run in
 it, results leave from it. Blocking calls, made in threads by the job coordinator.
 
-    jobs/<job id>/package/files/   the verified package; steps run here, and below
-                                   published/ are models of the registry that they use
+    jobs/<job id>/package/files/   the verified package; steps run here
+    jobs/<job id>/published/       models of the registry that steps use
     jobs/<job id>/configs/<n>/     the guarded configuration of step n
     jobs/<job id>/steps/<n>/       the step runner's folder; <n>.<k> of its k-th restart
     jobs/<job id>/kept/<n>/        what tries of step n that were cut off left
@@ -51,11 +51,9 @@ from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
 from sleap_rtc_plugin.transport.room_store import open_room_store, share_of_disk
 from sleap_rtc_plugin.transport.staging_area import StagingArea
 
-__all__ = ["PUBLISHED", "FileManager"]
+__all__ = ["FileManager", "read_text"]
 
 MODELS: Final = "models"
-# Below it are models of the registry; no package may bring such a folder.
-PUBLISHED: Final = "published"
 # What earlier packages may take, unless the worker was told another limit.
 STORE_LIMIT_BYTES: Final = 50 * GIB
 STORE_DISK_SHARE: Final = 5
@@ -114,7 +112,7 @@ class FileManager:
 
     def published_dir(self, job_id: str) -> Path:
         """Return where models of the registry lie that the job uses."""
-        return self.package_dir(job_id) / PUBLISHED
+        return self.job_dir(job_id) / "published"
 
     def model_dirs(self, job_id: str, run_names: Sequence[str]) -> list[Path]:
         """Return the folders of models that the job trained."""
@@ -221,19 +219,7 @@ class FileManager:
         Raises:
             ConfigRefused: it is missing, too large or not text.
         """
-        path = self.package_dir(job_id) / member
-        try:
-            data = path.read_bytes() if path.stat().st_size <= MAX_CONFIG_BYTES else b""
-            text = data.decode()
-        except FileNotFoundError:
-            raise ConfigRefused(
-                config=member, reason="the package does not hold it"
-            ) from None
-        except (OSError, UnicodeDecodeError):
-            raise ConfigRefused(config=member, reason="it cannot be read") from None
-        if not text.strip():
-            raise ConfigRefused(config=member, reason="it is empty or too large")
-        return text
+        return read_text(self.package_dir(job_id) / member, member)
 
     @staticmethod
     def config_name(step: Step) -> str:
@@ -318,6 +304,26 @@ class FileManager:
                 shutil.rmtree(folder)
         except OSError as error:
             raise storage_error(error, folder) from None
+
+
+def read_text(path: Path, name: str) -> str:
+    """Return the text of a configuration, which clients know by `name`.
+
+    Raises:
+        ConfigRefused: it is missing, too large or not text.
+    """
+    try:
+        data = path.read_bytes() if path.stat().st_size <= MAX_CONFIG_BYTES else b""
+        text = data.decode()
+    except FileNotFoundError:
+        raise ConfigRefused(
+            config=name, reason="the package does not hold it"
+        ) from None
+    except (OSError, UnicodeDecodeError):
+        raise ConfigRefused(config=name, reason="it cannot be read") from None
+    if not text.strip():
+        raise ConfigRefused(config=name, reason="it is empty or too large")
+    return text
 
 
 def _newest_images(folder: Path) -> list[str]:

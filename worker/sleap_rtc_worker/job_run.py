@@ -28,9 +28,7 @@ from sleap_rtc_plugin.protocol.job import ENDED, Job, JobState
 from sleap_rtc_plugin.protocol.messages import (
     JobEvent,
     JobSummary,
-    PredictStep,
     ProgressReport,
-    Step,
     StepEvent,
     StopScope,
     TrainLog,
@@ -209,7 +207,11 @@ class JobRun:
 
     def expect(self, package_digest: str, package_bytes: int) -> None:
         """Wait for a package of other bytes than were announced."""
-        self.note(package_digest=package_digest, package_bytes=package_bytes)
+        self.note(
+            package_digest=package_digest,
+            package_bytes=package_bytes,
+            has_package=False,
+        )
 
     def note(self, **changes: Any) -> None:
         """Write fields of the record to the journal; no event tells of them."""
@@ -448,7 +450,7 @@ class JobRun:
                 allow_wandb=spec.allow_wandb,
                 resume=named_from(package, kept.checkpoint),
                 kept_dir=str(files.kept_dir(self.job_id, step)) if restarts else None,
-                published=self._published_for(wanted),
+                published=self.record.published_for(wanted),
             )
             if self.record.gpu is not None:
                 # The slot's, or of an earlier worker's slot that the job still holds.
@@ -474,10 +476,6 @@ class JobRun:
         self._running = running
         self._repeat_request()
         await self._follow(step, running)
-
-    def _published_for(self, step: Step) -> list[str]:
-        model_id = step.published if isinstance(step, PredictStep) else None
-        return self.record.published[model_id] if model_id is not None else []
 
     async def _pause(self) -> None:
         """Wait before a restart, unless the job is cancelled meanwhile."""

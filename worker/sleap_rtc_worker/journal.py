@@ -30,6 +30,8 @@ from sleap_rtc_plugin.protocol.job import ENDED, JobState
 from sleap_rtc_plugin.protocol.messages import (
     JobEvent,
     JobSpec,
+    PredictStep,
+    Step,
     StepEvent,
     StopScope,
 )
@@ -69,6 +71,7 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     Attributes:
         submitter: the peer id that submitted it, to be told of its end.
         events_offset: how many bytes of the current step's event file are journaled.
+        has_package: whether the whole package is here, so that it can be checked.
         started_at: when its first step began (Unix seconds).
         ended_at: when it reached its end.
         epoch: of the current step, counted from 0.
@@ -86,7 +89,7 @@ class JobRecord(Struct, frozen=True, kw_only=True):
         restarts: how often the current step was begun again.
         reached: how far the events of the current step have come.
         published: the folders of models of the registry that its steps use, by id;
-            relative to the package folder, in the order of their use.
+            relative to where those of the job lie, in the order of their use.
         model: what was published of it.
         alias: the alias that it got.
     """
@@ -103,6 +106,7 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     finished_steps: list[int] = []
     stop_scope: StopScope | None = None
     events_offset: int = 0
+    has_package: bool = False
     started_at: float | None = None
     ended_at: float | None = None
     epoch: int | None = None
@@ -127,6 +131,11 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     def has_ended(self) -> bool:
         """Whether the job reached one of its ends."""
         return self.state in ENDED
+
+    def published_for(self, step: Step) -> list[str]:
+        """Return the folders of the model of the registry that a step uses, if any."""
+        model_id = step.published if isinstance(step, PredictStep) else None
+        return self.published[model_id] if model_id is not None else []
 
 
 class Journal:

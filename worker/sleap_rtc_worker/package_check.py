@@ -24,7 +24,7 @@ from sleap_rtc_plugin.protocol.mounts import VIDEO_SUFFIXES
 from sleap_rtc_plugin.protocol.paths import check_component, check_path
 from sleap_rtc_plugin.transport.effects import in_thread
 from sleap_rtc_worker.config_check import check_configs
-from sleap_rtc_worker.file_manager import PUBLISHED, FileManager
+from sleap_rtc_worker.file_manager import FileManager, read_text
 from sleap_rtc_worker.training_config import (
     epochs_of,
     guard_model_config,
@@ -38,7 +38,6 @@ __all__ = [
     "check_package",
     "check_spec",
     "checkpoints_in",
-    "refuse_published_folder",
     "refuse_run_folder",
 ]
 
@@ -53,7 +52,7 @@ class CheckedPackage:
     Attributes:
         epochs: the most epochs of each step, 0 where that is not known.
         published: the folders of every model of the registry that a step uses, by its
-            id; relative to the package folder, in the order in which they are used.
+            id; relative to the job's folder of such models, in the order of their use.
     """
 
     epochs: list[int] = field(default_factory=list)
@@ -71,7 +70,7 @@ async def check_package(
 ) -> CheckedPackage:
     """Guard every configuration, then let sleap-nn look at the result.
 
-    Models of the registry are put beside the package's files, and looked at the same.
+    Models of the registry are put beside the package, and looked at the same.
 
     Args:
         job_id: whose package is here.
@@ -90,7 +89,6 @@ async def check_package(
     labels: set[str] = set()
     made: set[str] = set()
     checked = CheckedPackage()
-    refuse_published_folder(members)
     for index, step in enumerate(spec.steps):
         match step:
             case TrainStep():
@@ -117,15 +115,17 @@ async def check_package(
                 model_id = step.published
                 if model_id is not None and model_id not in checked.published:
                     laid = await lay_model(model_id, files.published_dir(job_id))
-                    checked.published[model_id] = [f"{PUBLISHED}/{n}" for n in laid]
-    for folder in (folder for laid in checked.published.values() for folder in laid):
-        name = f"{folder}/{MODEL_CONFIG}"
-        guard_model_config(files.read_config(job_id, name), name)
-        weights.add(f"{folder}/{CHECKPOINT}")
+                    checked.published[model_id] = laid
     root = files.package_dir(job_id)
+    places = {member: root / member for member in sorted(weights)}
+    for folder in (folder for laid in checked.published.values() for folder in laid):
+        place = files.published_dir(job_id) / folder
+        name = f"{folder}/{MODEL_CONFIG}"
+        guard_model_config(read_text(place / MODEL_CONFIG, name), name)
+        places[f"{folder}/{CHECKPOINT}"] = place / CHECKPOINT
     await check_configs(
         configs,
-        weights={member: root / member for member in sorted(weights)},
+        weights=places,
         labels={member: root / member for member in sorted(labels)},
         mounts=mounts,
         worker=worker,
@@ -173,20 +173,6 @@ def check_spec(spec: JobSpec) -> None:
 
 def _is_video(path: str) -> bool:
     return PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES
-
-
-def refuse_published_folder(members: frozenset[str]) -> None:
-    """Check that a package brings nothing to where models of the registry are put.
-
-    Raises:
-        BadRequest: it does.
-    """
-    folder = f"{PUBLISHED}/"
-    taken = next((m for m in members if f"{m}/".casefold().startswith(folder)), None)
-    if taken is not None:
-        raise BadRequest(
-            reason=f"the package holds {taken}, where models of the registry are put"
-        )
 
 
 def refuse_run_folder(step: TrainStep, members: frozenset[str]) -> None:

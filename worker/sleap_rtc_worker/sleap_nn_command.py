@@ -43,6 +43,8 @@ __all__ = [
 PUBLISH_TOKEN: Final = "@PUBLISH_PORT@"  # noqa: S105 - a place holder, no secret
 CONTROLLER_TOKEN: Final = "@CONTROLLER_PORT@"  # noqa: S105 - the same
 MODELS_FOLDER: Final = "models"
+# Beside the package, where none can bring anything; from the folder that steps run in.
+PUBLISHED_MODELS: Final = "../../published"
 # What the runner's shell would call: command not found, and not executable.
 _NOT_FOUND_CODES: Final = frozenset({126, 127})
 _NO_MODULE: Final = re.compile(
@@ -145,8 +147,8 @@ def predict_argv(
     Args:
         trainer: from `trainer_command`.
         step: the inference.
-        published: the folders of its model of the registry, relative to the package
-            folder, in the order in which they are used.
+        published: the folders of its model of the registry, relative to where such
+            models of the job lie, in the order in which they are used.
 
     Raises:
         UnsafeMember: a path is not safe.
@@ -157,7 +159,8 @@ def predict_argv(
         "predict",
         "--gui",
         f"--data_path={check_path(step.data)}",
-        *(f"--model_paths={check_path(m)}" for m in (*step.models, *published)),
+        *(f"--model_paths={check_path(model)}" for model in step.models),
+        *(f"--model_paths={PUBLISHED_MODELS}/{check_path(m)}" for m in published),
         f"--output_path={check_component(step.output)}",
         *to_argv(step.options),
     ]
