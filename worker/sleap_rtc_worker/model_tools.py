@@ -123,10 +123,11 @@ def _open(
     address = options.store
     if address is not None and address.startswith("s3:"):
         return open_store(address), f"s3:{_identity(address, options.room)}"
-    folder = Path(address or data_dir / "models").expanduser().absolute()
     if address is not None:
         store = open_store(address)
+        folder = Path(address).expanduser().absolute()
     else:
+        folder = data_dir / "models"
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:

@@ -6,7 +6,7 @@ import pytest
 
 from sleap_rtc_plugin.protocol.errors import StoreInvalid
 from sleap_rtc_plugin.registry.directory_store import DirectoryStore
-from sleap_rtc_plugin.registry.object_store import RemoteStore
+from sleap_rtc_plugin.registry.remote_store import RemoteStore
 from sleap_rtc_plugin.registry.store_address import open_store
 
 KEYS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}

@@ -407,3 +407,35 @@ async def test_labels_that_are_gone_are_told_as_the_disk(bench: Bench) -> None:
     assert event.error is not None
     assert str(bench.folder) not in str(from_wire(event.error))
     shutil.rmtree(bench.folder / "jobs")
+
+
+async def test_two_workers_that_publish_at_once_lose_nothing(
+    bench: Bench, tmp_path: Path
+) -> None:
+    others = await open_models(tmp_path, bench.store, name="v")
+    files = FileManager(tmp_path / "other")
+    root = files.package_dir(JOB)
+    for seed, step in enumerate(TRAININGS, start=10):
+        write_model(root / "models" / step.run_name, seed=seed, head=step.head)
+    (root / "l.slp").write_bytes(b"labels")
+    other = JobPublisher(others, files, worker_name="v")
+    same = JobPublisher(others, bench.files, worker_name="v")
+    record = bench.record()
+    outcomes = [
+        outcome
+        for some in await asyncio.gather(
+            *(p.publish(record) for p in (bench.publisher, other, same))
+        )
+        for outcome in some
+    ]
+    manifest = await bench.reader().manifest()
+    assert {o.model for o in outcomes} == set(manifest.models)
+    assert len(manifest.models) == 2
+    owner = manifest.aliases["flies"].model
+    for outcome in outcomes:
+        if outcome.model == owner:
+            assert (outcome.alias, outcome.error) == ("flies", None)
+        else:
+            assert outcome.alias is None
+            assert isinstance(outcome.error, AliasTaken)
+    await others.close()
