@@ -108,9 +108,7 @@ def test_a_local_model_is_shared_pulled_and_used_elsewhere(
 
 
 def test_a_training_publishes_itself(programs: Programs, project: Path) -> None:
-    worker = programs.scripted_worker(
-        "train,sees=1", "--name", "gpu"
-    ).wait_ready()
+    worker = programs.scripted_worker("train,sees=1", "--name", "gpu").wait_ready()
     window = sleap(programs, "publish_training", project, worker.session)
     assert "Published as fish (model-" in saw(window, "said")["status"]
     listed = saw(window, "listed")["facts"]

@@ -228,6 +228,8 @@ class RunPage(QGroupBox):
 
     def _publish_toggled(self, publishes: bool) -> None:
         self.publishesChanged.emit(publishes)
+        # The window draws a moment later, and the user types on at once.
+        self.alias_edit.setEnabled(publishes)
         if publishes:
             self.alias_edit.setFocus()
 
