@@ -36,6 +36,7 @@ MAIN_SIZE: Final = (1060, 660)
 MENU_PICTURE: Final = QRect(0, 0, 760, 420)
 BAR_PX: Final = 30
 COLORS: Final = 128
+WORKERS_COLUMN: Final = 7
 PATIENCE_S: Final = 400.0
 MONITOR_AT_EPOCH: Final = 14
 JOBS_AT_EPOCH: Final = 18
@@ -193,6 +194,7 @@ def models(user: User) -> Scenario:
     user.press_named("connectButton")
     yield lambda: user.rows("workerTable") == 2 and has_round_trips(user)
     user.pick_row("workerTable")
+    yield lambda: "Nothing is configured" in user.status()
     box = user.named("publishBox", QCheckBox)
     box.click()
     user.named("publishAliasEdit", QLineEdit).setFocus()
@@ -210,6 +212,8 @@ def models(user: User) -> Scenario:
     table = user.named("modelsTable", QTableView)
     yield lambda: table.model().rowCount() == 2
     yield lambda: user.is_open("factId")
+    user.press_named("modelsRefreshButton")
+    yield lambda: table.model().index(0, WORKERS_COLUMN).data() == "workstation-1"
     yield pause()
     album.keep("models", browser)
     user.press_named("useForInferenceButton")
