@@ -6,6 +6,7 @@ damaged, and nothing is written over it. Called by `model_registry`.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -88,6 +89,9 @@ _TABLES: Final = ("models", "aliases", "former_aliases")
 _KNOWN: Final = frozenset({"version", "room_id", "updated_at", *_TABLES})
 # `alias` is written for readers that know one alias a model, and never read.
 _KNOWN_OF_MODELS: Final = frozenset({*ModelRecord.__struct_fields__, "alias"})
+
+
+_LINE_BREAK: Final = re.compile(r"\r\n?|\n")
 
 
 class _Fault(ValueError):
@@ -304,7 +308,8 @@ def _clean_record(record: ModelRecord) -> ModelRecord:
 
 def clean_notes(notes: str) -> str:
     """Make notes fit to show: their lines stay, characters without a shape go."""
-    return "\n".join(clean_text(line, len(line)) for line in notes.splitlines())
+    lines = _LINE_BREAK.split(notes)
+    return "\n".join(clean_text(line, len(line)) for line in lines).strip("\n")
 
 
 def _clean_alias(record: AliasRecord) -> AliasRecord:

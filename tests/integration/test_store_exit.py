@@ -35,3 +35,22 @@ def test_no_thread_of_a_store_aborts_a_program_that_ends(tmp_path: Path) -> None
             check=False,
         )
         assert ended.returncode == 0, ended.stderr.decode()
+
+
+def test_obstore_is_imported_where_a_bucket_is_opened_and_not_before(
+    tmp_path: Path,
+) -> None:
+    program = (
+        "import sys, sleap_rtc_plugin.cli.main, "
+        "sleap_rtc_plugin.registry.model_registry;"
+        "from sleap_rtc_plugin.registry.store_address import open_store;"
+        "open_store('folder');"
+        "assert 'obstore' not in sys.modules;"
+        "open_store('s3://lab', environment={'AWS_ACCESS_KEY_ID': 'a',"
+        "'AWS_SECRET_ACCESS_KEY': 'b'});"
+        "assert 'obstore' in sys.modules"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True
+    )
