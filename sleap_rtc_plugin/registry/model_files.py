@@ -60,8 +60,8 @@ _LIMITS: Final = {
     LOSS_LOG: MAX_LOSS_LOG_BYTES,
 }
 _PIECE_BYTES: Final = 4 * MIB
-# What may stand between what the names of two parts share and where they differ.
-_JOINTS: Final = " ._-="
+# What stands between the words of a folder's name.
+_JOINTS: Final = re.compile(r"[ ._=-]+")
 
 
 @dataclass(frozen=True)
@@ -201,12 +201,16 @@ def _fit_name(name: str, head: str) -> str:
 
 
 def _shared_name(names: Sequence[str]) -> str:
-    """Return what the names begin with alike, or the first one."""
-    shared = names[0]
-    for name in names[1:]:
-        while not name.startswith(shared):
-            shared = shared[:-1]
-    return clean_text(shared.rstrip(_JOINTS) or names[0])
+    """Return the words that the names begin with alike, or the first name."""
+    words = [_JOINTS.split(name) for name in names]
+    count = 0
+    while all(count < len(w) and w[count] == words[0][count] for w in words):
+        count += 1
+    length = len(names[0])
+    joints = list(_JOINTS.finditer(names[0]))
+    if count and count <= len(joints):
+        length = joints[count - 1].start()
+    return clean_text(names[0][:length])
 
 
 # -- one folder --------------------------------------------------------------------

@@ -109,9 +109,13 @@ class Lab:
     # -- asking ----------------------------------------------------------------------
 
     @property
-    def room(self) -> SteadyRoom:
-        """The room, while it is entered."""
-        return self._room
+    def room(self) -> "Lab":
+        """The room as `LinkedModels` asks it: with links of the way that was chosen."""
+        return self
+
+    async def workers(self) -> list[WorkerInfo]:
+        """List the room's workers as they are now."""
+        return await self._room.workers()
 
     async def link(self, worker_id: str) -> WorkerLink:
         """Return the link to a worker; opens it where there is none.

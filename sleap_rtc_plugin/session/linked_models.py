@@ -11,7 +11,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from msgspec import structs
 
@@ -42,6 +42,7 @@ from sleap_rtc_plugin.protocol.model_records import (
     Publication,
 )
 from sleap_rtc_plugin.protocol.retries import Retries, is_passing
+from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.registry.model_registry import (
     Collected,
     ModelDetails,
@@ -67,16 +68,27 @@ from sleap_rtc_plugin.session.model_requests import (
     person_name,
     read_folders,
 )
-from sleap_rtc_plugin.session.steady_room import SteadyRoom
 from sleap_rtc_plugin.session.worker_info import WorkerInfo, choose_worker
 from sleap_rtc_plugin.session.worker_link import WorkerLink
 from sleap_rtc_plugin.transport.effects import monotonic
 
-__all__ = ["LinkedModels"]
+__all__ = ["EnteredRoom", "LinkedModels"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+
+class EnteredRoom(Protocol):
+    """A room that is entered: a `SteadyRoom`, or a `Lab` with its choice of ways."""
+
+    session: Session
+
+    async def workers(self) -> list[WorkerInfo]:
+        """List the room's workers."""
+
+    async def link(self, worker_id: str) -> WorkerLink:
+        """Return the link to a worker; opens it where there is none."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +111,7 @@ class LinkedModels:
 
     def __init__(
         self,
-        room: SteadyRoom,
+        room: EnteredRoom,
         worker: str | None = None,
         *,
         reconnect_for_s: float = RECONNECT_BUDGET_S,

@@ -21,6 +21,7 @@ from support.worker_models import (
     publish_pair,
 )
 
+from sleap_rtc_plugin.protocol import codec
 from sleap_rtc_plugin.protocol.errors import (
     AliasTaken,
     BadRequest,
@@ -220,6 +221,20 @@ async def test_models_are_listed_and_described(
     assert described.held
     error = await service.client.fails(ModelDescribe(command_id="c-5", model="mice"))
     assert isinstance(error, ModelNotFound)
+
+
+async def test_a_record_that_leaves_no_room_for_curves_comes_without(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish_one(service.store, tmp_path / "one", "flies")
+    command = ModelDescribe(command_id="c-1", model="flies")
+    whole = await service.client.ask(command, ModelDescribed)
+    assert whole.curves != []
+    size = len(codec.encode_control(whole))
+    monkeypatch.setattr(codec, "MAX_CONTROL_FRAME_BYTES", size - 20)
+    described = await service.client.ask(command, ModelDescribed)
+    assert described.curves == []
+    assert described.record == whole.record
 
 
 async def test_a_store_that_is_away_or_silent_is_told_in_time(

@@ -69,7 +69,7 @@ async def two(tmp_path: Path) -> AsyncIterator[RoomOfWorkers]:
 
 
 def linked(room: RoomOfWorkers, worker: str | None = None) -> LinkedModels:
-    return LinkedModels(room, worker, reconnect_for_s=0.0)  # type: ignore[arg-type]
+    return LinkedModels(room, worker, reconnect_for_s=0.0)
 
 
 @pytest.fixture(params=["store", "worker"])

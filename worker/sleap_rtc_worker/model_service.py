@@ -9,7 +9,10 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator
 
+import msgspec
+
 from sleap_rtc_plugin.protocol.errors import (
+    LocalProtocolError,
     NoStore,
     RemoteProtocolError,
     RtcError,
@@ -178,7 +181,11 @@ class ModelService:
             curves=details.curves,
             held=models.holds(details.record),
         )
-        self._link.send(described)
+        try:
+            self._link.send(described)
+        except LocalProtocolError:
+            # Many metrics make a long record; the curves are the part to do without.
+            self._link.send(msgspec.structs.replace(described, curves=[]))
 
     async def _send(self, models: WorkerModels, command: ModelFetch) -> None:
         """Offer a model's files, and serve the client until it has them."""

@@ -61,6 +61,26 @@ def test_a_pair_is_one_model_whatever_the_order(tmp_path: Path) -> None:
     assert model.training.duration_s == 2 * 8.5
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "name"),
+    [
+        ("flies.centroid", "flies.centered_instance", "flies"),
+        ("261122_074257.centroid.n=24", "261122_081011.instance.n=24", "261122"),
+        ("flies", "flies.instance", "flies"),
+        ("centroid", "centered", "centroid"),
+        ("a", "b", "a"),
+    ],
+)
+def test_a_pair_is_called_what_its_folders_share(
+    tmp_path: Path, first: str, second: str, name: str
+) -> None:
+    folders = [
+        write_model(tmp_path / first, head="centroid"),
+        write_model(tmp_path / second, head="centered_instance"),
+    ]
+    assert read_model(folders).name == name
+
+
 def test_networks_that_are_not_used_together(tmp_path: Path) -> None:
     first = write_model(tmp_path / "a", head="centroid")
     second = write_model(tmp_path / "b", head="bottomup_x")
