@@ -101,6 +101,8 @@ class ModelsPresenter:
         # Raised by whatever makes answers on their way those of yesterday.
         self._stay = 0
         self._is_stale = False
+        self._is_watched = False
+        self._workers: set[str] = set()
 
     @property
     def snapshot(self) -> ModelsSnapshot:
@@ -114,8 +116,9 @@ class ModelsPresenter:
         match event:
             case RoomChanged():
                 self._room_changed(event)
-            case WorkersChanged():
+            case WorkersChanged(workers=workers):
                 self._came_online()
+                self._workers_changed({worker.worker_id for worker in workers})
             case ModelAnnounced():
                 name = clean_text(event.alias) or clean_text(event.model)
                 self.on_news(f"The model {name} was published in this lab.")
@@ -147,8 +150,23 @@ class ModelsPresenter:
     def _came_online(self) -> None:
         if not self._snapshot.is_online:
             self._show(is_online=True, notice="", is_problem=False)
+            if self._is_watched:
+                self.refresh()
+
+    def _workers_changed(self, workers: set[str]) -> None:
+        """Ask again where nobody could tell, since somebody may now."""
+        came, self._workers = workers - self._workers, workers
+        now = self._snapshot
+        if came and self._is_watched and not (now.is_listed or now.is_listing):
+            self.refresh()
 
     # -- the list ----------------------------------------------------------------------
+
+    def watch(self, is_watched: bool) -> None:
+        """Be up to date from now on, or ask for nothing by ourselves any more."""
+        self._is_watched = is_watched
+        if is_watched:
+            self.refresh()
 
     def refresh(self) -> None:
         """Ask for the models, or once more where that is under way."""

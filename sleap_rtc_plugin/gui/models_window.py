@@ -277,13 +277,14 @@ class RemoteModelsWindow(QWidget):
         """Be up to date while visible."""
         super().showEvent(event)
         self._refresh_timer.start()
-        self._presenter.refresh()
+        self._presenter.watch(True)
         self._redraw()
         self.filter_edit.setFocus()
 
     def hideEvent(self, event: QHideEvent) -> None:
         """Ask nothing while hidden."""
         self._refresh_timer.stop()
+        self._presenter.watch(False)
         super().hideEvent(event)
 
     def _redraw_soon(self) -> None:

@@ -1,8 +1,14 @@
 """The browser's presenter: lists, changes, aliases that move, files that do."""
 
 from support.models_world import ModelsWorld, describe, make_model, model_id
+from support.scripted_host import make_worker
 
-from sleap_rtc_plugin.companion.messages import Done, RoomChanged, RoomRow
+from sleap_rtc_plugin.companion.messages import (
+    Done,
+    RoomChanged,
+    RoomRow,
+    WorkersChanged,
+)
 from sleap_rtc_plugin.companion.model_messages import (
     ChangeModel,
     DescribeModel,
@@ -118,6 +124,24 @@ def test_a_list_that_cannot_be_had_says_why_and_comes_back() -> None:
     assert world.now.is_problem and not world.now.is_listed and not world.now.is_listing
     world.presenter.refresh()
     assert (world.now.notice, shown(world)) == ("", ["flies 1"])
+
+
+def test_an_open_browser_asks_by_itself_once_there_is_somebody_to_ask() -> None:
+    world = ModelsWorld(FLIES)
+    world.presenter.watch(True)
+    assert world.host.asked == []
+    world.host.answer(ListModels, NoStore(reason="no worker is online"))
+    room = RoomRow(room_id="room-1", server="http://x")
+    world.presenter.handle(RoomChanged(state="online", room=room))
+    assert world.now.is_problem
+    for _ in range(2):
+        world.presenter.handle(WorkersChanged(workers=[make_worker("w-1")]))
+    assert shown(world) == ["flies 1"]
+    assert len(world.host.asked_for(ListModels)) == 2
+    world.presenter.watch(False)
+    world.presenter.handle(RoomChanged(state="offline", room=room, reason="x"))
+    world.presenter.handle(RoomChanged(state="online", room=room))
+    assert len(world.host.asked_for(ListModels)) == 2
 
 
 def test_what_was_wanted_meanwhile_is_asked_once_more() -> None:
