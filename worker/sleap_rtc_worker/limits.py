@@ -89,3 +89,13 @@ TORCH_PROBE_TIMEOUT_S = 120.0
 GPU_MEMORY_POLL_S = 5.0
 GPU_MEMORY_STEP_MB = 256
 MAX_GPUS = 64
+
+# -- live frames -------------------------------------------------------------------
+# What an encoded image has besides its pixels.
+LIVE_IMAGE_SLACK_BYTES = 64 * KIB
+# Frames of which parts are on their way at once.
+MAX_PARTIAL_FRAMES = 4
+LIVE_PREDICT_TIMEOUT_S = 60.0
+# What the process with the model says of one frame.
+MAX_LIVE_ANSWER_BYTES = 16 * 1024 * KIB
+MAX_LIVE_REASON_CHARS = 120

@@ -22,6 +22,7 @@ from sleap_rtc_plugin.protocol.link_test_messages import (
     LinkTestStop,
     StorageTest,
 )
+from sleap_rtc_plugin.protocol.live_messages import LiveStart, LiveStop
 from sleap_rtc_plugin.protocol.messages import (
     Acknowledged,
     CommandFailed,
@@ -59,6 +60,7 @@ from sleap_rtc_worker.job_queue import Place
 from sleap_rtc_worker.job_run import JobRun
 from sleap_rtc_worker.journal import Journal
 from sleap_rtc_worker.link_tests import LinkTests
+from sleap_rtc_worker.live_service import LiveService, LiveSessions
 from sleap_rtc_worker.mounted_files import MountedFiles
 from sleap_rtc_worker.mounts import MountTable
 from sleap_rtc_worker.shared_files import SharedCommand, SharedFiles
@@ -80,6 +82,7 @@ class LinkService:
         shared_storage: SharedStorage | None = None,
         mounts: MountTable | None = None,
         tests: LinkTests | None = None,
+        live: LiveSessions | None = None,
     ) -> None:
         """Listen on `link`; call `run` at once.
 
@@ -90,6 +93,7 @@ class LinkService:
             shared_storage: a folder that the client may mount as well.
             mounts: folders that the client may look into.
             tests: those of all the worker's links.
+            live: the live sessions of all of them.
         """
         self._link = link
         self._coordinator = coordinator
@@ -102,6 +106,7 @@ class LinkService:
         self._mounted = MountedFiles(mounts or MountTable({}))
         self._tests = tests or LinkTests()
         self._leave_tests = self._tests.add(self._pump)
+        self._live = LiveService(link, live or LiveSessions())
         link.on_control = self._on_control
 
     async def run(self) -> None:
@@ -141,6 +146,10 @@ class LinkService:
                 self._spawn(self._test(message))
             case LinkTestStop():
                 self._tests.stop(message)
+            case LiveStart():
+                self._spawn(self._live.run(message))
+            case LiveStop():
+                self._live.stop(message)
             case FileMeta():
                 self._spawn(self._receive_package(message))
             case FileNeed() | FileDone():

@@ -65,6 +65,7 @@ from sleap_rtc_plugin.protocol.errors.meeting import (
 from sleap_rtc_plugin.protocol.errors.models import (
     AliasMoved,
     AliasTaken,
+    LiveEnded,
     LiveRefused,
     ModelAmbiguous,
     ModelDamaged,
@@ -161,6 +162,7 @@ __all__ = [
     "JournalTooNew",
     "LabelsUnreadable",
     "LinkFailed",
+    "LiveEnded",
     "LiveRefused",
     "LocalProtocolError",
     "ModelAmbiguous",
