@@ -19,7 +19,7 @@ from sleap_rtc_plugin.cli.options import (
     transport_options,
     verbose_option,
 )
-from sleap_rtc_plugin.protocol.errors import RtcError
+from sleap_rtc_plugin.protocol.errors import OptionRefused, RtcError
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.inference_options import parse_argv
 from sleap_rtc_plugin.protocol.live_messages import ImageFormat, LiveInstances
@@ -45,6 +45,22 @@ def _check_output(
     if path is not None and path.exists():
         raise click.BadParameter(f"{path} is there already, and nothing overwrites it")
     return path
+
+
+def _read_options(words: tuple[str, ...]) -> dict[str, str]:
+    """Return the inference options among the words of the command."""
+    try:
+        parsed = parse_argv(words)
+        if parsed.data_path or parsed.model_paths or parsed.output_path:
+            raise click.UsageError(
+                "What is predicted, with which model and to where is said with "
+                "--video, --model and --output."
+            )
+        return check_live_options(parsed.options)
+    except OptionRefused as error:
+        raise click.UsageError(
+            f"The option {error.option} is not accepted: {error.reason}."
+        ) from None
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -112,10 +128,7 @@ def live(
     """
     set_up_logging(verbose)
     screen = _Screen(as_json)
-    try:
-        chosen = check_live_options(parse_argv(options).options)
-    except RtcError as refusal:
-        fail(refusal, verbose=verbose)
+    chosen = _read_options(options)
     error = run_async(
         _stream(
             screen,

@@ -152,14 +152,12 @@ async def test_a_slow_model_gets_the_newest_frame(tmp_path: Path) -> None:
         numbers = [one.frame for one, _ in found]
         assert numbers == sorted(numbers)
         # The instances are of the frame that they say.
-        assert all(
-            one.instances[0].points[0][0] == one.frame % 256 for one, _ in found
-        )
+        assert all(one.instances[0].points[0][0] == one.frame % 256 for one, _ in found)
         assert max(held) == 0
 
 
 async def test_memory_stays_flat_when_nobody_keeps_up(tmp_path: Path) -> None:
-    async with world(tmp_path, "delay=0.3") as (link, linked, _sessions):
+    async with world(tmp_path, "delay=0.3") as (link, _, _sessions):
         process = psutil.Process()
         stream = await begin(link, MadeUpFrames(None, size=(512, 512)))
         sizes: list[int] = []
@@ -278,8 +276,8 @@ async def test_a_link_that_ends_leaves_no_runner(tmp_path: Path) -> None:
         linked.worker.close("gone")
         await running
         assert stream.error is not None
-        while runners():
-            await asyncio.sleep(0.01)
+        await linked.served()
+        assert runners() == []
         assert sessions.models.in_use == 0  # type: ignore[union-attr]
 
 
@@ -302,7 +300,7 @@ async def test_a_frame_that_is_no_image_ends_the_session(
 
 
 async def test_junk_on_the_channel_is_dropped(tmp_path: Path) -> None:
-    async with world(tmp_path) as (link, linked, _sessions):
+    async with world(tmp_path) as (link, _, _sessions):
         stream = await begin(link, MadeUpFrames(5))
         channel = await link.link.open_live()
         for junk in (b"x", bytes(60_000), b"\x02junk", os.urandom(2_000)):

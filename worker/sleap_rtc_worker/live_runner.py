@@ -237,6 +237,7 @@ def serve(
         if not isinstance(first, LoadModel):
             return 0
         predictor = load(first)
+        _warm_up()
         say(predictor.loaded)
         while isinstance(order := _next_order(stdin), PredictFrame):
             size = (first.width, first.height, first.channels)
@@ -248,6 +249,16 @@ def serve(
         say(Failed(clean_text(text, MAX_LIVE_REASON_CHARS)))
         return 1
     return 0
+
+
+def _warm_up() -> None:
+    """Import what decoding needs, so that the first frame does not wait for it."""
+    import numpy as np
+    from PIL import Image
+
+    sample = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(sample, "PNG")
+    decode_image(sample.getvalue(), "png", 8, 8, 1)
 
 
 def _next_order(stdin: BinaryIO) -> RunnerOrder | None:
