@@ -144,7 +144,8 @@ def _more_than_nothing(
     default=MAX_JOBS_QUEUED,
     show_default=True,
     metavar="N",
-    help="How many jobs may wait; more are refused.",
+    help="How many jobs may wait; of one person no more than leave as many places "
+    "free.  More are refused.",
 )
 @click.option(
     "--max-runtime",

@@ -239,7 +239,7 @@ class CompanionService:
                 session,
                 owner=owner_name(),
                 shared_storage=await in_thread(None, chosen_storage),
-                transport=await in_thread(None, chosen_transport),
+                transport=chosen_transport,
                 on_workers=self._workers_seen,
                 on_offline=lambda error: self._went_offline(room, error),
                 on_online=lambda: self._emit(RoomChanged(state="online", room=room)),

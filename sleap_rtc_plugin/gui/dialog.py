@@ -123,6 +123,7 @@ class RemoteTrainingDialog(QDialog):
         self.workers.workerChosen.connect(presenter.choose_worker)
         self.run.cancelRequested.connect(presenter.cancel)
         self.run.usesWorkerVideosChanged.connect(presenter.set_uses_worker_videos)
+        self.run.relayOnlyChanged.connect(presenter.set_relay_only)
         self.run_button.clicked.connect(presenter.submit)
         self._buttons.rejected.connect(self.reject)
         application = QApplication.instance()

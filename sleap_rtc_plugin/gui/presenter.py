@@ -87,6 +87,11 @@ class Choices(Protocol):
     last_worker: str
     remember: bool
     use_worker_videos: bool
+    relay_only: bool
+
+    @property
+    def forced_relay_only(self) -> bool | None:
+        """What the environment says in place of `relay_only`, or None."""
 
     def save(self) -> None:
         """Write them down."""
@@ -109,8 +114,12 @@ class RemotePresenter:
         """
         self._spawn = spawn
         self._choices = choices
+        forced = choices.forced_relay_only
         self._snapshot = Snapshot(
-            remembers=choices.remember, uses_worker_videos=choices.use_worker_videos
+            remembers=choices.remember,
+            uses_worker_videos=choices.use_worker_videos,
+            is_relay_only=choices.relay_only if forced is None else forced,
+            is_relay_only_forced=forced is not None,
         )
         self._watchers: list[Callable[[Snapshot], None]] = []
         self._listeners: list[Callable[[Event], None]] = []
@@ -235,6 +244,14 @@ class RemotePresenter:
         self._choices.use_worker_videos = uses
         self._choices.save()
         self._change(uses_worker_videos=uses)
+
+    def set_relay_only(self, is_wanted: bool) -> None:
+        """Choose whether links opened from now on go over relays alone."""
+        if self._snapshot.is_relay_only_forced:
+            return
+        self._choices.relay_only = is_wanted
+        self._choices.save()
+        self._change(is_relay_only=is_wanted)
 
     def hide_new_session(self) -> None:
         """The user has copied the session string."""

@@ -134,6 +134,8 @@ class Snapshot:
         has_new_session: a room was just opened; its session string waits to be copied.
         remembers: whether the next room is to be remembered.
         uses_worker_videos: whether a worker may use its own copies of videos.
+        is_relay_only: whether workers are told no address of this computer.
+        is_relay_only_forced: the environment says so, and the user cannot change it.
         workers: who is in the room, or None until it was told.
         worker_id: the chosen worker, who may have left.
         worker_name: how that one is called.
@@ -152,6 +154,8 @@ class Snapshot:
     has_new_session: bool = False
     remembers: bool = True
     uses_worker_videos: bool = True
+    is_relay_only: bool = False
+    is_relay_only_forced: bool = False
     workers: tuple[WorkerRow, ...] | None = None
     worker_id: str | None = None
     worker_name: str = ""

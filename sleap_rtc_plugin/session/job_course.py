@@ -10,6 +10,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -50,6 +51,17 @@ class CourseObserver(Protocol):
         """The worker is there again, and nothing was missed."""
 
 
+@dataclass
+class _Package:
+    """What was sent, how, and over which link it arrived."""
+
+    source: FileSource
+    on_progress: Progress
+    home: Path | None
+    on_found: OnFound
+    sent_over: RemoteJob | None = None
+
+
 class JobCourse:
     """One job on one worker; `submitted` is where it stood when it was announced.
 
@@ -81,6 +93,7 @@ class JobCourse:
         self._link: WorkerLink | None = None
         self._loss: RtcError | None = None
         self.submitted: JobState | None = None
+        self._package: _Package | None = None
         self._opening = asyncio.Lock()
 
     @property
@@ -141,9 +154,9 @@ class JobCourse:
             RtcError: the worker does not take the package.
         """
         if self.submitted in _STAGING:
-            await self._persist(
-                lambda job: self._send(job, source, on_progress, home, on_found)
-            )
+            package = _Package(source, on_progress, home, on_found)
+            await self._persist(lambda job: self._send(job, package))
+            self._package = package
 
     async def reach(self, is_reached: Callable[[JobMirror], bool]) -> None:
         """Follow the job until it has come to a point.
@@ -151,7 +164,12 @@ class JobCourse:
         Raises:
             RtcError: the worker does not know the job, or breaks the protocol.
         """
-        await self._persist(lambda job: job.wait_until(is_reached))
+
+        async def reach(job: RemoteJob) -> None:
+            await self._send_again(job)
+            await job.wait_until(is_reached)
+
+        await self._persist(reach)
 
     async def follow(self) -> None:
         """Follow the job until it has ended.
@@ -199,24 +217,32 @@ class JobCourse:
 
     # -- keeping on --------------------------------------------------------------------
 
-    async def _send(
-        self,
-        job: RemoteJob,
-        source: FileSource,
-        on_progress: Progress,
-        home: Path | None,
-        on_found: OnFound,
-    ) -> None:
+    async def _send(self, job: RemoteJob, package: "_Package") -> None:
         try:
             if self.mirror.state in _STAGING:
-                if home is not None:
-                    found = await job.find_on_mounts(source, home)
-                    on_found(job.link.worker_name, found)
-                await job.send_package(source, on_progress)
+                if package.home is not None:
+                    found = await job.find_on_mounts(package.source, package.home)
+                    package.on_found(job.link.worker_name, found)
+                await job.send_package(package.source, package.on_progress)
+                package.sent_over = job
         except RtcError:
             # A job that was refused or cancelled meanwhile says it better.
             if not self.mirror.has_ended:
                 raise
+
+    async def _send_again(self, job: RemoteJob) -> None:
+        """Offer the package once more to a worker that may have died holding it.
+
+        It had all of it, but may not have come to write that down. What is there is
+        not sent again.
+        """
+        package = self._package
+        if package is None or package.sent_over is job:
+            return
+        if self.mirror.state not in _STAGING:
+            self._package = None
+        elif await job.submit(package.source) in _STAGING:
+            await self._send(job, package)
 
     async def _unless_ended(
         self, command: Callable[[RemoteJob], Awaitable[None]]

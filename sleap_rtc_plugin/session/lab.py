@@ -17,7 +17,7 @@ from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.session.steady_room import SteadyRoom
 from sleap_rtc_plugin.session.worker_info import WorkerInfo
 from sleap_rtc_plugin.session.worker_link import WorkerLink
-from sleap_rtc_plugin.transport.effects import monotonic
+from sleap_rtc_plugin.transport.effects import in_thread, monotonic
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.transport_options import TransportOptions
 
@@ -53,7 +53,8 @@ class Lab:
         session: the room and its secret.
         owner: shown to the room.
         shared_storage: a folder that workers may mount as well.
-        transport: how data channels go; the environment's choice by default.
+        transport: asked, in a thread, how data channels go whenever a link is opened;
+            the environment's choice by default.
         on_workers: told who is in the room, every few seconds.
         on_offline: told why the room cannot be reached, once each time, and again if
             it is for good: then the error is not retryable.
@@ -66,7 +67,7 @@ class Lab:
         *,
         owner: str,
         shared_storage: SharedStorage | None = None,
-        transport: TransportOptions | None = None,
+        transport: Callable[[], TransportOptions] | None = None,
         on_workers: Callable[[Sequence[WorkerSeen]], None],
         on_offline: Callable[[RtcError], None],
         on_online: Callable[[], None],
@@ -75,12 +76,8 @@ class Lab:
         self._on_workers = on_workers
         self._on_offline = on_offline
         self._on_online = on_online
-        self._room = SteadyRoom(
-            session,
-            owner=owner,
-            shared_storage=shared_storage,
-            transport=transport,
-        )
+        self._transport = transport
+        self._room = SteadyRoom(session, owner=owner, shared_storage=shared_storage)
         self._probes: dict[str, Probe] = {}
         self._probed_at = 0.0
         self._is_online = False
@@ -112,7 +109,10 @@ class Lab:
         Raises:
             RtcError: no link came about.
         """
-        return await self._room.link(worker_id)
+        transport = None
+        if self._transport is not None:
+            transport = await in_thread(None, self._transport)
+        return await self._room.link(worker_id, transport)
 
     # -- watching --------------------------------------------------------------------
 

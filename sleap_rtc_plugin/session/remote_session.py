@@ -205,13 +205,20 @@ class RemoteSession:
         finally:
             del self._responses[request_id]
 
-    async def connect(self, worker: WorkerInfo) -> WorkerLink:
+    async def connect(
+        self, worker: WorkerInfo, transport: TransportOptions | None = None
+    ) -> WorkerLink:
         """Connect to a worker and prove each other's membership.
+
+        Args:
+            worker: whom to.
+            transport: how data channels go; by default as for the whole stay.
 
         Raises:
             NoWayToWorker: no way leads there; the error says which were tried.
             RtcError: it is not there, or the proof failed.
         """
+        options = transport or self._transport or TransportOptions.from_environment()
         destination = Destination(
             worker_id=worker.peer_id,
             worker_name=worker.name,
@@ -226,7 +233,7 @@ class RemoteSession:
                 destination,
                 replies=self._replies,
                 config=await self._ice.current(),
-                options=self._transport or TransportOptions.from_environment(),
+                options=options,
             )
         except NoWayToWorker:
             # Credentials may have been changed on the server meanwhile.

@@ -27,6 +27,7 @@ from sleap_rtc_plugin.transport.transport_options import (
     MAX_MBIT,
     TransportOptions,
     bytes_per_s,
+    forced_relay_only,
 )
 
 __all__ = [
@@ -105,6 +106,11 @@ class Settings(Struct, kw_only=True, dict=True):
     def __post_init__(self) -> None:
         self._path = config_folder() / _FILE
         self._saved: dict[str, Any] = msgspec.to_builtins(self)
+
+    @property
+    def forced_relay_only(self) -> bool | None:
+        """What the environment says in place of `relay_only`, or None."""
+        return forced_relay_only()
 
     @classmethod
     def load(cls, folder: Path | None = None) -> "Settings":

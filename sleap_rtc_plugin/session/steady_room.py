@@ -153,8 +153,15 @@ class SteadyRoom:
                 return None
             await asyncio.sleep(delay_s)
 
-    async def link(self, worker_id: str) -> WorkerLink:
+    async def link(
+        self, worker_id: str, transport: TransportOptions | None = None
+    ) -> WorkerLink:
         """Return the link to a worker; opens it where there is none.
+
+        Args:
+            worker_id: whose.
+            transport: how data channels go if it is opened now; by default as for the
+                whole room.
 
         Raises:
             RtcError: no link came about.
@@ -164,6 +171,6 @@ class SteadyRoom:
             if known is not None and not known.link.closed.is_set():
                 return known
             worker = await self.worker(worker_id)
-            link = await (await self.stay()).connect(worker)
+            link = await (await self.stay()).connect(worker, transport)
             self._links[worker_id] = link
             return link

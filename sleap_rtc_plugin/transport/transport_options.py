@@ -21,6 +21,7 @@ __all__ = [
     "DataChannelEngine",
     "TransportOptions",
     "bytes_per_s",
+    "forced_relay_only",
 ]
 
 DataChannelEngine = Literal["fast", "stock"]
@@ -69,15 +70,21 @@ class TransportOptions:
             case "loss" | "rate" as pace:
                 congestion = pace
         rate = bytes_per_s(environment.get(RATE_VARIABLE, ""))
-        relay_only = chosen.relay_only
-        match environment.get(RELAY_ONLY_VARIABLE):
-            case "1" | "true" | "yes":
-                relay_only = True
-            case "0" | "false" | "no":
-                relay_only = False
+        forced = forced_relay_only(environment)
+        relay_only = chosen.relay_only if forced is None else forced
         return cls(
             engine, congestion, rate or chosen.max_bytes_per_s, relay_only=relay_only
         )
+
+
+def forced_relay_only(environment: Mapping[str, str] = os.environ) -> bool | None:
+    """Return whether the environment wants relays alone, or None where it is silent."""
+    match environment.get(RELAY_ONLY_VARIABLE):
+        case "1" | "true" | "yes":
+            return True
+        case "0" | "false" | "no":
+            return False
+    return None
 
 
 def bytes_per_s(mbit: str | float) -> int | None:

@@ -18,16 +18,20 @@ SEED = 6
 SCRIPTED, REAL = 27, 3
 BUSY_S = 150.0
 LIMIT_S = 480.0
+# By hand nobody waits for it, and the machine may have other work.
+PATIENT_LIMIT_S = 1800.0
 MANY_RESTARTS = 4
 HOUR_S = 3600.0
 
 
-def a_round(folder: Path, caches: Path, package: Path, seed: int) -> Tally:
+def a_round(
+    folder: Path, caches: Path, package: Path, seed: int, limit_s: float = LIMIT_S
+) -> Tally:
     folder.mkdir(parents=True, exist_ok=True)
     programs = Programs(folder, caches)
     try:
         jobs = jobs_of(package, folder / "jobs", scripted=SCRIPTED, real=REAL)
-        tally = Chaos(programs, jobs, seed).run(BUSY_S, LIMIT_S)
+        tally = Chaos(programs, jobs, seed).run(BUSY_S, limit_s)
     finally:
         programs.close()
     say(f"seed {seed}: {tally}")
@@ -60,7 +64,8 @@ def test_an_hour(tmp_path: Path, caches: Path, small_package: Path) -> None:
     rounds: list[Tally] = []
     while time.monotonic() < until:
         folder = tmp_path / str(seed)
-        rounds.append(a_round(folder, caches, small_package, seed))
+        tally = a_round(folder, caches, small_package, seed, PATIENT_LIMIT_S)
+        rounds.append(tally)
         check(rounds[-1])
         seed += 1
     say(

@@ -13,6 +13,7 @@ from typing import get_args
 import psutil
 import pytest
 from support.companions import Companion, HostKind, companion
+from support.doctor_faults import start_turn
 from support.packages import CENTROID, LABELS, extract, pad_labels, read_members
 from support.programs import POSIX, Programs, Worker
 
@@ -58,6 +59,7 @@ from sleap_rtc_plugin.protocol.job import JobState
 from sleap_rtc_plugin.session.demo_project import make_demo_package
 from sleap_rtc_plugin.session.run_records import RunRecords
 from sleap_rtc_plugin.session.run_request import ModelToTrain, ProjectFacts, RunRequest
+from sleap_rtc_plugin.session.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning:aioice")
 
@@ -143,6 +145,27 @@ async def test_a_package_is_sent_trained_and_its_results_come_home(
     jobs = await desk.ask(ListJobs(worker_id=desk_worker(desk)))
     assert isinstance(jobs, Jobs)
     assert [(row.job_id, row.state) for row in jobs.jobs] == [(job_id, "succeeded")]
+
+
+async def test_an_address_is_hidden_from_the_next_link_on(
+    desk: Companion, programs: Programs
+) -> None:
+    secret = "f" * 32
+    turn = start_turn(programs, secret)
+    config = programs.folder / "signaling.toml"
+    urls = f"urls = ['turn:127.0.0.1:{turn.port}']"
+    config.write_text(f"[[turn]]\n{urls}\nsecret = '{secret}'\n")
+    url = programs.signaling("--config", config)
+    worker = programs.scripted_worker("train", "--signaling", url).wait_ready()
+    row = await desk.enter(worker.session)
+    settings = Settings.load()
+    settings.relay_only = True
+    settings.save()
+    await desk.ask(ListJobs(worker_id=row.worker_id))
+    seen = await desk.event(
+        WorkersChanged, lambda e: any(w.link_kind for w in e.workers)
+    )
+    assert seen.workers[0].link_kind == "turn-udp"
 
 
 def desk_worker(desk: Companion) -> str:

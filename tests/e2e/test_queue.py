@@ -19,6 +19,7 @@ from support.packages import CENTROID, Members, edit_config, rewrite
 from support.programs import POSIX, Program, Programs, Worker, wait_for
 
 from sleap_rtc_plugin.protocol.errors import (
+    QueueShareUsed,
     QuotaExceeded,
     ResultsRemoved,
     RuntimeExceeded,
@@ -226,6 +227,33 @@ def test_a_full_queue_is_said(
     third.wait_line(lambda line: "its queue is full: 1 job waits" in line, stream="err")
     gate.touch()
     assert (first.wait(), second.wait()) == (0, 0)
+
+
+def test_the_places_that_are_left_are_kept_for_others(
+    programs: Programs, small_package: Path, output: Path, gate: Path
+) -> None:
+    worker = programs.scripted_worker(
+        f"gated,gate={gate}", "--name", "gpu-box", "--max-jobs", "2"
+    )
+    worker.wait_ready()
+    first = queued(programs, worker, small_package, output / "1")
+    first.wait_event(event="state", state="running")
+    second = queued(programs, worker, small_package, output / "2")
+    third = programs.train(small_package, worker.session, output / "3")
+    assert third.wait() == 4
+    assert third.report["error"]["code"] == QueueShareUsed.code
+    third.wait_line(
+        lambda line: (
+            "gpu-box keeps the rest of its queue for other people" in line
+            and "wait there: 1, places left: 1" in line
+        ),
+        stream="err",
+    )
+    where = ("--session", worker.session, "--output", output / "4", "--json")
+    fourth = programs.client("train", small_package, *where, LOGNAME="somebody-else")
+    fourth.wait_event(event="state", state="queued")
+    gate.touch()
+    assert [train.wait() for train in (first, second, fourth)] == [0, 0, 0]
 
 
 def test_a_job_that_runs_too_long_brings_its_model_home(

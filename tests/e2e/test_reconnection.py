@@ -11,26 +11,28 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import pytest
 from support.namespaces import namespaces_joined
-from support.packages import bytes_on_disk, pad_labels
+from support.packages import pad_labels
 from support.programs import POSIX, Program, Programs, wait_for
-from support.story import Net, Story, epochs
+from support.story import (
+    BACK_S,
+    PHASES,
+    SIZE_MIB,
+    Net,
+    Phase,
+    Story,
+    begin,
+    finish,
+)
 
 from sleap_rtc_plugin.protocol.limits import KEEP_ALIVE_TIMEOUT_S
 
-Phase = Literal["transfer", "training", "home"]
-PHASES: tuple[Phase, ...] = ("transfer", "training", "home")
-
-MIB = 1024 * 1024
-SIZE_MIB = 24
 # So slow that a phase lasts for seconds.
 SLOW = {"SLEAP_REMOTE_MAX_MBIT": "40"}
 # Longer than a silent peer is waited for.
 OUTAGE_S = KEEP_ALIVE_TIMEOUT_S + 5.0
-BACK_S = 150.0
 MTU_BYTES = 1500
 SHORT_SEED = 6
 LONG_POINTS = 20
@@ -66,46 +68,6 @@ def story(programs: Programs) -> Story:
 def apart(programs: Programs, net: Net) -> Story:
     """A client, a worker and a server in three networks."""
     return make(programs, net)
-
-
-def begin(story: Story, package: Path, output: Path, phase: Phase) -> Program:
-    """Start a client and bring it into a phase of its job."""
-    client = story.train(package, output)
-    parts = {
-        "transfer": (story.data, "jobs/*/package/parts/*"),
-        "home": (output, ".sleap-remote/*/parts/*.part"),
-    }
-    if phase != "transfer":
-        story.allow(0)
-        client.wait_event(BACK_S, event="progress", kind="epoch_end", epoch=0)
-    if phase == "home":
-        story.allow_all()
-    if phase in parts:
-        folder, pattern = parts[phase]
-        some = SIZE_MIB * MIB // 4
-        wait_for(
-            lambda: bytes_on_disk(folder, pattern) > some, f"some of {phase}", BACK_S
-        )
-    return client
-
-
-def finish(story: Story, client: Program, output: Path) -> None:
-    """Let the job end, and check what every story ends with."""
-    story.allow_all()
-    assert client.wait(BACK_S) == 0, client.story()
-    assert client.report["state"] == "succeeded"
-    assert epochs(client) == list(range(story.epochs))
-    assert story.trainings == 1
-    [model] = client.report["models"]
-    assert Path(model).parent == output / "models"
-    found = (Path(model) / "best.ckpt").read_bytes()
-    assert found == story.checkpoint(client.report["job_id"])
-    assert [path.name for path in (output / "models").iterdir()] == [Path(model).name]
-    assert not (output / ".sleap-remote").exists()
-    [job] = (story.data / "jobs").iterdir()
-    assert list((job / "package" / "parts").iterdir()) == []
-    left = {process.pid for process in story.programs.processes()}
-    assert left == {story.server.program.pid, story.worker.pid}
 
 
 def stand(seconds: float) -> None:

@@ -35,6 +35,7 @@ from sleap_rtc_plugin.gui.messages import COMPANION_DEAD
 from sleap_rtc_plugin.gui.snapshot import Lab
 from sleap_rtc_plugin.gui.status_line import PROGRESS_STEPS
 from sleap_rtc_plugin.protocol.errors import RoomGone
+from sleap_rtc_plugin.transport.transport_options import RELAY_ONLY_VARIABLE
 
 Key = Qt.Key
 
@@ -132,6 +133,28 @@ def test_the_workers_own_videos_are_the_users_choice(world: World) -> None:
     world.settle()
     assert world.presenter.snapshot.uses_worker_videos is False
     assert not box.isChecked()
+
+
+def test_the_address_is_hidden_where_the_user_wants_it(world: World) -> None:
+    box = world.find(QAbstractButton, "relayOnlyBox")
+    assert not box.isChecked()
+    assert "slower" in box.toolTip()
+    box.setFocus()
+    world.press(Key.Key_Space)
+    assert world.presenter.snapshot.is_relay_only
+    assert box.isChecked()
+    world.press(Key.Key_Space)
+    assert not world.presenter.snapshot.is_relay_only
+
+
+@pytest.mark.parametrize("forced", [True, False])
+def test_what_the_environment_says_of_the_address_is_shown(
+    qtbot: QtBot, forced: bool
+) -> None:
+    world = World(qtbot, relay_only=not forced, forced_relay_only=forced)
+    box = world.find(QAbstractButton, "relayOnlyBox")
+    assert (box.isChecked(), box.isEnabled()) == (forced, False)
+    assert RELAY_ONLY_VARIABLE in box.toolTip()
 
 
 def test_remember_is_the_users_choice(world: World) -> None:

@@ -127,6 +127,22 @@ def test_remembering_is_asked_for_and_kept(world: World) -> None:
     assert World(remember=False).now.remembers is False
 
 
+def test_relays_alone_are_kept_as_a_choice(world: World) -> None:
+    saves = world.choices.saves
+    world.presenter.set_relay_only(True)
+    assert world.now.is_relay_only
+    assert (world.choices.relay_only, world.choices.saves) == (True, saves + 1)
+    assert World(relay_only=True).now.is_relay_only
+
+
+def test_the_environment_decides_about_relays(world: World) -> None:
+    forced = World(relay_only=True, forced_relay_only=False)
+    forced.presenter.set_relay_only(True)
+    assert not forced.now.is_relay_only
+    assert forced.now.is_relay_only_forced
+    assert forced.choices.saves == 0
+
+
 def test_signing_in_opens_a_room_and_shows_its_session_once(world: World) -> None:
     world.presenter.sign_in(" lab.example:8080/ ")
     assert world.host.asked_for(SignIn)[0].server == SERVER

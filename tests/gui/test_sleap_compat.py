@@ -452,7 +452,8 @@ def test_real_flies_gather_and_merge(
 def test_a_monitor_has_the_ports_it_was_given_and_gives_them_back(
     qtbot: QtBot,
 ) -> None:
-    ports = choose_ports()
+    # SLEAP's own may be another test's.
+    ports = choose_ports(SLEAP_PORTS)
     viewer = sleap_compat.make_loss_viewer(*ports)
     assert sleap_compat.loss_viewer_ports(viewer) == ports
     sleap_compat.reset_loss_viewer(viewer, "centroid", 5, 1e-6)
@@ -485,6 +486,7 @@ def test_a_constructor_that_lost_the_race_leaves_nothing(
     import zmq
     from sleap.gui.widgets import monitor
 
+    ports = choose_ports(SLEAP_PORTS)
     tried: list[int] = []
 
     def lose(port: int, zmq_context: object) -> int:
@@ -494,7 +496,7 @@ def test_a_constructor_that_lost_the_race_leaves_nothing(
         return port
 
     monkeypatch.setattr(monitor, "find_free_port", lose)
-    viewer = sleap_compat.make_loss_viewer(*SLEAP_PORTS)
+    viewer = sleap_compat.make_loss_viewer(*ports)
     assert len(tried) == 5
     assert sleap_compat.loss_viewer_ports(viewer) == tuple(tried[-2:])
     sleap_compat.close_loss_viewer(viewer)
@@ -503,7 +505,7 @@ def test_a_constructor_that_lost_the_race_leaves_nothing(
     monkeypatch.setattr(sleap_compat, "MAX_VIEWER_ATTEMPTS", 1)
     tried.clear()
     with pytest.raises(OSError, match="could not be made"):
-        sleap_compat.make_loss_viewer(*SLEAP_PORTS)
+        sleap_compat.make_loss_viewer(*ports)
     gc.collect()
 
 

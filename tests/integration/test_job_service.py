@@ -79,8 +79,10 @@ class Service:
     files: FileManager
     folder: Path
 
-    def submit(self, number: int = 1, name: str = "flies") -> RemoteJob:
-        spec = JobSpec(name=name, owner="ann", steps=list(STEPS))
+    def submit(
+        self, number: int = 1, name: str = "flies", owner: str = "ann"
+    ) -> RemoteJob:
+        spec = JobSpec(name=name, owner=owner, steps=list(STEPS))
         self.coordinator.submit(
             JobSubmit(
                 command_id="c-1",
@@ -153,14 +155,14 @@ async def test_jobs_are_listed_over_several_pages(
 ) -> None:
     assert await list_jobs(service.link) == []
     for number in range(limits.MAX_JOBS_QUEUED):
-        service.submit(number, name="a\u202eb\x1b[31m")
+        service.submit(number, name="a\u202eb\x1b[31m", owner=f"ann{number}")
     monkeypatch.setattr("sleap_rtc_worker.job_coordinator.MAX_JOBS_PER_PAGE", 7)
     rows = await list_jobs(service.link)
     assert len({row.job_id for row in rows}) == len(rows) == limits.MAX_JOBS_QUEUED
     assert rows[0].created_at >= rows[-1].created_at
     assert rows[0].state == "staging"
     assert rows[0].steps == 2
-    assert rows[0].owner == "ann"
+    assert len({row.owner for row in rows}) == len(rows)
     assert {"\u202e", "\x1b"}.isdisjoint(rows[0].name)
 
 

@@ -142,6 +142,14 @@ def _job(package: Path, folder: Path, run_name: str) -> Job:
     return Job(made, folder / f"home of {run_name}", run_name)
 
 
+def _parent_of(process: psutil.Process) -> int | None:
+    """Return the pid of a process's parent, or None where the process is gone."""
+    try:
+        return process.ppid()
+    except psutil.NoSuchProcess:
+        return None
+
+
 class Chaos:
     """The lab, and what is done to it."""
 
@@ -357,7 +365,7 @@ class Chaos:
         found = [p for words in TRAINERS for p in self._with_words(words)]
         # A worker's own command line names its trainer as well, its runner's too.
         runners = {p.pid for p in self._runners()}
-        return [p for p in found if p.pid not in runners and p.ppid() in runners]
+        return [p for p in found if p.pid not in runners and _parent_of(p) in runners]
 
     def _with_words(self, words: str) -> Iterator[psutil.Process]:
         for process in self._programs.processes():

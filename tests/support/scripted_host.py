@@ -134,6 +134,8 @@ class ScriptedChoices:
     last_worker: str = ""
     remember: bool = True
     use_worker_videos: bool = True
+    relay_only: bool = False
+    forced_relay_only: bool | None = None
     saves: int = 0
 
     def save(self) -> None:

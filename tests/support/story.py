@@ -2,7 +2,7 @@
 
 The server keeps its port, so a session string outlives it. The trainer is a script
 that waits before each epoch for the test's leave. Each program may live in a network
-namespace of its own.
+namespace of its own. `begin` and `finish` are the two ends of a story of one job.
 """
 
 import contextlib
@@ -11,13 +11,33 @@ import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from support.namespaces import Cable
-from support.programs import Program, Programs, Worker
+from support.packages import bytes_on_disk
+from support.programs import Program, Programs, Worker, wait_for
 
-__all__ = ["Net", "Server", "Story", "epochs", "free_port"]
+__all__ = [
+    "BACK_S",
+    "PHASES",
+    "SIZE_MIB",
+    "Net",
+    "Phase",
+    "Server",
+    "Story",
+    "begin",
+    "epochs",
+    "finish",
+    "free_port",
+]
 
+Phase = Literal["transfer", "training", "home"]
+PHASES: tuple[Phase, ...] = ("transfer", "training", "home")
+# Of a package and a model that take a while at the rate of such a story.
+SIZE_MIB = 24
+MIB = 1024 * 1024
+# By when something that was away is to be back.
+BACK_S = 150.0
 EPOCHS = 6
 Place = Callable[[], AbstractContextManager[None]]
 
@@ -111,6 +131,7 @@ class Story:
         more: str = "",
         net: Net | None = None,
         environment: dict[str, str] | None = None,
+        server: tuple[str, ...] = (),
     ) -> None:
         """Start the server and the worker.
 
@@ -120,6 +141,7 @@ class Story:
             more: of the scripted trainer's options.
             net: where the programs live; all on this machine's own otherwise.
             environment: of the worker and of clients.
+            server: more words for the signaling server.
         """
         self.programs = programs
         self.epochs = epochs
@@ -132,7 +154,7 @@ class Story:
         self.gates = programs.folder / "gates"
         self.gates.mkdir()
         self.log = programs.folder / "trainings.log"
-        self.server = Server(programs, net=net)
+        self.server = Server(programs, *server, net=net)
         self.data = programs.folder / "worker-data"
         self.worker = self._start_worker("--signaling", self.server.url)
         self.session = self.worker.session
@@ -202,3 +224,54 @@ def epochs(program: Program) -> list[Any]:
         for event in program.events
         if event.get("event") == "progress" and event["kind"] == "epoch_end"
     ]
+
+
+def begin(
+    story: Story, package: Path, output: Path, phase: Phase, share: float = 0.25
+) -> Program:
+    """Start a client and bring it so far into a phase of its job.
+
+    The package and the model have `SIZE_MIB` of what cannot be packed, and go slowly.
+    """
+    client = story.train(package, output)
+    parts = {
+        "transfer": (story.data, "jobs/*/package/parts/*"),
+        "home": (output, ".sleap-remote/*/parts/*.part"),
+    }
+    if phase != "transfer":
+        last = int(share * (story.epochs - 1)) if phase == "training" else 0
+        story.allow(*range(last + 1))
+        client.wait_event(BACK_S, event="progress", kind="epoch_end", epoch=last)
+    if phase == "home":
+        story.allow_all()
+    if phase in parts:
+        folder, pattern = parts[phase]
+        some = share * SIZE_MIB * MIB
+        wait_for(
+            lambda: bytes_on_disk(folder, pattern) > some, f"some of {phase}", BACK_S
+        )
+    return client
+
+
+def finish(story: Story, client: Program, output: Path, *others: Program) -> None:
+    """Let the job end, and check what every story ends with.
+
+    The whole curve, each epoch once; one model, as it was trained; nothing half done
+    at either end; no process but the server, the worker and `others`.
+    """
+    story.allow_all()
+    assert client.wait(BACK_S) == 0, client.story()
+    assert client.report["state"] == "succeeded"
+    assert epochs(client) == list(range(story.epochs))
+    assert story.trainings == 1
+    [model] = client.report["models"]
+    assert Path(model).parent == output / "models"
+    found = (Path(model) / "best.ckpt").read_bytes()
+    assert found == story.checkpoint(client.report["job_id"])
+    assert [path.name for path in (output / "models").iterdir()] == [Path(model).name]
+    assert not (output / ".sleap-remote").exists()
+    [job] = (story.data / "jobs").iterdir()
+    assert list((job / "package" / "parts").iterdir()) == []
+    left = {process.pid for process in story.programs.processes()}
+    there = (story.server.program, story.worker, *others)
+    assert left == {program.pid for program in there}

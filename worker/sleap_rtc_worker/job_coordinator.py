@@ -16,10 +16,9 @@ import msgspec
 from sleap_rtc_plugin.protocol.errors import (
     JobConflict,
     JobUnknown,
-    RemoteProtocolError,
+    QueueShareUsed,
     RtcError,
     TrainerMissing,
-    TransferTakenOver,
     WorkerBusy,
 )
 from sleap_rtc_plugin.protocol.job import JobState
@@ -32,11 +31,13 @@ from sleap_rtc_plugin.protocol.messages import FileMeta, JobSubmit, JobSummary
 from sleap_rtc_plugin.transport.chunk_reader import ChunkSource
 from sleap_rtc_plugin.transport.transfer_pump import TransferPump
 from sleap_rtc_worker.gpu_slots import Slot
+from sleap_rtc_worker.job_queue import has_share
 from sleap_rtc_worker.job_run import JobRun, StepTools
-from sleap_rtc_worker.job_turns import WAITING, JobTurns
+from sleap_rtc_worker.job_turns import WAITING, JobTurns, user_of
 from sleap_rtc_worker.journal import JobRecord
 from sleap_rtc_worker.limits import JOBS_WATCH_S, KEEPING_INTERVAL_S, PLACES_REFRESH_S
 from sleap_rtc_worker.package_check import check_package, check_spec
+from sleap_rtc_worker.package_staging import PackageStaging
 from sleap_rtc_worker.result_keeper import ResultKeeper
 from sleap_rtc_worker.retention import JobLimits
 from sleap_rtc_worker.state_manager import StateManager
@@ -78,7 +79,12 @@ class JobCoordinator:
         self._mounts = mounts
         self._on_ended = on_ended
         self._jobs: dict[str, JobRun] = {}
-        self._staging: dict[str, asyncio.Task[None]] = {}
+        self._staging = PackageStaging(
+            tools.files,
+            make_room=lambda: self._keeper.settle(),
+            check=lambda run: self._check_package(run),
+            on_staged=self._staged,
+        )
         for record in tools.journal.jobs():
             self._jobs[record.job_id] = JobRun(record, tools, self._changed)
         self._turns = JobTurns(self._jobs, slots, self._limits)
@@ -98,17 +104,17 @@ class JobCoordinator:
             if not run.has_ended:
                 self._turns.follow(run)
                 await run.resume()
+                if run.state is JobState.STAGING and run.record.has_package:
+                    self._staging.begin_check(run)
         self._grant_slots()
         self._watch = asyncio.get_running_loop().create_task(self._watch_jobs())
 
     async def close(self) -> None:
         """Let go of every job; runners go on and can be adopted later."""
-        tasks = list(self._staging.values())
         if self._watch is not None:
-            tasks.append(self._watch)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        await self._staging.close()
         self._turns.close()
         await self._keeper.settle()
         for run in self._jobs.values():
@@ -158,21 +164,28 @@ class JobCoordinator:
         """How many jobs wait for a slot."""
         return sum(run.state is JobState.QUEUED for run in self._jobs.values())
 
-    def refusal(self, package_bytes: int) -> RtcError | None:
+    def refusal(self, package_bytes: int, user: str | None = None) -> RtcError | None:
         """Say why a new job would not be taken now, or None where it would.
 
         Args:
             package_bytes: the size of its package.
+            user: whose job it is (`job_turns.user_of`), or None where nobody said.
         """
         if not self._can_train:
             return TrainerMissing(worker=self._state.name)
         if not self._state.takes_jobs:
             return WorkerBusy(worker=self._state.name, reason="it is closing")
-        waiting = sum(run.state in WAITING for run in self._jobs.values())
-        if waiting >= self._limits.max_waiting:
+        queue = [run.record for run in self._jobs.values() if run.state in WAITING]
+        waiting, most = len(queue), self._limits.max_waiting
+        if waiting >= most:
             jobs = "1 job waits" if waiting == 1 else f"{waiting} jobs wait"
             reason = f"its queue is full: {jobs}"
             return WorkerBusy(worker=self._state.name, reason=reason)
+        own = sum(user_of(record) == user for record in queue)
+        if not has_share(own, waiting, most):
+            return QueueShareUsed(
+                worker=self._state.name, own=str(own), free=str(most - waiting)
+            )
         return self._keeper.refusal(package_bytes)
 
     # -- submitting ------------------------------------------------------------------
@@ -194,14 +207,10 @@ class JobCoordinator:
                     known.record.submitter != submitter
                 ):
                     raise JobConflict(job_id=message.job_id)
+                self._staging.drop(message.job_id)
                 known.expect(message.package_digest, message.package_bytes)
             return known
         self._expire_abandoned()
-        refusal = self.refusal(message.package_bytes)
-        if refusal is not None:
-            raise refusal
-        check_spec(message.spec)
-        self._keeper.make_room(message.package_bytes)
         record = JobRecord(
             job_id=message.job_id,
             spec=message.spec,
@@ -210,83 +219,36 @@ class JobCoordinator:
             submitter=submitter,
             created_at=time.time(),
         )
+        refusal = self.refusal(message.package_bytes, user_of(record))
+        if refusal is not None:
+            raise refusal
+        check_spec(message.spec)
+        self._keeper.make_room(message.package_bytes)
         run = JobRun(record, self._tools, self._changed)
         self._jobs[message.job_id] = run
         self._turns.follow(run)
         run.begin_staging()
         return run
 
+    def has_package(self, meta: FileMeta) -> bool:
+        """Tell whether a package that a client offers is here already."""
+        run = self._jobs.get(meta.job_id)
+        return run is not None and self._staging.has(run, meta)
+
     async def stage(
         self, meta: FileMeta, pump: TransferPump, sources: Sequence[ChunkSource] = ()
     ) -> None:
-        """Receive a job's package over a link, check it, and queue the job.
-
-        A newer link takes over from an older one: the client that was cut off came
-        back before we noticed that it was gone. What `sources` have need not be sent.
+        """Receive a job's package over a link, as `PackageStaging.receive`.
 
         Raises:
-            RtcError: the package did not arrive or is not acceptable.
+            RtcError: the package did not arrive.
             LinkClosed: the link ended; what arrived is kept for a resume.
         """
-        run = self.find(meta.job_id)
-        if meta.purpose != "package" or run.state is not JobState.STAGING:
-            raise RemoteProtocolError(detail="files that no job waits for")
-        record = run.record
-        # The size was compared with the disk when the job was submitted.
-        if (meta.manifest_digest, meta.total_bytes) != (
-            record.package_digest,
-            record.package_bytes,
-        ):
-            raise JobConflict(job_id=meta.job_id)
-        older = self._staging.pop(meta.job_id, None)
-        if older is not None:
-            older.cancel()
-            await asyncio.gather(older, return_exceptions=True)
-        arrived = asyncio.Event()
-        task = asyncio.get_running_loop().create_task(
-            self._stage(run, meta, pump, sources, arrived)
-        )
-        self._staging[meta.job_id] = task
-        try:
-            await task
-        except asyncio.CancelledError:
-            # Where the link did not end, its sender must hear of it, unless it heard
-            # that all arrived: a transfer ends once.
-            error = run.error if run.has_ended else None
-            if self._staging.get(meta.job_id) is not task:
-                error = error or TransferTakenOver(job_id=meta.job_id)
-            if error is None:
-                raise
-            if not arrived.is_set():
-                raise error from None
-        finally:
-            if self._staging.get(meta.job_id) is task:
-                del self._staging[meta.job_id]
+        await self._staging.receive(self.find(meta.job_id), meta, pump, sources)
 
-    async def _stage(
-        self,
-        run: JobRun,
-        meta: FileMeta,
-        pump: TransferPump,
-        sources: Sequence[ChunkSource],
-        arrived: asyncio.Event,
-    ) -> None:
-        # What had to go for this package may still be going.
-        await self._keeper.settle()
-        area = self._tools.files.staging_area(run.job_id)
-        area.sources = sources
-        await pump.receive(meta, area)
-        arrived.set()
-        if run.state is not JobState.STAGING:
-            return
-        try:
-            epochs = await self._check_package(run)
-        except RtcError as error:
-            run.package_refused(error)
-        else:
-            if run.state is JobState.STAGING:
-                run.note(epochs=epochs, ticket=self._turns.next_number())
-                run.package_staged()
+    def _staged(self, run: JobRun, epochs: list[int]) -> None:
+        run.note(epochs=epochs, ticket=self._turns.next_number())
+        run.package_staged()
 
     async def _check_package(self, run: JobRun) -> list[int]:
         return await check_package(
@@ -301,17 +263,16 @@ class JobCoordinator:
         """Drop jobs whose package never came."""
         oldest = time.time() - STAGING_IDLE_TIMEOUT_S
         for run in list(self._jobs.values()):
-            idle = run.job_id not in self._staging and run.record.created_at < oldest
-            if run.state is JobState.STAGING and idle:
+            is_idle = not self._staging.is_busy(run.job_id)
+            is_old = run.record.created_at < oldest
+            if run.state is JobState.STAGING and is_idle and is_old:
                 run.cancel()
 
     # -- running -----------------------------------------------------------------------
 
     def _changed(self, run: JobRun) -> None:
         if run.has_ended:
-            staging = self._staging.get(run.job_id)
-            if staging is not None:
-                staging.cancel()
+            self._staging.drop(run.job_id)
             run.expires_at = self._keeper.expires_at(run)
             self._turns.ended(run)
             self._on_ended(run)

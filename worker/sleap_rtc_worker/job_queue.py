@@ -1,4 +1,4 @@
-"""Whose job is next, and where each job that waits stands.
+"""Whose job is next, where each job that waits stands, and who may queue another.
 
 Next is the user with the fewest running jobs, and among those the one who has waited
 longest: since he last got or gave back a slot, or since he had a job waiting, whichever
@@ -8,7 +8,7 @@ Pure: what happened when is told in numbers of one count (`ticket` where a job w
 queued, `turn` where it was begun, `left` where it gave its slot back), which the
 journal keeps; so a restarted worker and a clock that jumps decide as before. Nobody
 starves: whoever waits is passed at most once by every other user while none of his jobs
-runs. Called by `job_turns`.
+runs. Called by `job_turns`; `has_share` by the job coordinator.
 """
 
 import heapq
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from sleap_rtc_worker.limits import ESTIMATE_TOLERANCE, PLACES_REFRESH_S
 
-__all__ = ["Place", "Running", "Waiting", "is_news", "next_job", "places"]
+__all__ = ["Place", "Running", "Waiting", "has_share", "is_news", "next_job", "places"]
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,22 @@ def places(
         starts = now if math.isfinite(now) else None
         found[job.job_id] = Place(len(found) + 1, len(waiting), starts)
     return found
+
+
+def has_share(own: int, waiting: int, most: int) -> bool:
+    """Tell whether a user may have one more job wait.
+
+    Yes while fewer of his jobs wait than there are places free. So whoever is alone
+    gets half of the places, whoever comes then half of the rest, and a user with none
+    waiting is let in as long as there is any place. The rule is that of a switch whose
+    ports share one buffer (dynamic thresholds: Choudhury and Hahne, 1998).
+
+    Args:
+        own: how many jobs of this user wait.
+        waiting: how many jobs wait, these included.
+        most: how many may wait.
+    """
+    return own < most - waiting
 
 
 def is_news(place: Place, told: Place | None) -> bool:

@@ -205,7 +205,11 @@ class JobRun:
 
     def expect(self, package_digest: str, package_bytes: int) -> None:
         """Wait for a package of other bytes than were announced."""
-        self.note(package_digest=package_digest, package_bytes=package_bytes)
+        self.note(
+            package_digest=package_digest,
+            package_bytes=package_bytes,
+            has_package=False,
+        )
 
     def note(self, **changes: Any) -> None:
         """Write fields of the record to the journal; no event tells of them."""

@@ -69,6 +69,7 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     Attributes:
         submitter: the peer id that submitted it, to be told of its end.
         events_offset: how many bytes of the current step's event file are journaled.
+        has_package: whether the whole package is here, so that it can be checked.
         started_at: when its first step began (Unix seconds).
         ended_at: when it reached its end.
         epoch: of the current step, counted from 0.
@@ -99,6 +100,7 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     finished_steps: list[int] = []
     stop_scope: StopScope | None = None
     events_offset: int = 0
+    has_package: bool = False
     started_at: float | None = None
     ended_at: float | None = None
     epoch: int | None = None

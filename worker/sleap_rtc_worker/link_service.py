@@ -257,6 +257,9 @@ class LinkService:
     # -- files -------------------------------------------------------------------------
 
     async def _receive_package(self, meta: FileMeta) -> None:
+        if self._coordinator.has_package(meta):
+            self._link.send(FileDone(transfer_id=meta.transfer_id))
+            return
         try:
             sources = [
                 *self._mounted.package_of(meta.job_id),

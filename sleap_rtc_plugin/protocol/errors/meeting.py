@@ -358,6 +358,22 @@ class WorkerBusy(Refusal):
 
 
 @dataclass(eq=False)
+class QueueShareUsed(Refusal):
+    """The places that are left in a worker's queue are kept for other people."""
+
+    worker: str
+    own: str
+    free: str
+    code = "queue_share_used"
+    retryable = True
+    sentence = (
+        "The worker {worker} keeps the rest of its queue for other people (jobs of "
+        "yours that wait there: {own}, places left: {free}); wait until one of yours "
+        "begins, cancel one, or choose another worker."
+    )
+
+
+@dataclass(eq=False)
 class QuotaExceeded(Refusal):
     """The jobs of a worker may take no more of its disk."""
 

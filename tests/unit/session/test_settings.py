@@ -253,6 +253,9 @@ def test_how_data_channels_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert chosen_transport().relay_only
     monkeypatch.setenv(RELAY_ONLY_VARIABLE, "0")
     assert not chosen_transport().relay_only
+    assert Settings.load().forced_relay_only is False
+    monkeypatch.delenv(RELAY_ONLY_VARIABLE)
+    assert Settings.load().forced_relay_only is None
     write(tmp_path, {"congestion": "rate"})
     monkeypatch.setenv(ENGINE_VARIABLE, "fast")
     monkeypatch.setenv(RATE_VARIABLE, "16")

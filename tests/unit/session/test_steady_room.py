@@ -1,5 +1,7 @@
 """A room that the server ended is entered again, unless it refuses for good."""
 
+import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +17,10 @@ from sleap_rtc_plugin.protocol.errors import (
 from sleap_rtc_plugin.protocol.retries import Retries
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.session import steady_room as module
+from sleap_rtc_plugin.session.lab import Lab
 from sleap_rtc_plugin.session.steady_room import SteadyRoom
 from sleap_rtc_plugin.session.worker_info import WorkerInfo
+from sleap_rtc_plugin.transport.transport_options import TransportOptions
 
 SESSION = Session(
     url="http://gpu-1:8080",
@@ -49,6 +53,7 @@ class Stay:
         self.ended_with: RtcError | None = None
         self.answers: list[list[WorkerInfo] | RtcError] = []
         self.is_left = False
+        self.transports: list[TransportOptions | None] = []
 
     async def __aenter__(self) -> "Stay":
         if Stay.refusals:
@@ -58,6 +63,16 @@ class Stay:
 
     async def __aexit__(self, *error: object) -> None:
         self.is_left = True
+
+    async def probe(self, worker: WorkerInfo) -> tuple[float, str]:
+        return 0.001, ""
+
+    async def connect(
+        self, worker: WorkerInfo, transport: TransportOptions | None = None
+    ) -> Any:
+        self.transports.append(transport)
+        link = SimpleNamespace(closed=asyncio.Event(), close=lambda reason: None)
+        return SimpleNamespace(link=link)
 
     async def workers(self) -> list[WorkerInfo]:
         answer = self.answers.pop(0) if self.answers else [WORKER]
@@ -125,3 +140,32 @@ async def test_a_worker_is_waited_for(
         stays[0].answers = [RoomGone(server="s")]
         with pytest.raises(RoomGone):
             await room.wait_for("worker-1", Retries(90.0))
+
+
+async def test_a_lab_asks_for_the_users_choice_with_every_link(
+    stays: list[Stay],
+) -> None:
+    """What he ticks while he is in the room counts from the next link on."""
+    choices = [TransportOptions(), TransportOptions(relay_only=True)]
+    lab = Lab(
+        SESSION,
+        owner="ann",
+        transport=lambda: choices[0],
+        on_workers=lambda workers: None,
+        on_offline=lambda error: None,
+        on_online=lambda: None,
+    )
+    await lab.enter()
+    try:
+        link = await lab.link("worker-1")
+        del choices[0]
+        # The one that is open stays as it is.
+        assert await lab.link("worker-1") is link
+        link.link.closed.set()
+        assert await lab.link("worker-1") is not link
+    finally:
+        await lab.leave()
+    assert [chosen and chosen.relay_only for chosen in stays[0].transports] == [
+        False,
+        True,
+    ]

@@ -8,7 +8,14 @@ from sleap_rtc_worker.job_estimates import (
     time_left,
     typical_duration,
 )
-from sleap_rtc_worker.job_queue import Place, Running, Waiting, next_job, places
+from sleap_rtc_worker.job_queue import (
+    Place,
+    Running,
+    Waiting,
+    has_share,
+    next_job,
+    places,
+)
 
 SHAPE = (True, True, False)
 
@@ -75,6 +82,44 @@ def test_what_is_not_known_is_not_told() -> None:
 def test_a_free_slot_is_taken_now() -> None:
     [job] = waiting("ann")
     assert places([job], [], {}, 1)[job.job_id].starts_in_s == 0.0
+
+
+# -- shares --------------------------------------------------------------------------
+
+
+def taken(most: int, users: int) -> list[int]:
+    """Return how many places each user gets who comes and takes all he may."""
+    own = [0] * users
+    for user in range(users):
+        while has_share(own[user], sum(own), most):
+            own[user] += 1
+    return own
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [
+        (1, [1, 0]),
+        (2, [1, 1, 0]),
+        (3, [2, 1, 0]),
+        (4, [2, 1, 1, 0]),
+        (100, [50, 25, 13, 6, 3, 2, 1, 0]),
+    ],
+)
+def test_who_comes_gets_half_of_what_is_free(most: int, expected: list[int]) -> None:
+    assert taken(most, len(expected)) == expected
+
+
+@pytest.mark.parametrize("most", range(1, 101))
+def test_who_has_none_waiting_gets_any_place_that_is_free(most: int) -> None:
+    assert all(has_share(0, waiting, most) for waiting in range(most))
+    assert not has_share(0, most, most)
+
+
+def test_a_queue_that_has_become_shorter_takes_nothing() -> None:
+    # A worker that is started again with a smaller `--max-jobs` keeps its jobs.
+    assert not has_share(0, 5, 3)
+    assert not has_share(5, 5, 3)
 
 
 # -- durations -----------------------------------------------------------------------

@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sleap_rtc_plugin.protocol.errors import (
     JobCancelled,
+    QueueShareUsed,
     RuntimeExceeded,
     WorkerBusy,
 )
@@ -71,6 +73,16 @@ class FakeExecutor:
 
     async def adopt(self, step_dir: Path) -> FakeStep | None:
         return self.steps.get(step_dir.parents[1].name)
+
+
+def submission_of(run: JobRun) -> JobSubmit:
+    return JobSubmit(
+        command_id="c-2",
+        job_id=run.job_id,
+        spec=run.record.spec,
+        package_digest=run.record.package_digest,
+        package_bytes=run.record.package_bytes,
+    )
 
 
 class Yard:
@@ -261,6 +273,35 @@ async def test_a_queue_that_is_full_refuses(yard: Yard) -> None:
         yard.submit("bob")
     second.cancel()
     assert yard.submit("bob").state is JobState.STAGING
+
+
+async def test_one_user_leaves_places_for_the_others(yard: Yard) -> None:
+    await yard.restart(limits=JobLimits(max_waiting=4))
+    running = yard.queue("ann")
+    await yard.until(running, JobState.RUNNING)
+    first, second = yard.queue("ann"), yard.submit("Ann")
+    with pytest.raises(QueueShareUsed) as refused:
+        yard.submit("ann")
+    assert (refused.value.own, refused.value.free) == ("2", "2")
+    # Nobody said whose job it would be; and what is known is never refused.
+    assert yard.jobs.refusal(1) is None
+    assert yard.jobs.submit(submission_of(second), "client-9") is second
+    assert yard.submit("bob").state is JobState.STAGING
+    with pytest.raises(QueueShareUsed):
+        yard.submit("bob")
+    # Those that run take no place: the next one is hers.
+    await yard.finish(running)
+    await yard.until(first, JobState.RUNNING)
+    assert yard.submit("ann").state is JobState.STAGING
+
+
+async def test_jobs_without_an_owner_are_of_whoever_submitted_them(yard: Yard) -> None:
+    await yard.restart(limits=JobLimits(max_waiting=2))
+    message = submission_of(yard.submit(""))
+    again = msgspec.structs.replace(message, job_id=f"job-{99:020x}")
+    with pytest.raises(QueueShareUsed):
+        yard.jobs.submit(again, "client-1")
+    assert yard.jobs.submit(again, "client-2").state is JobState.STAGING
 
 
 async def test_a_job_that_runs_too_long_is_stopped_and_keeps_its_model(
