@@ -106,14 +106,20 @@ class LiveStream:
         self._news = asyncio.Event()
         self._no_more = False
         self._stopped = asyncio.Event()
+        self._is_hurried = False
         self._answered = asyncio.Event()
         self._last_sent = -1
         self._newest_answer = -1
         self._on_found: Callable[[LiveInstances, float], None] = lambda *_: None
 
     def stop(self) -> None:
-        """Take no more frames; `run` then ends as it would by itself."""
+        """Take no more frames; `run` then ends as it would by itself.
+
+        Called again, it does not wait for the last answers either.
+        """
+        self._is_hurried = self._stopped.is_set()
         self._stopped.set()
+        self._answered.set()
         self._news.set()
 
     async def run(
@@ -140,7 +146,7 @@ class LiveStream:
             try:
                 await self._send()
             finally:
-                self.stop()
+                self._stopped.set()
                 await taking
             if self._newest is not None:
                 self._newest = None
@@ -251,6 +257,8 @@ class LiveStream:
             async with asyncio.timeout(wait_s):
                 while self._newest_answer < self._last_sent and self.error is None:
                     self._answered.clear()
+                    if self._is_hurried:
+                        return
                     await self._answered.wait()
 
     async def _close(self) -> None:

@@ -1,16 +1,13 @@
 """`sleap-remote live` as a user starts it: a video, a worker, poses in time."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from support.programs import POSIX, SUPPORT, Programs, Worker, wait_for
+from support.live_programs import live, start_worker
+from support.programs import POSIX, Programs, Worker, wait_for
 
 from sleap_rtc_plugin.protocol.errors import EXIT_BAD_PACKAGE, EXIT_REFUSED
-
-LIVE_WORKER = SUPPORT / "live_worker.py"
-FLIES = "centered_pair_low_quality.mp4"
 
 
 @pytest.fixture(scope="module")
@@ -22,24 +19,6 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frames = np.random.default_rng(7).integers(0, 255, (60, 48, 64, 1), dtype=np.uint8)
     sleap_io.save_video(frames, str(path), fps=10)
     return path
-
-
-def start_worker(
-    programs: Programs, behaviour: str = "quick", model: str = "fly=/"
-) -> Worker:
-    return programs._worker(
-        (str(LIVE_WORKER), model, behaviour),
-        (),
-        {"PYTHONPATH": ":".join([str(SUPPORT.parent), *sys.path])},
-    ).wait_ready()
-
-
-def live(programs: Programs, worker: Worker, video: object, *words: object):
-    return programs.client(
-        "live",
-        *("--video", video, "--model", "fly", "--session", worker.session),
-        *words,
-    )
 
 
 def test_a_video_live(programs: Programs, video: Path, tmp_path: Path) -> None:
