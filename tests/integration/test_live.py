@@ -12,6 +12,7 @@ import psutil
 import pytest
 from support.linked_workers import LinkedWorker, linked_worker
 from support.live_worlds import FolderModels, MadeUpFrames, runner
+from support.peers import linked
 
 from sleap_rtc_plugin.protocol.errors import (
     BadRequest,
@@ -31,6 +32,8 @@ from sleap_rtc_plugin.protocol.live_messages import (
 )
 from sleap_rtc_plugin.session.live import LiveStream, start_live
 from sleap_rtc_plugin.session.worker_link import WorkerLink
+from sleap_rtc_plugin.transport.link import LinkClosed
+from sleap_rtc_plugin.transport.transport_options import TransportOptions
 from sleap_rtc_worker.live_service import LiveSessions
 
 WAIT_S = 90.0
@@ -51,9 +54,9 @@ async def world(
     )
     async with (
         asyncio.timeout(WAIT_S),
-        linked_worker(folder / "data", live=sessions) as linked,
+        linked_worker(folder / "data", live=sessions) as both,
     ):
-        yield WorkerLink(linked.client, "w"), linked, sessions
+        yield WorkerLink(both.client, "w"), both, sessions
 
 
 async def begin(link: WorkerLink, source: Any, **options: Any) -> LiveStream:
@@ -370,3 +373,29 @@ async def test_another_kind_of_channel_ends_the_link(
         connection._pc.createDataChannel("live", **words)
         await linked.worker.closed.wait()
         assert "nobody asked for" in linked.worker.close_reason
+
+
+@pytest.mark.parametrize("client", ["fast", "stock"])
+@pytest.mark.parametrize("worker", ["fast", "stock"])
+async def test_the_channel_goes_either_way(client: Any, worker: Any) -> None:
+    ends = (TransportOptions(engine=client), TransportOptions(engine=worker))
+    async with asyncio.timeout(WAIT_S), linked(*ends) as (ours, theirs):
+        for link in (ours, theirs):
+            assert LIVE in link.features
+        # A worker opens no channel.
+        with pytest.raises(LinkClosed):
+            await theirs.open_live()
+        channel = await ours.open_live()
+        assert await ours.open_live() is channel
+        heard: asyncio.Queue[bytes] = asyncio.Queue()
+        theirs.on_live = ours.on_live = heard.put_nowait
+        for size in (1, 1_200, 60_000):
+            channel.send(bytes(size))
+            assert len(await heard.get()) == size
+        assert theirs.live is not None
+        theirs.live.send(b"back")
+        assert await heard.get() == b"back"
+        ours.close("done")
+        assert channel.closed.is_set()
+        with pytest.raises(LinkClosed):
+            await ours.open_live()
