@@ -1,5 +1,7 @@
 """`sleap-remote live`: a video or camera to a worker, frame by frame, poses back."""
 
+import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from sleap_rtc_plugin.cli.line_writer import LineWriter
 from sleap_rtc_plugin.cli.options import (
     fail,
     on_interrupt,
@@ -221,6 +224,7 @@ class _Screen:
         self._is_live = sys.stderr.isatty() and not as_json
         self._shown_at = 0.0
         self._figures: LiveFigures | None = None
+        self._lines: LineWriter | None = None
 
     def say(self, text: str) -> None:
         """Print a sentence on stderr."""
@@ -230,6 +234,14 @@ class _Screen:
     def begin(self, stream: "LiveStream", source: "FrameSource", worker: str) -> None:
         """The model is loaded."""
         self._figures = stream.figures
+        if self._as_json:
+            loop = asyncio.get_running_loop()
+
+            def gone() -> None:
+                with contextlib.suppress(RuntimeError):  # the loop may be gone, too
+                    loop.call_soon_threadsafe(stream.stop)
+
+            self._lines = LineWriter(gone)
         self.say(
             f"{source.name}, {source.width} x {source.height} pixels, to {worker} "
             f"({stream.device})."
@@ -276,15 +288,17 @@ class _Screen:
         """Print what became of the frames."""
         if self._as_json:
             ended = {"error": str(error)} if error is not None else {}
-            self._emit({"event": "summary", **figures.as_json(), **ended})
+            lines = self._lines or LineWriter()
+            summary = {"event": "summary", **figures.as_json(), **ended}
+            lines.close(json.dumps(summary | {"not_printed": lines.dropped}))
             return
         self._clear()
         for line in _summary(figures):
             click.echo(line)
 
     def _emit(self, line: dict[str, Any]) -> None:
-        if self._as_json:
-            click.echo(json.dumps(line))
+        if self._lines is not None:
+            self._lines.write(json.dumps(line))
 
     def _show(self, latency_ms: float, instances: int) -> None:
         now = time.monotonic()
