@@ -220,13 +220,22 @@ MAX_ALIAS_MOVES = 20
 MAX_ALIASES_PER_MODEL = 32
 MAX_MODEL_PARTS = 2
 MAX_MODEL_FILES = 500
+MAX_PULLED_NAMES = 1_000
 MAX_MODEL_BYTES = 8 * GIB
 MAX_MODEL_HOLDERS = 64
+MAX_METRICS_BYTES = 256 * MIB
+MAX_LOSS_LOG_BYTES = 64 * MIB
+MAX_LOSS_LOG_EPOCHS = 100_000
+MAX_SKELETON_NODES = 1_000
 MAX_MODEL_NOTES_CHARS = 4_000
 MAX_MODEL_TAGS = 32
 MAX_MODELS_PER_ROOM = 5_000
 MAX_REGISTRY_BYTES = 64 * MIB
 MAX_MODELS_PER_PAGE = 50
+# What a page of models takes at most in a frame; one model always fits.
+MAX_MODEL_PAGE_BYTES = 64 * KIB
+# Aliases that point nowhere now, and whose moves are still known.
+MAX_FORMER_ALIASES = 1_000
 MAX_CURVE_POINTS = 400
 # How often a change is tried again where others change the registry at once.
 MAX_REGISTRY_RETRIES = 60
@@ -237,6 +246,15 @@ REGISTRY_REFRESH_S = 300.0
 # Files that no model refers to are removed this long after they were written.
 MODEL_GARBAGE_AGE_S = 24 * 3600.0
 MODEL_CACHE_LIMIT_BYTES = 20 * GIB
+# A store gets and gives files in pieces, each within a time of its own.
+STORE_PIECE_BYTES = 8 * MIB
+STORE_PIECE_TIMEOUT_S = 120.0
+MAX_STORE_ENTRIES = 1_000_000
+STORE_CONNECT_TIMEOUT_S = 10.0
+# How long one program may keep a folder of models from the others.
+STORE_LOCK_TIMEOUT_S = 20.0
+# How often files that vanished while they were published are written again.
+MAX_PUBLISH_REPAIRS = 3
 
 # -- live frames --------------------------------------------------------------
 LIVE_CHANNEL = "live"

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from sleap_rtc_plugin.session.file_lock import try_lock
 from sleap_rtc_plugin.transport.effects import in_thread, storage_error
+from sleap_rtc_plugin.transport.file_lock import try_lock
 
 __all__ = ["INCOMING_FOLDER", "incoming_folder", "remove_incoming"]
 

@@ -31,12 +31,6 @@ from sleap_rtc_plugin.session.package_archive import (
     disk_errors,
     format_bytes,
 )
-from sleap_rtc_plugin.session.package_configs import (
-    TrainingConfig,
-    parse_yaml,
-    read_training_config,
-    without_wandb_key,
-)
 from sleap_rtc_plugin.session.package_steps import (
     INFERENCE_SCRIPT,
     JOBS_FILE,
@@ -66,6 +60,12 @@ from sleap_rtc_plugin.session.run_plan import (
     train_script,
 )
 from sleap_rtc_plugin.session.run_request import ModelToTrain, RunRequest, TrainedModel
+from sleap_rtc_plugin.transport.package_configs import (
+    TrainingConfig,
+    parse_yaml,
+    read_training_config,
+    without_wandb_key,
+)
 
 __all__ = [
     "MAX_EMBEDDED_BYTES",

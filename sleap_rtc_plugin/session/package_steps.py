@@ -15,8 +15,8 @@ from sleap_rtc_plugin.protocol.inference_options import check_options, parse_arg
 from sleap_rtc_plugin.protocol.limits import MAX_STEPS
 from sleap_rtc_plugin.protocol.messages import PredictStep, TrainStep
 from sleap_rtc_plugin.protocol.paths import path_fault
-from sleap_rtc_plugin.session.package_configs import TrainingConfig
 from sleap_rtc_plugin.session.package_scripts import predict_commands, train_commands
+from sleap_rtc_plugin.transport.package_configs import TrainingConfig
 
 __all__ = [
     "INFERENCE_SCRIPT",

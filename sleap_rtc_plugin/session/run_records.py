@@ -17,8 +17,8 @@ from msgspec import Struct
 
 from sleap_rtc_plugin.protocol.ids import is_job_id
 from sleap_rtc_plugin.protocol.limits import MIB
-from sleap_rtc_plugin.session.file_lock import try_lock
 from sleap_rtc_plugin.session.run_request import MergeChoice, ProjectFacts
+from sleap_rtc_plugin.transport.file_lock import try_lock
 
 __all__ = ["RunRecord", "RunRecords"]
 

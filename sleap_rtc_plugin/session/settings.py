@@ -22,7 +22,7 @@ from msgspec import Meta, Struct
 from sleap_rtc_plugin.protocol.ids import is_id
 from sleap_rtc_plugin.protocol.limits import MAX_ID_LENGTH, MAX_URL_CHARS, MIB
 from sleap_rtc_plugin.protocol.session_string import is_signaling_url
-from sleap_rtc_plugin.session.file_lock import try_lock
+from sleap_rtc_plugin.transport.file_lock import try_lock
 from sleap_rtc_plugin.transport.transport_options import (
     MAX_MBIT,
     TransportOptions,

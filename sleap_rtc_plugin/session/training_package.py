@@ -28,13 +28,6 @@ from sleap_rtc_plugin.session.package_archive import (
     list_folder,
     stage_folder,
 )
-from sleap_rtc_plugin.session.package_configs import (
-    TrainingConfig,
-    is_training_config,
-    parse_yaml,
-    read_training_config,
-    without_wandb_key,
-)
 from sleap_rtc_plugin.session.package_steps import (
     INFERENCE_SCRIPT,
     JOBS_FILE,
@@ -44,6 +37,13 @@ from sleap_rtc_plugin.session.package_steps import (
     plan_steps,
 )
 from sleap_rtc_plugin.session.unpacked_packages import UnpackedPackages
+from sleap_rtc_plugin.transport.package_configs import (
+    TrainingConfig,
+    is_training_config,
+    parse_yaml,
+    read_training_config,
+    without_wandb_key,
+)
 from sleap_rtc_plugin.transport.plan_cache import Archive
 
 __all__ = ["LabelsCheck", "TrainingPackage", "check_labels", "open_package"]

@@ -1,13 +1,20 @@
 """`sleap-remote live` as a user starts it: a video, a worker, poses in time."""
 
+import asyncio
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.live_programs import live, start_worker
 from support.programs import POSIX, Programs, Worker, wait_for
+from support.trained_models import write_model
 
 from sleap_rtc_plugin.protocol.errors import EXIT_BAD_PACKAGE, EXIT_REFUSED
+from sleap_rtc_plugin.protocol.model_records import Publication
+from sleap_rtc_plugin.registry.model_files import read_model
+from sleap_rtc_plugin.registry.model_registry import ModelRegistry
+from sleap_rtc_plugin.registry.store_address import open_store
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +166,33 @@ def test_nothing_is_overwritten(
     assert client.wait() == 2
     assert "nothing overwrites it" in " ".join(client.err)
     assert mine.read_text() == "precious"
+
+
+def test_a_published_model(programs: Programs, video: Path, tmp_path: Path) -> None:
+    """By its alias, from the room's store, through the worker's cache."""
+    store, room = tmp_path / "store", "the-lab"
+    store.mkdir()
+
+    async def publish() -> str:
+        registry = ModelRegistry(open_store(str(store)), room)
+        folder = write_model(tmp_path / "fly.single_instance")
+        publication = Publication(alias="fly")
+        published = await registry.publish(
+            read_model([folder]), publication=publication, by="ada"
+        )
+        return published.details.record.id
+
+    model = asyncio.run(publish())
+    where = ("--model-store", store, "--model-room", room)
+    worker = start_worker(programs, "checks", "published", *where)
+    first = live(programs, worker, video, "--json", "--frames", 5)
+    assert first.wait() == 0, first.story()
+    assert first.report["answered"] > 0
+    shutil.rmtree(store / room / "blobs")
+    # What is at hand needs the store no more.
+    again = live(programs, worker, video, "--json", "--frames", 5, "--model", model)
+    assert again.wait() == 0, again.story()
+    assert again.report["answered"] > 0
+    nobody = live(programs, worker, video, "--model", "bee")
+    assert nobody.wait() == EXIT_REFUSED, nobody.story()
+    assert "There is no model bee" in nobody.err[-1]

@@ -16,6 +16,7 @@ from sleap_rtc_worker.job_executor import JobExecutor
 from sleap_rtc_worker.job_run import StepTools
 from sleap_rtc_worker.journal import Journal
 from sleap_rtc_worker.link_service import LinkService
+from sleap_rtc_worker.model_registry import WorkerModels
 from sleap_rtc_worker.state_manager import StateManager, WorkerStatus
 
 
@@ -36,7 +37,9 @@ class LinkedWorker:
 
 
 @contextlib.asynccontextmanager
-async def linked_worker(folder: Path, **service: Any) -> AsyncIterator[LinkedWorker]:
+async def linked_worker(
+    folder: Path, *, room_models: WorkerModels | None = None, **service: Any
+) -> AsyncIterator[LinkedWorker]:
     """Serve one client from the data in `folder`; `service` is more of the service."""
     files = FileManager(folder)
     state = StateManager(name="w", capabilities={}, tags=[], on_change=lambda _: None)
@@ -49,7 +52,9 @@ async def linked_worker(folder: Path, **service: Any) -> AsyncIterator[LinkedWor
             trainer=["sleap-nn"],
             worker_name="w",
         )
-        coordinator = JobCoordinator(tools=tools, state=state, can_train=True)
+        coordinator = JobCoordinator(
+            tools=tools, state=state, can_train=True, models=room_models
+        )
         async with linked() as (client, worker):
             fragments: list[int] = []
             for link in (client, worker):

@@ -8,12 +8,15 @@ LIVE_WORKER = SUPPORT / "live_worker.py"
 
 
 def start_worker(
-    programs: Programs, behaviour: str = "quick", model: str = "fly=/"
+    programs: Programs,
+    behaviour: str = "quick",
+    model: str = "fly=/",
+    *options: object,
 ) -> Worker:
     """Start a worker whose model `fly` is predicted with as `live_worker` says."""
     path = ":".join([str(SUPPORT.parent), *sys.path])
     words = (str(LIVE_WORKER), model, behaviour)
-    return programs._worker(words, (), {"PYTHONPATH": path}).wait_ready()
+    return programs._worker(words, options, {"PYTHONPATH": path}).wait_ready()
 
 
 def live(programs: Programs, worker: Worker, video: object, *words: object) -> Program:

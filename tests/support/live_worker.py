@@ -1,7 +1,8 @@
 """`sleap-remote worker` whose published models are folders, for tests of live frames.
 
 Started as `live_worker.py ALIAS=FOLDER[+FOLDER] BEHAVIOUR worker OPTIONS`: with the
-behaviour `real` sleap-nn itself predicts, else a scripted runner does.
+behaviour `real` sleap-nn itself predicts, else a scripted runner does. With `published`
+in place of the alias, models are those of the worker's own store.
 """
 
 import sys
@@ -21,7 +22,8 @@ if __name__ == "__main__":
     words = RUNNER if sys.argv[2] == "real" else runner(*sys.argv[2].split(","))
 
     def build(**options: Any) -> LiveSessions:
-        return LiveSessions(**{**options, "models": models, "runner": words})
+        made_up = {} if alias == "published" else {"models": models}
+        return LiveSessions(**{**options, **made_up, "runner": words})
 
     sleap_rtc_worker.client.LiveSessions = build  # type: ignore[misc,assignment]
     sys.argv = ["sleap-remote", *sys.argv[3:]]

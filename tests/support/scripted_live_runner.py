@@ -1,14 +1,15 @@
 """A live session's runner without sleap-nn: `scripted_live_runner.py BEHAVIOUR...`.
 
 Behaviours: `delay=S` takes so long for each frame, `dies=N` is killed at frame N,
-`refuses` cannot load the model. Each frame has one instance, whose first node tells
-the brightness of the frame's first pixel.
+`refuses` cannot load the model, `checks` looks whether it is one. Each frame has one
+instance, whose first node tells the brightness of the frame's first pixel.
 """
 
 import os
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from sleap_rtc_plugin.protocol.live_messages import LiveInstance
@@ -22,6 +23,10 @@ class Predictor:
     def __init__(self, order: LoadModel) -> None:
         if "refuses" in BEHAVIOUR:
             raise RuntimeError("it does not like this model")
+        if "checks" in BEHAVIOUR:
+            for folder in order.folders:
+                assert Path(folder, "best.ckpt").is_file()
+                assert Path(folder, "training_config.yaml").is_file()
         self.loaded = Loaded(nodes=["head", "tail"], edges=[(0, 1)], device="cpu")
         self.left = int(BEHAVIOUR.get("dies", -1))
 

@@ -12,7 +12,6 @@ from sleap_rtc_plugin.protocol.errors import NotAPackage, OptionRefused
 from sleap_rtc_plugin.protocol.inference_options import frame_numbers, parse_argv
 from sleap_rtc_plugin.protocol.messages import PredictStep, TrainStep
 from sleap_rtc_plugin.protocol.paths import path_fault
-from sleap_rtc_plugin.session.package_configs import read_training_config
 from sleap_rtc_plugin.session.package_steps import PackageContents, plan_steps
 from sleap_rtc_plugin.session.run_plan import (
     Inference,
@@ -28,6 +27,7 @@ from sleap_rtc_plugin.session.run_plan import (
     run_name_of,
     train_script,
 )
+from sleap_rtc_plugin.transport.package_configs import read_training_config
 
 PROJECT = "/home/me/project/fly.slp"
 

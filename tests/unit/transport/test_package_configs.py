@@ -7,7 +7,7 @@ import yaml
 
 from sleap_rtc_plugin.protocol.errors import ConfigRefused
 from sleap_rtc_plugin.protocol.limits import MAX_CONFIG_BYTES
-from sleap_rtc_plugin.session.package_configs import (
+from sleap_rtc_plugin.transport.package_configs import (
     parse_yaml,
     read_training_config,
     without_wandb_key,

@@ -1,7 +1,7 @@
 """Reads the YAML of a package: bounded, without aliases, never building objects.
 
 Also takes a Weights & Biases key out of a configuration while leaving every other
-byte alone. Pure: text in, values out. Called by `training_package`.
+byte alone. Pure: text in, values out. Called for what is sent, and for shared models.
 """
 
 import re

@@ -1,0 +1,1 @@
+"""The room's models in an object store: who may use it stands in ARCHITECTURE.md."""
