@@ -41,6 +41,8 @@ __all__ = ["LiveStream", "start_live"]
 
 logger = logging.getLogger(__name__)
 
+# Of a video that does not say how fast it is, as images in a row do not.
+DEFAULT_FPS: Final = 15.0
 # How long the last frames' answers are waited for: this, or some times the longest.
 MIN_DRAIN_S: Final = 1.0
 MAX_DRAIN_S: Final = 15.0
@@ -134,7 +136,7 @@ class LiveStream:
         Why it ended too early is in `error`; the figures hold either way.
 
         Args:
-            fps: frames a second; a video's own, or a camera's, by default.
+            fps: frames a second; a video's own, or what a camera gives, by default.
             frames: how many at most.
             on_found: told of each answer, with its latency in milliseconds.
         """
@@ -167,7 +169,9 @@ class LiveStream:
         """Take frames at their pace; what is not sent yet is replaced."""
         source, count = self._source, self._source.count
         limit = min(n for n in (count, frames, 2**32) if n is not None)
-        rate = fps or (source.fps if count is not None else None)
+        # A camera has a pace of its own.
+        own = None if count is None else source.fps or DEFAULT_FPS
+        rate = fps or own
         begun, index = monotonic(), 0
         try:
             while index < limit and not self._stopped.is_set():

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from support.linked_workers import LinkedWorker, linked_worker
 from support.live_worlds import FolderModels, MadeUpFrames, runner
-from support.peers import linked
+from support.peers import introduce, linked, outcomes, peer
 
 from sleap_rtc_plugin.protocol.errors import (
     BadRequest,
@@ -20,6 +20,7 @@ from sleap_rtc_plugin.protocol.errors import (
     LiveRefused,
     ModelNotFound,
     OptionRefused,
+    RemoteProtocolError,
 )
 from sleap_rtc_plugin.protocol.features import LIVE
 from sleap_rtc_plugin.protocol.ids import new_command_id
@@ -399,3 +400,17 @@ async def test_the_channel_goes_either_way(client: Any, worker: Any) -> None:
         assert channel.closed.is_set()
         with pytest.raises(LinkClosed):
             await ours.open_live()
+
+
+async def test_no_channel_for_frames_before_the_proofs() -> None:
+    client, worker = peer("client"), peer("worker")
+    client._pc.createDataChannel("live", ordered=False, maxRetransmits=0)
+    try:
+        async with asyncio.timeout(WAIT_S):
+            await introduce(client, worker)
+            _, theirs = await outcomes(client, worker)
+        assert isinstance(theirs, RemoteProtocolError)
+        assert "nobody asked for" in str(theirs)
+    finally:
+        await client.close()
+        await worker.close()
