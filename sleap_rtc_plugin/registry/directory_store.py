@@ -13,10 +13,8 @@ import os
 import random
 import secrets
 import stat
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
@@ -31,13 +29,13 @@ from sleap_rtc_plugin.protocol.errors import (
 )
 from sleap_rtc_plugin.protocol.limits import (
     MAX_STORE_ENTRIES,
-    MAX_STUCK_CALLS,
     REGISTRY_TIMEOUT_S,
     STORE_LOCK_TIMEOUT_S,
     STORE_PIECE_BYTES,
     STORE_PIECE_TIMEOUT_S,
 )
 from sleap_rtc_plugin.registry.object_store import Entry, Found, ObjectMissing
+from sleap_rtc_plugin.registry.store_calls import NoAnswer, StoreCalls
 from sleap_rtc_plugin.transport.contained_files import (
     folder_below,
     make_folders_below,
@@ -54,10 +52,13 @@ T = TypeVar("T")
 
 _LOCK: Final = ".lock"
 _LOCK_POLL_S: Final = 0.01
-_KEPT_LOCKED: Final = "another program keeps it locked"
 _FULL: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _REFUSED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FILE_BITS: Final = 0o666
+
+
+class _KeptLocked(Exception):
+    """Somebody has the lock of a folder for too long."""
 
 
 class DirectoryStore:
@@ -70,7 +71,7 @@ class DirectoryStore:
         """Use the folder `root`, and give each call `timeout_s` seconds."""
         self._root = root
         self._timeout_s = timeout_s
-        self._stuck = 0
+        self._calls = StoreCalls()
 
     @property
     def name(self) -> str:
@@ -286,40 +287,20 @@ class DirectoryStore:
         timeout_s: float | None = None,
         is_writing: bool = False,
     ) -> T:
-        """Make a blocking call in a thread of its own and wait for it a while.
-
-        One that hangs in a network disk is left behind; there may be a few of those.
-        """
-        if self._stuck >= MAX_STUCK_CALLS:
-            raise StoreUnreachable(store=self.name, reason="it does not answer")
-        answer: Future[T] = Future()
-        thread = threading.Thread(
-            target=_perform,
-            args=(answer, partial(function, *args)),
-            name="model store",
-            daemon=True,
-        )
-        thread.start()
-        waited = asyncio.wrap_future(answer)
+        """Make a blocking call in a thread, and put its failure into words."""
         try:
-            async with asyncio.timeout(timeout_s or self._timeout_s):
-                return await asyncio.shield(waited)
-        except TimeoutError:
-            if answer.done():
-                reason = _KEPT_LOCKED
-                raise StoreUnreachable(store=self.name, reason=reason) from None
-            self._stuck += 1
-            waited.add_done_callback(self._answered_late)
+            work = partial(function, *args)
+            return await self._calls.call(timeout_s or self._timeout_s, work)
+        except NoAnswer:
             raise StoreUnreachable(
                 store=self.name, reason="it does not answer"
             ) from None
+        except _KeptLocked:
+            raise StoreUnreachable(
+                store=self.name, reason="another program keeps it locked"
+            ) from None
         except OSError as error:
             raise self._words(error, is_writing) from error
-
-    def _answered_late(self, waited: "asyncio.Future[Any]") -> None:
-        self._stuck -= 1
-        if not waited.cancelled():
-            waited.exception()
 
     def _words(self, error: OSError, is_writing: bool) -> RtcError:
         reason = error.strerror or "it failed"
@@ -358,14 +339,6 @@ class _Unfinished:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
-
-
-def _perform(answer: Future[Any], function: Callable[[], Any]) -> None:
-    try:
-        answer.set_result(function())
-    # Whoever waits gets it, whatever it is.
-    except BaseException as error:
-        answer.set_exception(error)
 
 
 def _folder_of(key: str) -> str:

@@ -8,41 +8,33 @@ where it reaches the store.
 
 import asyncio
 import random
-import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from blake3 import blake3
 from msgspec import structs
 
 from sleap_rtc_plugin.protocol.errors import (
     AliasMoved,
     AliasTaken,
     LocalProtocolError,
-    ModelDamaged,
     ModelNotFound,
     RegistryBusy,
     RegistryDamaged,
     RegistryFull,
     RtcError,
-    SourceChanged,
-    StorageFailed,
     StoreUnreachable,
 )
 from sleap_rtc_plugin.protocol.ids import clean_text, is_id
 from sleap_rtc_plugin.protocol.limits import (
-    MAX_LOSS_LOG_BYTES,
     MAX_MODELS_PER_PAGE,
-    MAX_PUBLISH_REPAIRS,
     MAX_REGISTRY_BYTES,
     MAX_REGISTRY_RETRIES,
     MODEL_GARBAGE_AGE_S,
     REGISTRY_RETRY_FIRST_S,
     REGISTRY_RETRY_MAX_S,
-    STORE_PIECE_BYTES,
 )
 from sleap_rtc_plugin.protocol.model_messages import (
     CollectModels,
@@ -56,18 +48,15 @@ from sleap_rtc_plugin.protocol.model_records import (
     CHECKPOINT,
     AliasRecord,
     CurvePoint,
-    ModelFile,
     ModelFilter,
     ModelRecord,
     Publication,
     TrainingFacts,
 )
 from sleap_rtc_plugin.registry import changes
-from sleap_rtc_plugin.registry.loss_log import LOSS_LOG, curve_of
-from sleap_rtc_plugin.registry.model_files import LocalFile, LocalModel
-from sleap_rtc_plugin.registry.model_identity import model_id_of
-from sleap_rtc_plugin.registry.object_store import ObjectMissing, ObjectStore
-from sleap_rtc_plugin.registry.pulled_models import ArrivingPart, find_part
+from sleap_rtc_plugin.registry.model_blobs import Collected, ModelBlobs, Progress
+from sleap_rtc_plugin.registry.model_files import LocalModel
+from sleap_rtc_plugin.registry.object_store import ObjectStore
 from sleap_rtc_plugin.registry.room_manifest import (
     RoomManifest,
     aliases_of,
@@ -75,17 +64,11 @@ from sleap_rtc_plugin.registry.room_manifest import (
     empty_manifest,
     encode_manifest,
 )
-from sleap_rtc_plugin.transport.checkpoint_scan import scan_result
 from sleap_rtc_plugin.transport.effects import in_thread
 
 __all__ = ["Collected", "ModelDetails", "ModelRegistry", "Published"]
 
-Progress = Callable[[int, int], None]
 Change = Callable[[RoomManifest, float], RoomManifest]
-
-_BLOB: Final = re.compile(r"[0-9a-f]{64}\Z")
-# Names that a store gives to what is not whole yet.
-_UNFINISHED: Final = re.compile(r"\.[0-9a-f]{16}\.part\Z")
 
 
 @dataclass(frozen=True)
@@ -116,14 +99,6 @@ class Published:
     alias_error: RtcError | None = None
 
 
-@dataclass(frozen=True)
-class Collected:
-    """What was removed from a store: how many files, of how many bytes together."""
-
-    files: int
-    bytes: int
-
-
 def _ignore(done: int, total: int) -> None:
     """Tell nobody about progress."""
 
@@ -148,7 +123,7 @@ class ModelRegistry:
         self._store = store
         self._room_id = room_id
         self._key = f"{room_id}/manifest.json"
-        self._blobs = f"{room_id}/blobs"
+        self._blobs = ModelBlobs(store, room_id)
         self._now = now
         self._read_at = 0.0
         self._known: tuple[str, RoomManifest] | None = None
@@ -192,23 +167,8 @@ class ModelRegistry:
         """
         manifest = await self.manifest(max_age_s)
         record = changes.find(manifest, ref)
-        curves = [await self._curve(record, part.folder) for part in record.parts]
+        curves = [await self._blobs.curve(record, part.folder) for part in record.parts]
         return _details(manifest, record, curves)
-
-    async def _curve(self, record: ModelRecord, folder: str) -> list[CurvePoint]:
-        for file in record.files:
-            if file.path == f"{folder}/{LOSS_LOG}":
-                break
-        else:
-            return []
-        if file.size_bytes > MAX_LOSS_LOG_BYTES:
-            return []
-        found = await self._store.read(self._blob(file.digest), file.size_bytes)
-        if found is None or found.data is None:
-            return []
-        if blake3(found.data).hexdigest() != file.digest:
-            return []
-        return await in_thread(None, curve_of, found.data)
 
     # -- changing ------------------------------------------------------------------
 
@@ -301,8 +261,10 @@ class ModelRegistry:
             training=_joined(training, model.training),
         )
         manifest, _ = await self._read()
-        lost = await self._lost(manifest.models.get(model.id), model)
-        await self._upload(model, on_progress)
+        known = manifest.models.get(model.id)
+        lost = await self._blobs.lost(known, model)
+        # Who publishes a model again may have been told that it is damaged.
+        await self._blobs.upload(model, on_progress, anew=known is not None)
         alias_error: RtcError | None = None
 
         def add(manifest: RoomManifest, now: float) -> RoomManifest:
@@ -323,70 +285,9 @@ class ModelRegistry:
                 return added
 
         manifest = await self._commit(add)
-        await self._repair(model)
+        await self._blobs.repair(model)
         listed = changes.find(manifest, record.id)
         return Published(_details(manifest, listed, []), alias_error)
-
-    async def _lost(
-        self, known: ModelRecord | None, model: LocalModel
-    ) -> frozenset[str]:
-        """Return the digests of listed files that neither store nor model has."""
-        ours = {file.digest for file in model.files}
-        others = [f for f in known.files if f.digest not in ours] if known else []
-        return frozenset(
-            [
-                file.digest
-                for file in others
-                if await self._store.look(self._blob(file.digest)) is None
-            ]
-        )
-
-    async def _upload(self, model: LocalModel, on_progress: Progress) -> None:
-        """Put every file into the store that is not there yet, or there for long.
-
-        What is old might be taken away as garbage before the manifest names it.
-        """
-        total, done = model.size_bytes, 0
-        store_now: float | None = None
-        on_progress(0, total)
-        written: set[str] = set()
-        for file in model.files:
-            entry = await self._store.look(self._blob(file.digest))
-            if entry is not None and store_now is None:
-                store_now = await self._store_time()
-            is_there = file.digest in written or (
-                entry is not None
-                and store_now is not None
-                and entry.size_bytes == file.size_bytes
-                and store_now - entry.modified_at < MODEL_GARBAGE_AGE_S / 2
-            )
-            if not is_there:
-
-                def tell(sent: int, before: int = done) -> None:
-                    on_progress(before + sent, total)
-
-                await self._write(file, tell)
-                written.add(file.digest)
-            done += file.size_bytes
-            on_progress(done, total)
-
-    async def _repair(self, model: LocalModel) -> None:
-        """See that every file is there, now that the manifest names it."""
-        for _ in range(MAX_PUBLISH_REPAIRS):
-            missing = [
-                file
-                for file in model.files
-                if await self._store.look(self._blob(file.digest)) is None
-            ]
-            if not missing:
-                return
-            for file in missing:
-                await self._write(file, lambda sent: None)
-
-    async def _write(self, file: LocalFile, tell: Callable[[int], None]) -> None:
-        await self._store.write(
-            self._blob(file.digest), file.size_bytes, _verified(file, tell)
-        )
 
     # -- pulling -------------------------------------------------------------------
 
@@ -414,74 +315,10 @@ class ModelRegistry:
             StorageFailed: the disk here failed.
             ModelError: the store does not answer.
         """
-        if model_id_of(record.parts, record.files) != record.id:
-            raise ModelDamaged(
-                model=record.id, file="The list", reason="its id belongs to other files"
-            )
-        total, done = record.size_bytes, 0
-        on_progress(0, total)
-        places: list[Path | ArrivingPart] = []
-        try:
-            for part in record.parts:
-                files = _files_of(record, part.folder)
-                there = await in_thread(None, find_part, folder, part.folder, files)
-                if there is not None:
-                    places.append(there)
-                    done += sum(file.size_bytes for file in files)
-                    on_progress(done, total)
-                    continue
-                arriving = await in_thread(None, ArrivingPart, folder, part.folder)
-                places.append(arriving)
-                for file in files:
+        return await self._blobs.fetch(record, folder, self._is_listed, on_progress)
 
-                    def tell(got: int, before: int = done) -> None:
-                        on_progress(before + got, total)
-
-                    await self._fetch(record, file, arriving, tell)
-                    done += file.size_bytes
-            return [
-                await in_thread(None, place.place)
-                if isinstance(place, ArrivingPart)
-                else place
-                for place in places
-            ]
-        finally:
-            for place in places:
-                if isinstance(place, ArrivingPart):
-                    await asyncio.shield(in_thread(None, place.discard))
-
-    async def _fetch(
-        self,
-        record: ModelRecord,
-        file: ModelFile,
-        arriving: ArrivingPart,
-        tell: Callable[[int], None],
-    ) -> None:
-        hasher, size = blake3(), 0
-        try:
-            pieces = self._store.pieces(self._blob(file.digest), file.size_bytes)
-            if not file.size_bytes:
-                await in_thread(None, arriving.write, file.path, b"")
-            async for piece in pieces:
-                hasher.update(piece)
-                size += len(piece)
-                await in_thread(None, arriving.write, file.path, piece)
-                tell(size)
-        except ObjectMissing:
-            await self._check_listed(record)
-            raise ModelDamaged(
-                model=record.id, file=file.path, reason="it is missing"
-            ) from None
-        if hasher.hexdigest() != file.digest:
-            raise ModelDamaged(
-                model=record.id, file=file.path, reason="its digest is another"
-            )
-        path = arriving.path.joinpath(*file.path.split("/"))
-        await in_thread(None, scan_result, path, file.path)
-
-    async def _check_listed(self, record: ModelRecord) -> None:
-        """Tell a model that was deleted meanwhile from one that is damaged."""
-        changes.find(await self.manifest(), record.id)
+    async def _is_listed(self, model_id: str) -> bool:
+        return model_id in (await self.manifest()).models
 
     # -- tidying up ----------------------------------------------------------------
 
@@ -497,47 +334,16 @@ class ModelRegistry:
         """
         if await self._store.read(self._key, MAX_REGISTRY_BYTES) is None:
             return Collected(files=0, bytes=0)
-        before = await self._store_time() - age_s
-        old = [
-            entry
-            async for entry in self._store.entries(self._blobs)
-            if entry.modified_at < before and _is_ours(entry.key)
-        ]
+        before = await self._blobs.store_time() - age_s
+        old = await self._blobs.older_than(before)
         # Read after the list: what was named meanwhile must not go.
         manifest = await self.manifest()
         named = {
-            self._blob(file.digest)
-            for record in manifest.models.values()
-            for file in record.files
+            file.digest for record in manifest.models.values() for file in record.files
         }
-        files = size = 0
-        for entry in old:
-            if entry.key not in named and await self._store.remove_old(
-                entry.key, before
-            ):
-                files += 1
-                size += entry.size_bytes
-        return Collected(files=files, bytes=size)
-
-    async def _store_time(self) -> float:
-        """Return the time by the store's clock, in Unix seconds."""
-        key = f"{self._room_id}/clock"
-
-        async def pieces() -> AsyncIterator[bytes]:
-            yield b"1"
-
-        await self._store.write(key, 1, pieces())
-        entry = await self._store.look(key)
-        if entry is None:
-            raise StoreUnreachable(
-                store=self.store_name, reason="it forgets what was written to it"
-            )
-        return entry.modified_at
+        return await self._blobs.remove(old, named, before)
 
     # -- the manifest --------------------------------------------------------------
-
-    def _blob(self, digest: str) -> str:
-        return f"{self._blobs}/{digest}"
 
     async def _read(self) -> tuple[RoomManifest, str | None]:
         """Return the manifest as it is now, and its version."""
@@ -607,55 +413,3 @@ def _joined(given: TrainingFacts | None, read: TrainingFacts) -> TrainingFacts:
         for name in TrainingFacts.__struct_fields__
     }
     return structs.replace(read, **facts)
-
-
-def _files_of(record: ModelRecord, folder: str) -> list[ModelFile]:
-    """Return the files of a part by their paths in it, its configuration last."""
-    files = [
-        structs.replace(file, path=file.path.partition("/")[2])
-        for file in record.files
-        if file.path.startswith(f"{folder}/")
-    ]
-    return sorted(files, key=lambda file: file.path.endswith(".yaml"))
-
-
-def _is_ours(key: str) -> bool:
-    """Tell whether a key is of a kind that a registry writes."""
-    name = key.rpartition("/")[2]
-    return bool(_BLOB.match(name) or _UNFINISHED.match(name))
-
-
-async def _verified(
-    file: LocalFile, tell: Callable[[int], None]
-) -> AsyncIterator[bytes]:
-    """Yield a file in pieces; the last one only if all of it is what was digested.
-
-    Raises:
-        SourceChanged: it is another file by now.
-        StorageFailed: it cannot be read.
-    """
-    if file.content is not None:
-        yield file.content
-        tell(len(file.content))
-        return
-    try:
-        opened = await in_thread(None, file.source.open, "rb")
-        try:
-            hasher, size, held = blake3(), 0, b""
-            while piece := await in_thread(None, opened.read, STORE_PIECE_BYTES):
-                hasher.update(piece)
-                if held:
-                    yield held
-                    tell(size)
-                held = piece
-                size += len(piece)
-            if size != file.size_bytes or hasher.hexdigest() != file.digest:
-                raise SourceChanged(path=str(file.source))
-            yield held
-            tell(size)
-        finally:
-            opened.close()
-    except OSError as error:
-        raise StorageFailed(
-            place=str(file.source), reason=error.strerror or "cannot be read"
-        ) from error

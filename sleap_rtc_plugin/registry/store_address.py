@@ -24,7 +24,8 @@ from sleap_rtc_plugin.protocol.limits import (
 )
 from sleap_rtc_plugin.protocol.paths import path_fault
 from sleap_rtc_plugin.registry.directory_store import DirectoryStore
-from sleap_rtc_plugin.registry.object_store import ObjectStore, RemoteStore
+from sleap_rtc_plugin.registry.object_store import ObjectStore
+from sleap_rtc_plugin.registry.remote_store import RemoteStore
 
 __all__ = ["open_store"]
 

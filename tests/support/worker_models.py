@@ -11,7 +11,8 @@ from sleap_rtc_plugin.protocol.limits import GIB
 from sleap_rtc_plugin.protocol.model_records import ModelRecord, Publication
 from sleap_rtc_plugin.registry.model_files import read_model
 from sleap_rtc_plugin.registry.model_registry import ModelRegistry, Published
-from sleap_rtc_plugin.registry.object_store import RemoteStore, memory_store
+from sleap_rtc_plugin.registry.object_store import memory_store
+from sleap_rtc_plugin.registry.remote_store import RemoteStore
 from sleap_rtc_worker.model_registry import WorkerModels
 
 ROOM = "room-1"

@@ -16,7 +16,7 @@ from sleap_rtc_plugin.protocol.errors import (
     RemoteProtocolError,
     RtcError,
 )
-from sleap_rtc_plugin.protocol.features import JOB_QUEUE
+from sleap_rtc_plugin.protocol.features import JOB_QUEUE, MODELS
 from sleap_rtc_plugin.protocol.link_test_messages import (
     LinkTest,
     LinkTestStop,
@@ -74,6 +74,7 @@ from sleap_rtc_worker.model_registry import WorkerModels
 from sleap_rtc_worker.model_service import ModelService
 from sleap_rtc_worker.mounted_files import MountedFiles
 from sleap_rtc_worker.mounts import MountTable
+from sleap_rtc_worker.publish_outcome import for_older_client
 from sleap_rtc_worker.shared_files import SharedCommand, SharedFiles
 
 __all__ = ["LinkService"]
@@ -274,13 +275,15 @@ class LinkService:
     async def _send_events(self, run: JobRun, since: int) -> None:
         news = asyncio.Event()
         told: Place | None = None
+        knows_models = MODELS in self._link.features
         run.watch(news.set)
         try:
             while True:
                 news.clear()
                 page = self._journal.events(run.job_id, since)
                 for event in page:
-                    await self._link.send_paced(event)
+                    known = event if knows_models else for_older_client(event)
+                    await self._link.send_paced(known)
                     since = event.seq
                 if page:
                     continue

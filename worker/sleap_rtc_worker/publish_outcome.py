@@ -13,7 +13,7 @@ from sleap_rtc_plugin.protocol.messages import ModelPublished, StepEvent, TrainL
 from sleap_rtc_worker.journal import JobRecord
 from sleap_rtc_worker.log_lines import clean_line
 
-__all__ = ["Outcome", "told"]
+__all__ = ["Outcome", "for_older_client", "told"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,17 @@ class Outcome:
             return f"Published as {self.alias} ({self.model})."
         said = f"Published as {self.model}, without an alias."
         return f"{said} {self.error}" if self.error is not None else said
+
+
+def for_older_client(event: StepEvent) -> StepEvent:
+    """Return an event as a client knows it that has not heard of models.
+
+    The numbers of a job's events have no gaps, so it gets lines that say nothing; the
+    line of the log before it says the same in words.
+    """
+    if not isinstance(event, ModelPublished):
+        return event
+    return TrainLog(job_id=event.job_id, seq=event.seq, at=event.at, step=0, lines=[])
 
 
 def told(

@@ -3,6 +3,7 @@
 import pytest
 
 from sleap_rtc_plugin.protocol.errors import AliasTaken, BadRequest, StoreUnreachable
+from sleap_rtc_plugin.protocol.job_mirror import EventApplied, JobMirror
 from sleap_rtc_plugin.protocol.messages import (
     JobSpec,
     ModelPublished,
@@ -14,7 +15,7 @@ from sleap_rtc_plugin.protocol.messages import (
 from sleap_rtc_plugin.protocol.model_records import Publication
 from sleap_rtc_worker.journal import JobRecord
 from sleap_rtc_worker.model_publishing import publications_of, refusal, sets_of
-from sleap_rtc_worker.publish_outcome import Outcome, told
+from sleap_rtc_worker.publish_outcome import Outcome, for_older_client, told
 
 MODEL = "model-" + "1" * 20
 OTHER = "model-" + "2" * 20
@@ -113,6 +114,15 @@ def test_what_became_of_it_is_told_in_events_and_words() -> None:
     assert published.model == MODEL
     assert published.error == taken.to_wire()
     assert "belongs to" in events[0].lines[0]  # type: ignore[union-attr]
+
+
+def test_an_older_client_sees_no_gap_in_the_events() -> None:
+    _, events = told(record(), [Outcome(model=MODEL, alias="f")], 0, 2.0)
+    shown = [for_older_client(event) for event in events]
+    assert [type(event) for event in shown] == [TrainLog, TrainLog]
+    assert [event.seq for event in shown] == [1, 2]
+    mirror = JobMirror("job-" + "0" * 20, record().spec)
+    assert all(isinstance(mirror.handle(event), EventApplied) for event in shown)
 
 
 def test_one_that_is_not_there_leaves_the_job_without_a_model() -> None:
