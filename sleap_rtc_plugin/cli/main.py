@@ -21,6 +21,7 @@ _COMMANDS = {
     "disable": ("label", "Undo enable."),
     "train": ("train", "Train a package on a worker and bring the models home."),
     "jobs": ("jobs", "See, end or fetch the jobs of a session's workers."),
+    "live": ("live", "Stream a video or camera and get poses back at once."),
     "workers": ("workers", "List the workers of a session."),
     "files": ("files", "Look into the folders that a worker has mounted."),
     "doctor": ("doctor", "Find out what keeps remote training from working."),

@@ -24,6 +24,7 @@ from sleap_rtc_plugin.cli.options import (
 )
 from sleap_rtc_plugin.cli.sizes import parse_size
 from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
+from sleap_rtc_plugin.protocol.ids import is_id
 from sleap_rtc_plugin.protocol.limits import (
     MAX_JOBS_QUEUED,
     MAX_MOUNT_NAME_CHARS,
@@ -84,6 +85,16 @@ def _parse_mounts(
     if len(mounts) > MAX_MOUNTS:
         raise click.BadParameter(f"there are more than {MAX_MOUNTS} mounts")
     return mounts
+
+
+def _parse_room(
+    context: click.Context, option: click.Parameter, name: str | None
+) -> str | None:
+    if name is not None and not is_id(name):
+        raise click.BadParameter(
+            f"{name} is not a name of small letters, digits and hyphens between them"
+        )
+    return name
 
 
 def _more_than_nothing(
@@ -198,6 +209,28 @@ def _more_than_nothing(
     "20GB, 500MB, or 0 for nothing.  [default: 50 GiB or a fifth of the disk, "
     "whichever is less]",
 )
+@click.option(
+    "--model-store",
+    envvar="SLEAP_MODEL_STORE",
+    metavar="ADDRESS",
+    help="Where the room's models are: a folder, or s3://BUCKET/PREFIX, with "
+    "?endpoint=URL for other servers than AWS. Credentials come from the AWS_* "
+    "variables.  [default: models in the folder of --data; env: SLEAP_MODEL_STORE]",
+)
+@click.option(
+    "--model-room",
+    metavar="NAME",
+    callback=_parse_room,
+    help="What the models are filed under, for labs whose rooms come and go.  "
+    "[default: the session's room]",
+)
+@click.option(
+    "--model-cache",
+    type=parse_size,
+    metavar="SIZE",
+    help="How much of the models is kept at hand: 20GB, or 0 for what is in use.  "
+    "[default: 20 GiB or a fifth of the disk, whichever is less]",
+)
 @transport_options
 @verbose_option
 def worker(
@@ -217,6 +250,9 @@ def worker(
     shared_storage_root: Path | None,
     mounts: dict[str, Path],
     store_limit: int | None,
+    model_store: str | None,
+    model_room: str | None,
+    model_cache: int | None,
     transport: "TransportOptions",
     verbose: bool,
 ) -> None:
@@ -228,6 +264,7 @@ def worker(
     set_up_logging(verbose)
     try:
         from sleap_rtc_worker.client import RTCWorkerClient
+        from sleap_rtc_worker.model_tools import ModelOptions
         from sleap_rtc_worker.retention import JobLimits
     except ImportError as error:
         if (error.name or "").partition(".")[0].startswith("sleap_rtc"):
@@ -253,6 +290,7 @@ def worker(
             shared_storage_root=shared_storage_root,
             mounts=mounts,
             store_limit_bytes=store_limit,
+            models=ModelOptions(model_store, model_room or "", model_cache),
             transport=transport,
         )
         try:

@@ -33,6 +33,7 @@ __all__ = [
     "ParsedInference",
     "Text",
     "check_options",
+    "check_video_options",
     "frame_numbers",
     "parse_argv",
     "to_argv",
@@ -275,6 +276,14 @@ _REASONS: Final[Mapping[str, str]] = {
         "segment-anything models are not sent to a worker",
     ),
 }
+# What chooses among the frames or videos of labels; a video has neither.
+_OF_LABELS: Final = (
+    "only_labeled_frames",
+    "only_suggested_frames",
+    "only_predicted_frames",
+    "exclude_user_labeled",
+    "video_index",
+)
 _PROGRAMS: Final = frozenset({"sleap", "sleap-nn", "sleap.exe", "sleap-nn.exe"})
 _COMMANDS: Final = frozenset({"predict", "track", "infer"})
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,10}\Z")
@@ -379,6 +388,17 @@ def check_options(options: Mapping[str, str]) -> dict[str, str]:
         OptionRefused: one is not.
     """
     return _checked(options, MAX_OPTION_CHARS)
+
+
+def check_video_options(options: Mapping[str, str]) -> None:
+    """Check that options mean something where the data is a video.
+
+    Raises:
+        OptionRefused: one only means something for labels.
+    """
+    for name in _OF_LABELS:
+        if name in options:
+            raise _refused(name, "it chooses from labels, and the data is a video")
 
 
 def _checked(options: Mapping[str, str], max_frames_chars: int) -> dict[str, str]:

@@ -24,12 +24,14 @@ from sleap_rtc_plugin.protocol.features import (
     JOB_IMAGES,
     JOB_LIST,
     LINK_TEST,
+    LIVE,
     MOUNTS,
     SHARED_STORAGE,
 )
 from sleap_rtc_plugin.protocol.job_mirror import JobNews
 from sleap_rtc_plugin.protocol.limits import (
     COMMAND_REPLY_TIMEOUT_S,
+    LIVE_START_TIMEOUT_S,
     SHARED_RESULTS_TIMEOUT_S,
 )
 from sleap_rtc_plugin.protocol.link_test_messages import (
@@ -37,6 +39,12 @@ from sleap_rtc_plugin.protocol.link_test_messages import (
     LinkTestReport,
     StorageTest,
     StorageTested,
+)
+from sleap_rtc_plugin.protocol.live_messages import (
+    LiveReport,
+    LiveStart,
+    LiveStarted,
+    LiveStop,
 )
 from sleap_rtc_plugin.protocol.messages import (
     Acknowledged,
@@ -100,6 +108,8 @@ Command = (
     | MountResolve
     | LinkTest
     | StorageTest
+    | LiveStart
+    | LiveStop
 )
 Reply = (
     JobAccepted
@@ -110,6 +120,8 @@ Reply = (
     | MountListing
     | MountResolved
     | StorageTested
+    | LiveStarted
+    | LiveReport
 )
 T = TypeVar("T")
 
@@ -133,6 +145,7 @@ class WorkerLink:
         self.worker_name = worker_name
         self.room_id = room_id
         self.pump = TransferPump(link)
+        self.on_live_ended: Callable[[LiveReport], None] | None = None
         self._replies: dict[str, asyncio.Future[Reply]] = {}
         self._laid: dict[str, asyncio.Future[None]] = {}
         self._reports: dict[str, asyncio.Future[LinkTestReport]] = {}
@@ -161,7 +174,7 @@ class WorkerLink:
         self._replies[command.command_id] = reply
         try:
             self.link.send(command)
-            return await self._within_reach(reply, command)
+            return await self._within_reach(reply, command, _timeout_s(command))
         finally:
             del self._replies[command.command_id]
 
@@ -276,8 +289,14 @@ class WorkerLink:
                 | MountListing()
                 | MountResolved()
                 | StorageTested()
+                | LiveStarted()
             ):
                 self._settle(message.command_id, message)
+            case LiveReport():
+                if message.command_id:
+                    self._settle(message.command_id, message)
+                elif self.on_live_ended is not None:
+                    self.on_live_ended(message)
             case JobRejected() | CommandFailed():
                 future = self._replies.get(message.command_id)
                 if future is not None and not future.done():
@@ -364,7 +383,16 @@ class WorkerLink:
                 feature, activity = MOUNTS, "looking into its mounts"
             case LinkTest() | StorageTest():
                 feature, activity = LINK_TEST, "testing the connection"
+            case LiveStart() | LiveStop():
+                feature, activity = LIVE, "taking live frames"
             case _:
                 return
         if feature not in self.link.features:
             raise WorkerTooOld(worker=self.worker_name, activity=activity)
+
+
+def _timeout_s(command: Command) -> float:
+    """Return how long a reply may take: a model is fetched and loaded before one."""
+    if isinstance(command, LiveStart):
+        return COMMAND_REPLY_TIMEOUT_S + LIVE_START_TIMEOUT_S
+    return COMMAND_REPLY_TIMEOUT_S

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import sleap_io
 
-from sleap_rtc_plugin.protocol.errors import LabelsUnreadable
+from sleap_rtc_plugin.protocol.errors import LabelsUnreadable, VideoUnreadable
 from sleap_rtc_worker.config_check import check_configs
 
 pytestmark = pytest.mark.needs_sleap_nn
@@ -188,8 +188,34 @@ async def test_labels_that_name_themselves_a_video_are_refused(
 ) -> None:
     """sleap-nn goes by the name, and a file can be labels and a playlist at once."""
     path = Path(shutil.copy(labels, tmp_path / "good.mp4"))
-    with pytest.raises(LabelsUnreadable, match=r"\.slp"):
+    with pytest.raises(VideoUnreadable, match="no video"):
         await check_configs({}, labels={"p": path})
+
+
+async def test_a_video_may_be_predicted_on(tmp_path: Path) -> None:
+    import imageio.v3
+
+    path = tmp_path / "fly.mp4"
+    imageio.v3.imwrite(path, np.zeros((5, 64, 64, 3), np.uint8), fps=5)
+    await check_configs({}, labels={"fly.mp4": path})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"#EXTM3U\n#EXTINF:1,\nhttp://169.254.169.254/latest\n",
+        b"ffconcat version 1.0\nfile /etc/passwd\n",
+        b"",
+        b"\0\0\0\x18ftypmp42" + bytes(100),
+    ],
+)
+async def test_what_is_no_video_of_its_own_is_not_predicted_on(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "fly.mp4"
+    path.write_bytes(content)
+    with pytest.raises(VideoUnreadable, match=r"fly\.mp4"):
+        await check_configs({}, labels={"fly.mp4": path})
 
 
 @pytest.mark.needs_shared_data

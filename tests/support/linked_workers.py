@@ -16,6 +16,7 @@ from sleap_rtc_worker.job_executor import JobExecutor
 from sleap_rtc_worker.job_run import StepTools
 from sleap_rtc_worker.journal import Journal
 from sleap_rtc_worker.link_service import LinkService
+from sleap_rtc_worker.model_registry import WorkerModels
 from sleap_rtc_worker.state_manager import StateManager, WorkerStatus
 
 
@@ -28,10 +29,17 @@ class LinkedWorker:
     coordinator: JobCoordinator
     files: FileManager
     fragments: list[int]
+    serving: asyncio.Future[None]
+
+    async def served(self) -> None:
+        """Wait until the service has let go of everything."""
+        await self.serving
 
 
 @contextlib.asynccontextmanager
-async def linked_worker(folder: Path, **service: Any) -> AsyncIterator[LinkedWorker]:
+async def linked_worker(
+    folder: Path, *, room_models: WorkerModels | None = None, **service: Any
+) -> AsyncIterator[LinkedWorker]:
     """Serve one client from the data in `folder`; `service` is more of the service."""
     files = FileManager(folder)
     state = StateManager(name="w", capabilities={}, tags=[], on_change=lambda _: None)
@@ -44,7 +52,9 @@ async def linked_worker(folder: Path, **service: Any) -> AsyncIterator[LinkedWor
             trainer=["sleap-nn"],
             worker_name="w",
         )
-        coordinator = JobCoordinator(tools=tools, state=state, can_train=True)
+        coordinator = JobCoordinator(
+            tools=tools, state=state, can_train=True, models=room_models
+        )
         async with linked() as (client, worker):
             fragments: list[int] = []
             for link in (client, worker):
@@ -53,7 +63,7 @@ async def linked_worker(folder: Path, **service: Any) -> AsyncIterator[LinkedWor
                 worker, coordinator=coordinator, journal=journal, **service
             )
             running = asyncio.ensure_future(serving.run())
-            yield LinkedWorker(client, worker, coordinator, files, fragments)
+            yield LinkedWorker(client, worker, coordinator, files, fragments, running)
             client.close("done")
             worker.close("done")
             await running

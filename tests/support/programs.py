@@ -35,7 +35,12 @@ MARK = "SLEAP_E2E_MARK"
 SCHEME = "sleap-session:"
 SUPPORT = Path(__file__).parent
 CLI = ("-m", "sleap_rtc_plugin.cli")
-_NOT_INHERITED = ("SLEAP_SESSION", "SHARED_STORAGE_ROOT", "PYTHONWARNINGS")
+_NOT_INHERITED = (
+    "SLEAP_SESSION",
+    "SLEAP_MODEL_STORE",
+    "SHARED_STORAGE_ROOT",
+    "PYTHONWARNINGS",
+)
 _TAIL_LINES = 60
 
 

@@ -84,10 +84,16 @@ class SleapNN:
         size = int(self.options.get("checkpoint_mib", "0")) * MIB
         (folder / "best.ckpt").write_bytes(checkpoint(os.urandom(size)))
         (folder / "training_log.csv").write_text("epoch,train/loss\n0,0.5\n")
+        config = self.config()
         for name in ("initial_config.yaml", "training_config.yaml"):
-            (folder / name).write_text("trainer_config: {}\n")
+            (folder / name).write_text(config)
         for name in ("labels_gt.train.0.slp", "labels_gt.val.0.slp"):
             (folder / name).write_bytes(b"labels")
+
+    def config(self) -> str:
+        """Return the configuration that the worker gave, as sleap-nn saves it."""
+        at = {word: self.argv[n + 1] for n, word in enumerate(self.argv[:-1])}
+        return Path(at["--config-dir"], at["--config-name"]).read_text()
 
     def finish(self, trainer: Trainer) -> int:
         self.write_model()
@@ -269,6 +275,10 @@ def hostile(call: SleapNN) -> int:
 
 
 def predict(call: SleapNN) -> int:
+    for word in call.argv:
+        option, _, value = word.partition("=")
+        if option == "--model_paths" and not Path(value, "best.ckpt").is_file():
+            sys.exit(f"there is no model {value}")
     if "sees" in call.options:
         write_predictions(call.value("data_path"), call.value("output_path"))
     else:

@@ -7,6 +7,7 @@ nothing: jobs are the coordinator's, files the file manager's, links their servi
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import socket
 import sys
@@ -42,12 +43,15 @@ from sleap_rtc_worker.job_run import StepTools
 from sleap_rtc_worker.journal import Journal
 from sleap_rtc_worker.link_service import LinkService
 from sleap_rtc_worker.link_tests import LinkTests
+from sleap_rtc_worker.live_service import LiveSessions
+from sleap_rtc_worker.model_tools import ModelOptions, ModelTools
 from sleap_rtc_worker.mounts import MountTable
 from sleap_rtc_worker.offer_service import OfferService
 from sleap_rtc_worker.retention import JobLimits
-from sleap_rtc_worker.room_service import RoomService
+from sleap_rtc_worker.room_service import RoomService, until_gone
 from sleap_rtc_worker.sleap_nn_command import trainer_command
 from sleap_rtc_worker.state_manager import StateManager, WorkerStatus
+from sleap_rtc_worker.trainer_environment import trainer_environment
 
 __all__ = ["RTCWorkerClient"]
 
@@ -76,6 +80,7 @@ class RTCWorkerClient:
         shared_storage_root: Path | None = None,
         mounts: Mapping[str, Path] | None = None,
         store_limit_bytes: int | None = None,
+        models: ModelOptions | None = None,
         transport: TransportOptions | None = None,
         capabilities: WorkerCapabilities | None = None,
         trainer: list[str] | None = None,
@@ -93,12 +98,14 @@ class RTCWorkerClient:
             shared_storage_root: a mount shared with clients.
             mounts: what clients may look into, by name.
             store_limit_bytes: how much of earlier packages is kept; 0 for nothing.
+            models: where the room's models are, and how many are kept at hand.
             transport: how data channels go; the environment's choice by default.
             capabilities: what this machine has, where it is known already.
             trainer: the words that start sleap-nn, for tests.
 
         Raises:
             StorageFailed: the data folder is in use or cannot be used.
+            StoreInvalid: the store of models cannot be used.
         """
         # Steps run elsewhere in the file system and must still find their folders.
         data_dir = data_dir.absolute()
@@ -113,18 +120,32 @@ class RTCWorkerClient:
             chunk_size=chunk_size,
             store_limit_bytes=store_limit_bytes,
         )
+        version = self.capabilities.sleap_nn_version or ""
+        self._models = ModelTools(
+            data_dir, self._files, models or ModelOptions(), self.name, version
+        )
         self._shared_storage: SharedStorage | None = None
         if shared_storage_root is not None:
             place = f"The shared storage of the worker {self.name}"
             self._shared_storage = SharedStorage(shared_storage_root, place=place)
         self._mounts = MountTable(mounts or {})
         self._tests = LinkTests(self.name)
+        self._live = LiveSessions(
+            worker_name=self.name,
+            models=self._models.models,
+            environment=trainer_environment(
+                os.environ,
+                self.capabilities.slots[0].variables if self.capabilities.slots else {},
+                allow_wandb=False,
+                allow_downloads=False,
+            ),
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = RoomService(self._spawn)
         self._state = StateManager(
             name=self.name,
-            capabilities=self.capabilities.to_properties(),
-            tags=["sleap-nn"] if self.capabilities.sleap_nn_version else [],
+            capabilities=self.capabilities.to_properties() | self._models.properties,
+            tags=["sleap-nn"] if version else [],
             on_change=self._room.announce,
         )
         self._coordinator = JobCoordinator(
@@ -135,12 +156,14 @@ class RTCWorkerClient:
                 trainer=trainer or trainer_command(sys.executable),
                 worker_name=self.name,
                 gpu_variables=variables_of(self.capabilities.slots),
+                publisher=self._models.publisher,
             ),
             state=self._state,
-            can_train=trainer is not None or bool(self.capabilities.sleap_nn_version),
+            can_train=trainer is not None or bool(version),
             slots=self.capabilities.slots,
             limits=limits,
             mounts=list(self._mounts.roots.values()),
+            models=self._models.models,
             on_ended=self._room.job_ended,
         )
         self._offers = OfferService(self._serve, self._spawn, transport)
@@ -192,9 +215,11 @@ class RTCWorkerClient:
             RtcError: the room cannot be entered, or is gone for good.
         """
         await in_thread(None, self._files.open_store, session.room_id, time.time())
+        await self._models.models.open(session.room_id)
         retries = Retries()
         try:
             self._state.set_status(WorkerStatus.AVAILABLE)
+            self._spawn(self._models.models.watch())
             await self._coordinator.resume()
             while not self._stopping.is_set():
                 try:
@@ -230,7 +255,7 @@ class RTCWorkerClient:
             if self.capabilities.device == "cuda":
                 self._spawn(self._state.watch_gpu(self.capabilities.slots[0]))
             on_ready()
-            await self._until_stopped(signaling)
+            await until_gone(signaling, self._stopping)
 
     def stop(self) -> None:
         """End `run_worker`; running steps go on and are adopted by the next worker."""
@@ -242,24 +267,13 @@ class RTCWorkerClient:
         self._files.close_store()
         self._journal.close()
 
-    async def _until_stopped(self, signaling: SignalingClient) -> None:
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        ends: set[asyncio.Future[object]] = {stopping}  # type: ignore[arg-type]
-        if signaling.gave_up is not None:
-            ends.add(signaling.gave_up)  # type: ignore[arg-type]
-        try:
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
-        if signaling.gave_up is not None and signaling.gave_up.done():
-            raise signaling.gave_up.result()
-
     async def _close(self) -> None:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._coordinator.close()
+        await self._models.models.close()
 
     # -- the room --------------------------------------------------------------------
 
@@ -273,6 +287,7 @@ class RTCWorkerClient:
                     refusal=self._coordinator.refusal,
                     queue_length=self._coordinator.queue_length,
                     on_relay=self._offers.relay_asked,
+                    on_query=self._models.models.answer,
                 )
             case _:
                 logger.info("An unexpected message of %s", message.from_)
@@ -285,6 +300,9 @@ class RTCWorkerClient:
             shared_storage=self._shared_storage,
             mounts=self._mounts,
             tests=self._tests,
+            live=self._live,
+            models=self._models.models,
+            pushes=self._models.pushes,
         )
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -1,4 +1,4 @@
-"""Lets sleap-nn itself say whether it accepts a configuration, its weights and labels.
+"""Lets sleap-nn itself say whether it accepts a configuration, its weights and data.
 
 The program `python -m sleap_rtc_worker.config_check [--weights FILE]... CONFIG...`
 imports sleap-nn and torch and prints one line of JSON; the worker runs it as a child
@@ -21,6 +21,7 @@ from sleap_rtc_plugin.protocol.errors import (
     LabelsUnreadable,
     RtcError,
     TrainerMissing,
+    VideoUnreadable,
 )
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.mounts import (
@@ -56,7 +57,7 @@ async def check_configs(
         configs: configurations, already guarded by `training_config`, by the names
             that the client knows them by.
         weights: checkpoints that sleap-nn would unpickle, the same.
-        labels: label files that sleap-nn would read, the same.
+        labels: label files and videos that sleap-nn would read, the same.
         mounts: folders in which the labels' videos may lie.
         python: the interpreter that has sleap-nn.
         timeout_s: for all of them together.
@@ -142,6 +143,8 @@ def read_verdict(
     name = clean_text(names.get(str(verdict.get("config")), "package"))
     reason = clean_text(str(verdict.get("error") or "no reason"), _REASON_CHARS)
     if verdict.get("labels") is True:
+        if Path(str(verdict.get("config"))).suffix.lower() in VIDEO_SUFFIXES:
+            return VideoUnreadable(video=name, reason=reason)
         return LabelsUnreadable(path=name, reason=reason)
     return ConfigRefused(config=name, reason=reason)
 
@@ -170,7 +173,7 @@ def _verify_weights(path: Path) -> None:
 
 
 def _verify_labels(path: Path, mounts: Sequence[Path] = ()) -> None:
-    """Refuse labels that would make sleap-nn read anything but themselves and mounts.
+    """Refuse data that would make sleap-nn read anything but itself and mounts.
 
     Every video must lie in the file or on a mount, whether or not a frame names it,
     since inference may ask for any of them. The videos that the images came from are
@@ -180,8 +183,11 @@ def _verify_labels(path: Path, mounts: Sequence[Path] = ()) -> None:
     import h5py
     import sleap_io
 
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        _verify_sent_video(path)
+        return
     if path.suffix != ".slp":
-        raise ValueError("its name does not end in .slp")
+        raise ValueError("its name does not end in .slp or as a video's does")
     with h5py.File(path, "r") as file:
         _refuse_foreign_data(file)
     for video in sleap_io.load_slp(str(path), open_videos=False).videos:
@@ -216,6 +222,19 @@ def _verify_video(name: str | list[str], mounts: Sequence[Path]) -> None:
         raise ValueError(
             f"its video {shown} cannot be opened on the worker ({error})"
         ) from error
+
+
+def _verify_sent_video(path: Path) -> None:
+    """Refuse a video of the package that is not one whole file, or does not open."""
+    import sleap_io
+
+    with path.open("rb") as file:
+        if not is_video_container(file.read(VIDEO_HEAD_BYTES)):
+            raise ValueError("it is no video, whatever its name says")
+    try:
+        sleap_io.Video.from_filename(str(path), keep_open=False)[0]
+    except Exception as error:
+        raise ValueError(f"it cannot be opened on the worker ({error})") from error
 
 
 def _is_inside(path: Path, mount: Path) -> bool:

@@ -4,6 +4,7 @@ One private folder per job below the data folder; packages arrive in it, steps r
 it, results leave from it. Blocking calls, made in threads by the job coordinator.
 
     jobs/<job id>/package/files/   the verified package; steps run here
+    jobs/<job id>/published/       models of the registry that steps use
     jobs/<job id>/configs/<n>/     the guarded configuration of step n
     jobs/<job id>/steps/<n>/       the step runner's folder; <n>.<k> of its k-th restart
     jobs/<job id>/kept/<n>/        what tries of step n that were cut off left
@@ -13,6 +14,7 @@ it, results leave from it. Blocking calls, made in threads by the job coordinato
 import heapq
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -49,7 +51,7 @@ from sleap_rtc_plugin.transport.file_source import FileSource, digest_of
 from sleap_rtc_plugin.transport.room_store import open_room_store, share_of_disk
 from sleap_rtc_plugin.transport.staging_area import StagingArea
 
-__all__ = ["FileManager"]
+__all__ = ["FileManager", "read_text"]
 
 MODELS: Final = "models"
 # What earlier packages may take, unless the worker was told another limit.
@@ -107,6 +109,14 @@ class FileManager:
     def package_dir(self, job_id: str) -> Path:
         """Return the verified package, where the steps run."""
         return self.staging_area(job_id).files
+
+    def published_dir(self, job_id: str) -> Path:
+        """Return where models of the registry lie that the job uses."""
+        return self.job_dir(job_id) / "published"
+
+    def model_dirs(self, job_id: str, run_names: Sequence[str]) -> list[Path]:
+        """Return the folders of models that the job trained."""
+        return [self.package_dir(job_id) / MODELS / name for name in run_names]
 
     def config_dir(self, job_id: str, step: int) -> Path:
         """Return the folder of a step's guarded configuration."""
@@ -209,19 +219,7 @@ class FileManager:
         Raises:
             ConfigRefused: it is missing, too large or not text.
         """
-        path = self.package_dir(job_id) / member
-        try:
-            data = path.read_bytes() if path.stat().st_size <= MAX_CONFIG_BYTES else b""
-            text = data.decode()
-        except FileNotFoundError:
-            raise ConfigRefused(
-                config=member, reason="the package does not hold it"
-            ) from None
-        except (OSError, UnicodeDecodeError):
-            raise ConfigRefused(config=member, reason="it cannot be read") from None
-        if not text.strip():
-            raise ConfigRefused(config=member, reason="it is empty or too large")
-        return text
+        return read_text(self.package_dir(job_id) / member, member)
 
     @staticmethod
     def config_name(step: Step) -> str:
@@ -306,6 +304,26 @@ class FileManager:
                 shutil.rmtree(folder)
         except OSError as error:
             raise storage_error(error, folder) from None
+
+
+def read_text(path: Path, name: str) -> str:
+    """Return the text of a configuration, which clients know by `name`.
+
+    Raises:
+        ConfigRefused: it is missing, too large or not text.
+    """
+    try:
+        data = path.read_bytes() if path.stat().st_size <= MAX_CONFIG_BYTES else b""
+        text = data.decode()
+    except FileNotFoundError:
+        raise ConfigRefused(
+            config=name, reason="the package does not hold it"
+        ) from None
+    except (OSError, UnicodeDecodeError):
+        raise ConfigRefused(config=name, reason="it cannot be read") from None
+    if not text.strip():
+        raise ConfigRefused(config=name, reason="it is empty or too large")
+    return text
 
 
 def _newest_images(folder: Path) -> list[str]:

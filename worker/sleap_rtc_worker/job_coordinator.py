@@ -16,6 +16,7 @@ import msgspec
 from sleap_rtc_plugin.protocol.errors import (
     JobConflict,
     JobUnknown,
+    NoStore,
     QueueShareUsed,
     RtcError,
     TrainerMissing,
@@ -27,7 +28,13 @@ from sleap_rtc_plugin.protocol.limits import (
     MAX_JOBS_PER_PAGE,
     STAGING_IDLE_TIMEOUT_S,
 )
-from sleap_rtc_plugin.protocol.messages import FileMeta, JobSubmit, JobSummary
+from sleap_rtc_plugin.protocol.messages import (
+    FileMeta,
+    JobSpec,
+    JobSubmit,
+    JobSummary,
+    PredictStep,
+)
 from sleap_rtc_plugin.transport.chunk_reader import ChunkSource
 from sleap_rtc_plugin.transport.transfer_pump import TransferPump
 from sleap_rtc_worker.gpu_slots import Slot
@@ -36,13 +43,14 @@ from sleap_rtc_worker.job_run import JobRun, StepTools
 from sleap_rtc_worker.job_turns import WAITING, JobTurns, user_of
 from sleap_rtc_worker.journal import JobRecord
 from sleap_rtc_worker.limits import JOBS_WATCH_S, KEEPING_INTERVAL_S, PLACES_REFRESH_S
-from sleap_rtc_worker.package_check import check_package, check_spec
+from sleap_rtc_worker.model_registry import WorkerModels
+from sleap_rtc_worker.package_check import CheckedPackage, check_package, check_spec
 from sleap_rtc_worker.package_staging import PackageStaging
 from sleap_rtc_worker.result_keeper import ResultKeeper
 from sleap_rtc_worker.retention import JobLimits
 from sleap_rtc_worker.state_manager import StateManager
 
-__all__ = ["JobCoordinator"]
+__all__ = ["JobCoordinator", "uses_models"]
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +67,7 @@ class JobCoordinator:
         slots: Sequence[Slot] = (Slot(),),
         limits: JobLimits | None = None,
         mounts: Sequence[Path] = (),
+        models: WorkerModels | None = None,
         on_ended: Callable[[JobRun], None] = lambda run: None,
     ) -> None:
         """Take up the journal's jobs; nothing runs before `resume`.
@@ -70,6 +79,7 @@ class JobCoordinator:
             slots: room for so many jobs at once.
             limits: what the worker's owner allows.
             mounts: folders in which videos of labels may lie.
+            models: those of the room; without them jobs use and publish none.
             on_ended: told of every job that reaches an end.
         """
         self._tools = tools
@@ -77,6 +87,7 @@ class JobCoordinator:
         self._can_train = can_train
         self._limits = limits or JobLimits()
         self._mounts = mounts
+        self._models = models
         self._on_ended = on_ended
         self._jobs: dict[str, JobRun] = {}
         self._staging = PackageStaging(
@@ -190,6 +201,22 @@ class JobCoordinator:
 
     # -- submitting ------------------------------------------------------------------
 
+    async def admit(self, message: JobSubmit) -> None:
+        """Check what a new job wants of the room's models; `submit` it right after.
+
+        Raises:
+            RtcError: it is not to be had, or no job is taken now.
+        """
+        if message.job_id in self._jobs or not uses_models(message.spec):
+            return
+        refusal = self.refusal(message.package_bytes)
+        if refusal is not None:
+            raise refusal
+        check_spec(message.spec)
+        if self._models is None:
+            raise NoStore(reason=f"the worker {self._state.name} has no model store")
+        await self._models.admit(message.spec)
+
     def submit(self, message: JobSubmit, submitter: str) -> JobRun:
         """Take a job, or return it where it is known already.
 
@@ -246,18 +273,28 @@ class JobCoordinator:
         """
         await self._staging.receive(self.find(meta.job_id), meta, pump, sources)
 
-    def _staged(self, run: JobRun, epochs: list[int]) -> None:
-        run.note(epochs=epochs, ticket=self._turns.next_number())
+    def _staged(self, run: JobRun, checked: CheckedPackage) -> None:
+        run.note(
+            epochs=checked.epochs,
+            published=checked.published,
+            ticket=self._turns.next_number(),
+        )
         run.package_staged()
 
-    async def _check_package(self, run: JobRun) -> list[int]:
+    async def _check_package(self, run: JobRun) -> CheckedPackage:
         return await check_package(
             run.job_id,
             run.record.spec,
             self._tools.files,
             mounts=self._mounts,
             worker=self._state.name,
+            lay_model=self._lay_model,
         )
+
+    async def _lay_model(self, model_id: str, folder: Path) -> list[str]:
+        if self._models is None:
+            raise NoStore(reason=f"the worker {self._state.name} has no model store")
+        return await self._models.lay(model_id, folder)
 
     def _expire_abandoned(self) -> None:
         """Drop jobs whose package never came."""
@@ -306,3 +343,11 @@ class JobCoordinator:
                 # The disk may be full; what could not be written now is tried again.
                 logger.warning("%s", error)
             await asyncio.sleep(JOBS_WATCH_S)
+
+
+def uses_models(spec: JobSpec) -> bool:
+    """Tell whether a job has to do with the room's models."""
+    return spec.publish is not None or any(
+        isinstance(step, PredictStep) and step.published is not None
+        for step in spec.steps
+    )

@@ -41,6 +41,7 @@ from sleap_rtc_worker.job_queue import Place
 from sleap_rtc_worker.job_summary import Holders, summary_of
 from sleap_rtc_worker.journal import JobRecord
 from sleap_rtc_worker.progress_reporter import ProgressReporter, UnnumberedEvent
+from sleap_rtc_worker.publish_outcome import told
 from sleap_rtc_worker.sleap_nn_command import (
     judge,
     order_for,
@@ -115,6 +116,7 @@ class JobRun:
         self._pause_s = 0.0
         self._asked = asyncio.Event()
         self._results: FileSource | None = None
+        self._publishing: asyncio.Task[None] | None = None
         self._holders = Holders()
         self._place: Place | None = None
         self.expires_at: float | None = None
@@ -448,6 +450,7 @@ class JobRun:
                 allow_wandb=spec.allow_wandb,
                 resume=named_from(package, kept.checkpoint),
                 kept_dir=str(files.kept_dir(self.job_id, step)) if restarts else None,
+                published=self.record.published_for(wanted),
             )
             if self.record.gpu is not None:
                 # The slot's, or of an earlier worker's slot that the job still holds.
@@ -565,9 +568,30 @@ class JobRun:
         except RtcError as error:
             self.feed(machine.CollectingFailed(error))
         else:
+            # It may have been cancelled in the meantime.
+            if self.state is JobState.COLLECTING:
+                self._publishing = asyncio.ensure_future(self._publish_models())
+                await asyncio.gather(self._publishing, return_exceptions=True)
             self.feed(machine.ResultsCollected())
 
+    async def _publish_models(self) -> None:
+        """Publish what was trained, if that was asked for; it never fails the job."""
+        publisher = self._tools.publisher
+        if publisher is None or self.record.model is not None:
+            return
+        try:
+            outcomes = await publisher.publish(self.record)
+            if self.state is JobState.COLLECTING:
+                self._write(*told(self.record, outcomes, self._seq, time.time()))
+        # Whatever it is, what the job has made is there.
+        except Exception:
+            logger.exception("The models of %s were not published", self.job_id)
+
     async def _discard(self) -> None:
+        if self._publishing is not None:
+            # Nobody wants it any more, and its files go.
+            self._publishing.cancel()
+            await asyncio.gather(self._publishing, return_exceptions=True)
         try:
             await in_thread(None, self._tools.files.discard, self.job_id)
         except RtcError as error:

@@ -51,6 +51,7 @@ def summary_of(
         restarts=record.restarts,
         expires_at=record.removed_at if were_removed(record) else expires_at,
         results_removed=were_removed(record),
+        model=record.model,
     )
 
 

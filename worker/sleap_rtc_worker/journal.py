@@ -30,6 +30,8 @@ from sleap_rtc_plugin.protocol.job import ENDED, JobState
 from sleap_rtc_plugin.protocol.messages import (
     JobEvent,
     JobSpec,
+    PredictStep,
+    Step,
     StepEvent,
     StopScope,
 )
@@ -86,6 +88,10 @@ class JobRecord(Struct, frozen=True, kw_only=True):
         removed_at: when its files were removed.
         restarts: how often the current step was begun again.
         reached: how far the events of the current step have come.
+        published: the folders of models of the registry that its steps use, by id;
+            relative to where those of the job lie, in the order of their use.
+        model: what was published of it.
+        alias: the alias that it got.
     """
 
     job_id: str
@@ -117,11 +123,19 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     removed_at: float | None = None
     restarts: int = 0
     reached: Reached = Reached()
+    published: dict[str, list[str]] = {}
+    model: str | None = None
+    alias: str | None = None
 
     @property
     def has_ended(self) -> bool:
         """Whether the job reached one of its ends."""
         return self.state in ENDED
+
+    def published_for(self, step: Step) -> list[str]:
+        """Return the folders of the model of the registry that a step uses, if any."""
+        model_id = step.published if isinstance(step, PredictStep) else None
+        return self.published[model_id] if model_id is not None else []
 
 
 class Journal:

@@ -4,7 +4,7 @@ What crosses the wire is bounded in `sleap_rtc_plugin.protocol.limits`; here sta
 the bounds of what stays on this machine. Units are in the names.
 """
 
-from sleap_rtc_plugin.protocol.limits import KIB
+from sleap_rtc_plugin.protocol.limits import KIB, MIB
 
 # -- the step runner's loop ----------------------------------------------------
 RUNNER_POLL_S = 0.05
@@ -89,3 +89,31 @@ TORCH_PROBE_TIMEOUT_S = 120.0
 GPU_MEMORY_POLL_S = 5.0
 GPU_MEMORY_STEP_MB = 256
 MAX_GPUS = 64
+
+# -- live frames -------------------------------------------------------------------
+# What an encoded image has besides its pixels.
+LIVE_IMAGE_SLACK_BYTES = 64 * KIB
+# Frames of which parts are on their way at once.
+MAX_PARTIAL_FRAMES = 4
+LIVE_PREDICT_TIMEOUT_S = 60.0
+# What the process with the model says of one frame.
+MAX_LIVE_ANSWER_BYTES = 16 * 1024 * KIB
+MAX_LIVE_REASON_CHARS = 120
+
+# -- models of the room ----------------------------------------------------------
+MAX_MODEL_RECORD_BYTES = 4 * MIB
+# How old the list of models may be where an alias is looked up, or a model is used.
+MODEL_FRESH_S = 5.0
+# How long a job's acceptance waits for the store: shorter than its reply may take.
+MODEL_ADMISSION_S = 8.0
+MODEL_FETCH_TIMEOUT_S = 3600.0
+MAX_MODEL_FETCHES = 2
+# How long a job that has ended may wait for its models to be published.
+MODEL_PUBLISH_TIMEOUT_S = 900.0
+MODEL_PUBLISH_TRIES = 4
+MODEL_PUBLISH_PAUSE_S = 2.0
+MAX_MODEL_QUERIES = 32
+MAX_MODEL_COMMANDS_WAITING = 32
+MAX_MODEL_PUSHES = 8
+# How long a question about models may take: shorter than its reply may.
+MODEL_COMMAND_S = 12.0

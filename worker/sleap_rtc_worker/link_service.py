@@ -16,12 +16,13 @@ from sleap_rtc_plugin.protocol.errors import (
     RemoteProtocolError,
     RtcError,
 )
-from sleap_rtc_plugin.protocol.features import JOB_QUEUE
+from sleap_rtc_plugin.protocol.features import JOB_QUEUE, MODELS
 from sleap_rtc_plugin.protocol.link_test_messages import (
     LinkTest,
     LinkTestStop,
     StorageTest,
 )
+from sleap_rtc_plugin.protocol.live_messages import LiveStart, LiveStop
 from sleap_rtc_plugin.protocol.messages import (
     Acknowledged,
     CommandFailed,
@@ -48,19 +49,32 @@ from sleap_rtc_plugin.protocol.messages import (
     SharedStorageJob,
     ZmqCtrl,
 )
+from sleap_rtc_plugin.protocol.model_messages import (
+    ModelChange,
+    ModelCommit,
+    ModelDescribe,
+    ModelFetch,
+    ModelList,
+    ModelPush,
+)
 from sleap_rtc_plugin.protocol.mount_messages import MountList, MountResolve
 from sleap_rtc_plugin.protocol.queue_messages import JobQueue
 from sleap_rtc_plugin.transport.file_source import FileSource
 from sleap_rtc_plugin.transport.link import Link, LinkClosed
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.transfer_pump import TransferPump
-from sleap_rtc_worker.job_coordinator import JobCoordinator
+from sleap_rtc_worker.job_coordinator import JobCoordinator, uses_models
 from sleap_rtc_worker.job_queue import Place
 from sleap_rtc_worker.job_run import JobRun
 from sleap_rtc_worker.journal import Journal
 from sleap_rtc_worker.link_tests import LinkTests
+from sleap_rtc_worker.live_service import LiveService, LiveSessions
+from sleap_rtc_worker.model_pushes import ModelPushes
+from sleap_rtc_worker.model_registry import WorkerModels
+from sleap_rtc_worker.model_service import ModelService
 from sleap_rtc_worker.mounted_files import MountedFiles
 from sleap_rtc_worker.mounts import MountTable
+from sleap_rtc_worker.publish_outcome import for_older_client
 from sleap_rtc_worker.shared_files import SharedCommand, SharedFiles
 
 __all__ = ["LinkService"]
@@ -80,6 +94,9 @@ class LinkService:
         shared_storage: SharedStorage | None = None,
         mounts: MountTable | None = None,
         tests: LinkTests | None = None,
+        live: LiveSessions | None = None,
+        models: WorkerModels | None = None,
+        pushes: ModelPushes | None = None,
     ) -> None:
         """Listen on `link`; call `run` at once.
 
@@ -90,6 +107,9 @@ class LinkService:
             shared_storage: a folder that the client may mount as well.
             mounts: folders that the client may look into.
             tests: those of all the worker's links.
+            live: the live sessions of all of them.
+            models: those of the room.
+            pushes: models that clients publish through the worker.
         """
         self._link = link
         self._coordinator = coordinator
@@ -100,8 +120,10 @@ class LinkService:
         self._shared = SharedFiles(shared_storage)
         self._sharing = asyncio.Lock()
         self._mounted = MountedFiles(mounts or MountTable({}))
+        self._models = ModelService(link, self._pump, models, pushes)
         self._tests = tests or LinkTests()
         self._leave_tests = self._tests.add(self._pump)
+        self._live = LiveService(link, live or LiveSessions())
         link.on_control = self._on_control
 
     async def run(self) -> None:
@@ -120,6 +142,8 @@ class LinkService:
 
     def _on_control(self, message: ControlMessage) -> None:
         match message:
+            case JobSubmit(spec=spec) if uses_models(spec):
+                self._spawn(self._admit(message))
             case JobSubmit():
                 self._submit(message)
             case JobAttach() | ZmqCtrl() | JobCancel():
@@ -141,6 +165,21 @@ class LinkService:
                 self._spawn(self._test(message))
             case LinkTestStop():
                 self._tests.stop(message)
+            case LiveStart():
+                self._spawn(self._live.run(message))
+            case LiveStop():
+                self._live.stop(message)
+            case (
+                ModelList()
+                | ModelDescribe()
+                | ModelChange()
+                | ModelPush()
+                | ModelCommit()
+                | ModelFetch()
+            ):
+                self._spawn(self._models.answer(message))
+            case FileMeta(purpose="model"):
+                self._spawn(self._models.receive(message))
             case FileMeta():
                 self._spawn(self._receive_package(message))
             case FileNeed() | FileDone():
@@ -148,17 +187,29 @@ class LinkService:
             case _:
                 raise RemoteProtocolError(detail=f"a {message.NAME} frame to a worker")
 
+    async def _admit(self, message: JobSubmit) -> None:
+        """Submit a job that has to do with the room's models; it may take seconds."""
+        try:
+            await self._coordinator.admit(message)
+        except RtcError as error:
+            self._reject(message, error)
+        else:
+            self._submit(message)
+
+    def _reject(self, message: JobSubmit, error: RtcError) -> None:
+        self._link.send(
+            JobRejected(
+                command_id=message.command_id,
+                job_id=message.job_id,
+                error=error.to_wire(),
+            )
+        )
+
     def _submit(self, message: JobSubmit) -> None:
         try:
             run = self._coordinator.submit(message, self._link.peer_id)
         except RtcError as error:
-            self._link.send(
-                JobRejected(
-                    command_id=message.command_id,
-                    job_id=message.job_id,
-                    error=error.to_wire(),
-                )
-            )
+            self._reject(message, error)
             return
         self._link.send(
             JobAccepted(
@@ -224,13 +275,15 @@ class LinkService:
     async def _send_events(self, run: JobRun, since: int) -> None:
         news = asyncio.Event()
         told: Place | None = None
+        knows_models = MODELS in self._link.features
         run.watch(news.set)
         try:
             while True:
                 news.clear()
                 page = self._journal.events(run.job_id, since)
                 for event in page:
-                    await self._link.send_paced(event)
+                    known = event if knows_models else for_older_client(event)
+                    await self._link.send_paced(known)
                     since = event.seq
                 if page:
                     continue

@@ -5,16 +5,26 @@ every configuration is guarded and sleap-nn itself looks at the result, in a chi
 process. Called by the job coordinator.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
 from sleap_rtc_plugin.protocol.errors import BadRequest, ConfigRefused
-from sleap_rtc_plugin.protocol.inference_options import check_options
+from sleap_rtc_plugin.protocol.inference_options import (
+    check_options,
+    check_video_options,
+)
 from sleap_rtc_plugin.protocol.messages import JobSpec, PredictStep, TrainStep
+from sleap_rtc_plugin.protocol.model_records import (
+    CHECKPOINT,
+    MODEL_CONFIG,
+    check_alias,
+)
+from sleap_rtc_plugin.protocol.mounts import VIDEO_SUFFIXES
 from sleap_rtc_plugin.protocol.paths import check_component, check_path
 from sleap_rtc_plugin.transport.effects import in_thread
 from sleap_rtc_worker.config_check import check_configs
-from sleap_rtc_worker.file_manager import FileManager
+from sleap_rtc_worker.file_manager import FileManager, read_text
 from sleap_rtc_worker.training_config import (
     epochs_of,
     guard_model_config,
@@ -23,12 +33,30 @@ from sleap_rtc_worker.training_config import (
 )
 
 __all__ = [
+    "CheckedPackage",
     "brought_models",
     "check_package",
     "check_spec",
     "checkpoints_in",
     "refuse_run_folder",
 ]
+
+# Puts a model of the registry into a folder; returns its parts' folders there.
+LayModel = Callable[[str, Path], Awaitable[list[str]]]
+
+
+@dataclass
+class CheckedPackage:
+    """What is known of a package that is acceptable.
+
+    Attributes:
+        epochs: the most epochs of each step, 0 where that is not known.
+        published: the folders of every model of the registry that a step uses, by its
+            id; relative to the job's folder of such models, in the order of their use.
+    """
+
+    epochs: list[int] = field(default_factory=list)
+    published: dict[str, list[str]] = field(default_factory=dict)
 
 
 async def check_package(
@@ -38,8 +66,11 @@ async def check_package(
     *,
     mounts: Sequence[Path],
     worker: str,
-) -> list[int]:
+    lay_model: LayModel,
+) -> CheckedPackage:
     """Guard every configuration, then let sleap-nn look at the result.
+
+    Models of the registry are put beside the package, and looked at the same.
 
     Args:
         job_id: whose package is here.
@@ -47,9 +78,7 @@ async def check_package(
         files: where it lies.
         mounts: folders in which videos of labels may lie.
         worker: what users call this worker.
-
-    Returns:
-        The most epochs of each step, 0 where that is not known.
+        lay_model: puts a verified model of the registry into a folder.
 
     Raises:
         RtcError: the package is not acceptable.
@@ -59,7 +88,7 @@ async def check_package(
     weights: set[str] = set()
     labels: set[str] = set()
     made: set[str] = set()
-    epochs: list[int] = []
+    checked = CheckedPackage()
     for index, step in enumerate(spec.steps):
         match step:
             case TrainStep():
@@ -74,7 +103,7 @@ async def check_package(
                 weights.update(guarded.weights)
                 labels.update(label_members(guarded.text, members), [step.labels])
                 made.add(f"models/{step.run_name}")
-                epochs.append(epochs_of(guarded.text))
+                checked.epochs.append(epochs_of(guarded.text))
             case PredictStep():
                 labels.add(step.data)
                 for model in brought_models(step, members, made):
@@ -82,16 +111,26 @@ async def check_package(
                     text = files.read_config(job_id, name)
                     guard_model_config(text, name)
                     weights.update(checkpoints_in(model, members))
-                epochs.append(0)
+                checked.epochs.append(0)
+                model_id = step.published
+                if model_id is not None and model_id not in checked.published:
+                    laid = await lay_model(model_id, files.published_dir(job_id))
+                    checked.published[model_id] = laid
     root = files.package_dir(job_id)
+    places = {member: root / member for member in sorted(weights)}
+    for folder in (folder for laid in checked.published.values() for folder in laid):
+        place = files.published_dir(job_id) / folder
+        name = f"{folder}/{MODEL_CONFIG}"
+        guard_model_config(read_text(place / MODEL_CONFIG, name), name)
+        places[f"{folder}/{CHECKPOINT}"] = place / CHECKPOINT
     await check_configs(
         configs,
-        weights={member: root / member for member in sorted(weights)},
+        weights=places,
         labels={member: root / member for member in sorted(labels)},
         mounts=mounts,
         worker=worker,
     )
-    return epochs
+    return checked
 
 
 def check_spec(spec: JobSpec) -> None:
@@ -106,6 +145,8 @@ def check_spec(spec: JobSpec) -> None:
             case TrainStep():
                 check_path(step.config)
                 check_path(step.labels)
+                if _is_video(step.labels):
+                    raise BadRequest(reason=f"{step.labels} are no labels to train on")
                 name = check_component(step.run_name).casefold()
                 if name in run_names:
                     raise BadRequest(reason=f"two models are named {step.run_name}")
@@ -116,6 +157,22 @@ def check_spec(spec: JobSpec) -> None:
                 for model in step.models:
                     check_path(model)
                 check_options(step.options)
+                if _is_video(step.data):
+                    check_video_options(step.options)
+                if bool(step.models) == bool(step.published):
+                    raise BadRequest(
+                        reason="an inference needs models, either of the package and "
+                        "the job or one of the room's registry"
+                    )
+    if spec.publish is not None:
+        if spec.publish.alias is not None:
+            check_alias(spec.publish.alias)
+        if not run_names:
+            raise BadRequest(reason="a job that trains nothing has no model to publish")
+
+
+def _is_video(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() in VIDEO_SUFFIXES
 
 
 def refuse_run_folder(step: TrainStep, members: frozenset[str]) -> None:

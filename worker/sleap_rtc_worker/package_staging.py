@@ -23,6 +23,7 @@ from sleap_rtc_plugin.transport.chunk_reader import ChunkSource
 from sleap_rtc_plugin.transport.transfer_pump import TransferPump
 from sleap_rtc_worker.file_manager import FileManager
 from sleap_rtc_worker.job_run import JobRun
+from sleap_rtc_worker.package_check import CheckedPackage
 
 __all__ = ["PackageStaging"]
 
@@ -39,16 +40,16 @@ class PackageStaging:
         files: FileManager,
         *,
         make_room: Callable[[], Awaitable[None]],
-        check: Callable[[JobRun], Awaitable[list[int]]],
-        on_staged: Callable[[JobRun, list[int]], None],
+        check: Callable[[JobRun], Awaitable[CheckedPackage]],
+        on_staged: Callable[[JobRun, CheckedPackage], None],
     ) -> None:
         """Prepare; nothing is under way yet.
 
         Args:
             files: where packages arrive.
             make_room: waits until what has to go for a package is gone.
-            check: looks at a package that is here; returns the most epochs of each
-                step, and raises where it is not acceptable.
+            check: looks at a package that is here, and raises where it is not
+                acceptable.
             on_staged: told of a job whose package is acceptable, and what `check` said.
         """
         self._files = files
@@ -144,9 +145,9 @@ class PackageStaging:
 
     async def _look(self, run: JobRun) -> None:
         try:
-            epochs = await self._check(run)
+            checked = await self._check(run)
             if run.state is JobState.STAGING:
-                self._on_staged(run, epochs)
+                self._on_staged(run, checked)
         except RtcError as error:
             _refuse(run, error)
         # Whatever it is, the job must come to an end and the log must have the reason.

@@ -43,6 +43,8 @@ __all__ = [
 PUBLISH_TOKEN: Final = "@PUBLISH_PORT@"  # noqa: S105 - a place holder, no secret
 CONTROLLER_TOKEN: Final = "@CONTROLLER_PORT@"  # noqa: S105 - the same
 MODELS_FOLDER: Final = "models"
+# Beside the package, where none can bring anything; from the folder that steps run in.
+PUBLISHED_MODELS: Final = "../../published"
 # What the runner's shell would call: command not found, and not executable.
 _NOT_FOUND_CODES: Final = frozenset({126, 127})
 _NO_MODULE: Final = re.compile(
@@ -135,10 +137,18 @@ def resumed_from(argv: Sequence[str]) -> str | None:
     return None
 
 
-def predict_argv(trainer: Sequence[str], step: PredictStep) -> list[str]:
+def predict_argv(
+    trainer: Sequence[str], step: PredictStep, published: Sequence[str] = ()
+) -> list[str]:
     """Build `sleap-nn predict` for a step.
 
     Every value is bound to its option with `=`, so none can become another option.
+
+    Args:
+        trainer: from `trainer_command`.
+        step: the inference.
+        published: the folders of its model of the registry, relative to where such
+            models of the job lie, in the order in which they are used.
 
     Raises:
         UnsafeMember: a path is not safe.
@@ -150,6 +160,7 @@ def predict_argv(trainer: Sequence[str], step: PredictStep) -> list[str]:
         "--gui",
         f"--data_path={check_path(step.data)}",
         *(f"--model_paths={check_path(model)}" for model in step.models),
+        *(f"--model_paths={PUBLISHED_MODELS}/{check_path(m)}" for m in published),
         f"--output_path={check_component(step.output)}",
         *to_argv(step.options),
     ]
@@ -182,6 +193,7 @@ def order_for(
     allow_downloads: bool = False,
     resume: str | None = None,
     kept_dir: str | None = None,
+    published: Sequence[str] = (),
 ) -> StepOrder:
     """Build the whole order of a step, with the protocol's grace periods.
 
@@ -196,6 +208,7 @@ def order_for(
         allow_downloads: whether weights may be fetched from the internet.
         resume: as for `train_argv`.
         kept_dir: what earlier tries of the step left, absolute, or None.
+        published: as for `predict_argv`.
 
     Raises:
         UnsafeMember: a path is not safe.
@@ -212,7 +225,7 @@ def order_for(
         )
         run_dir: str | None = f"{MODELS_FOLDER}/{step.run_name}"
     else:
-        argv = predict_argv(trainer, step)
+        argv = predict_argv(trainer, step, published)
         run_dir = None
     return StepOrder(
         kind="train" if isinstance(step, TrainStep) else "predict",
