@@ -22,6 +22,7 @@ _COMMANDS = {
     "train": ("train", "Train a package on a worker and bring the models home."),
     "jobs": ("jobs", "See, end or fetch the jobs of a session's workers."),
     "models": ("models", "Share models: find, name, pull and push them."),
+    "live": ("live", "Stream a video or camera and get poses back at once."),
     "workers": ("workers", "List the workers of a session."),
     "files": ("files", "Look into the folders that a worker has mounted."),
     "doctor": ("doctor", "Find out what keeps remote training from working."),

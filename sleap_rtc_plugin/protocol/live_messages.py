@@ -11,6 +11,7 @@ one datagram of the format below; whatever does not parse is dropped and counted
 All integers are unsigned and big-endian. Part of `messages.ControlMessage`.
 """
 
+import math
 import struct
 from typing import Annotated, ClassVar, Final, Literal
 
@@ -234,15 +235,32 @@ def decode_part(message: bytes) -> FramePart | None:
 
 
 def encode_instances(found: LiveInstances) -> bytes:
-    """Return instances as a message of the channel."""
-    return bytes([_INSTANCES]) + msgspec.msgpack.encode(found)
+    """Return instances as a message of the channel; the last ones may not fit."""
+    instances = found.instances
+    while True:
+        body = msgspec.msgpack.encode(
+            msgspec.structs.replace(found, instances=instances)
+        )
+        if len(body) < MAX_LIVE_MESSAGE_BYTES or not instances:
+            return bytes([_INSTANCES]) + body
+        fit = len(instances) * MAX_LIVE_MESSAGE_BYTES // (len(body) + 1)
+        instances = instances[: min(fit, len(instances) - 1)]
 
 
 def decode_instances(message: bytes) -> LiveInstances | None:
     """Return what a worker found, or None where the message is no such thing."""
-    if len(message) < 2 or message[0] != _INSTANCES:
+    if not 2 <= len(message) <= MAX_LIVE_MESSAGE_BYTES or message[0] != _INSTANCES:
         return None
     try:
-        return _decoder.decode(memoryview(message)[1:])
+        found = _decoder.decode(memoryview(message)[1:])
     except msgspec.MsgspecError:
         return None
+    return found if all(map(_is_finite, found.instances)) else None
+
+
+def _is_finite(instance: LiveInstance) -> bool:
+    """Tell whether every number is one; msgpack has others."""
+    numbers = (number for point in instance.points for number in point)
+    return math.isfinite(instance.score) and all(
+        number is None or math.isfinite(number) for number in numbers
+    )

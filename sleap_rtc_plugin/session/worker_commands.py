@@ -8,14 +8,25 @@ from sleap_rtc_plugin.protocol.features import (
     JOB_IMAGES,
     JOB_LIST,
     LINK_TEST,
+    LIVE,
     MODELS,
     MOUNTS,
     SHARED_STORAGE,
+)
+from sleap_rtc_plugin.protocol.limits import (
+    COMMAND_REPLY_TIMEOUT_S,
+    LIVE_START_TIMEOUT_S,
 )
 from sleap_rtc_plugin.protocol.link_test_messages import (
     LinkTest,
     StorageTest,
     StorageTested,
+)
+from sleap_rtc_plugin.protocol.live_messages import (
+    LiveReport,
+    LiveStart,
+    LiveStarted,
+    LiveStop,
 )
 from sleap_rtc_plugin.protocol.messages import (
     Acknowledged,
@@ -53,7 +64,14 @@ from sleap_rtc_plugin.protocol.mount_messages import (
     MountResolved,
 )
 
-__all__ = ["Command", "FilesCommand", "Reply", "feature_of", "offer_of"]
+__all__ = [
+    "Command",
+    "FilesCommand",
+    "Reply",
+    "feature_of",
+    "offer_of",
+    "reply_timeout_s",
+]
 
 SharedCommand = SharedJobId | SharedInputPath | SharedOutputPath | SharedStorageJob
 ModelCommand = (
@@ -75,8 +93,10 @@ Command = (
     | LinkTest
     | StorageTest
     | ModelCommand
+    | LiveStart
+    | LiveStop
 )
-# Those that settle a command by its id alone.
+# Those that settle a command by its id; a report that names none is news.
 Reply = (
     JobAccepted
     | Acknowledged
@@ -89,6 +109,8 @@ Reply = (
     | ModelListed
     | ModelDescribed
     | ModelChanged
+    | LiveStarted
+    | LiveReport
 )
 
 
@@ -109,6 +131,8 @@ def feature_of(command: Command) -> tuple[str, str] | None:
             return MOUNTS, "looking into its mounts"
         case LinkTest() | StorageTest():
             return LINK_TEST, "testing the connection"
+        case LiveStart() | LiveStop():
+            return LIVE, "taking live frames"
     if isinstance(command, ModelCommand):
         return MODELS, "sharing models"
     return None
@@ -119,3 +143,10 @@ def offer_of(command: FilesCommand) -> tuple[str, str]:
     if isinstance(command, ModelFetch):
         return command.model, "model"
     return command.job_id, command.part
+
+
+def reply_timeout_s(command: Command) -> float:
+    """Return how long a reply may take: a model is fetched and loaded before one."""
+    if isinstance(command, LiveStart):
+        return COMMAND_REPLY_TIMEOUT_S + LIVE_START_TIMEOUT_S
+    return COMMAND_REPLY_TIMEOUT_S

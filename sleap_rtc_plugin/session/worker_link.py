@@ -26,6 +26,7 @@ from sleap_rtc_plugin.protocol.limits import (
     SHARED_RESULTS_TIMEOUT_S,
 )
 from sleap_rtc_plugin.protocol.link_test_messages import LinkTest, LinkTestReport
+from sleap_rtc_plugin.protocol.live_messages import LiveReport
 from sleap_rtc_plugin.protocol.messages import (
     CommandFailed,
     ControlMessage,
@@ -48,6 +49,7 @@ from sleap_rtc_plugin.session.worker_commands import (
     Reply,
     feature_of,
     offer_of,
+    reply_timeout_s,
 )
 from sleap_rtc_plugin.transport.link import Link, LinkClosed
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage
@@ -82,6 +84,7 @@ class WorkerLink:
         self.worker_name = worker_name
         self.room_id = room_id
         self.pump = TransferPump(link)
+        self.on_live_ended: Callable[[LiveReport], None] | None = None
         self._replies: dict[str, asyncio.Future[Reply]] = {}
         self._laid: dict[str, asyncio.Future[None]] = {}
         self._reports: dict[str, asyncio.Future[LinkTestReport]] = {}
@@ -98,10 +101,10 @@ class WorkerLink:
             return self.link.breach
         return WorkerVanished(worker=self.worker_name, activity=activity)
 
-    async def ask(
-        self, command: Command, timeout_s: float = COMMAND_REPLY_TIMEOUT_S
-    ) -> Reply:
-        """Send a command and return its reply, which may take `timeout_s`.
+    async def ask(self, command: Command, timeout_s: float | None = None) -> Reply:
+        """Send a command and return its reply.
+
+        It may take `timeout_s`, or as long as such a command does by default.
 
         Raises:
             WorkerTooOld: it does not know this command; nothing was sent.
@@ -112,7 +115,8 @@ class WorkerLink:
         self._replies[command.command_id] = reply
         try:
             self.link.send(command)
-            return await self._within_reach(reply, command, timeout_s)
+            limit_s = timeout_s or reply_timeout_s(command)
+            return await self._within_reach(reply, command, limit_s)
         finally:
             del self._replies[command.command_id]
 
@@ -219,10 +223,13 @@ class WorkerLink:
             raise self.vanished(f"the {meta.purpose} were on their way") from None
 
     def _on_control(self, message: ControlMessage) -> None:
-        if isinstance(message, Reply):
+        if isinstance(message, Reply) and message.command_id:
             self._settle(message.command_id, message)
             return
         match message:
+            case LiveReport():
+                if self.on_live_ended is not None:
+                    self.on_live_ended(message)
             case JobRejected() | CommandFailed():
                 future = self._replies.get(message.command_id)
                 if future is not None and not future.done():

@@ -18,11 +18,13 @@ from sleap_rtc_plugin.protocol.errors import RemoteProtocolError
 from sleap_rtc_plugin.protocol.limits import (
     CONTROL_BUFFER_HIGH_BYTES,
     CONTROL_BUFFER_MAX_BYTES,
+    HANDSHAKE_TIMEOUT_S,
     KEEP_ALIVE_INTERVAL_S,
 )
 from sleap_rtc_plugin.protocol.liveness import Liveness
 from sleap_rtc_plugin.protocol.messages import ControlMessage, KeepAlive
 from sleap_rtc_plugin.transport.effects import monotonic, wall_clock
+from sleap_rtc_plugin.transport.live_channel import LiveChannel
 from sleap_rtc_plugin.transport.send_budget import SendBudget
 
 __all__ = ["Channel", "Link", "LinkClosed"]
@@ -56,7 +58,8 @@ class Link:
     """One authenticated peer.
 
     Set `on_control` and `on_fragment` at once, before control returns to the event
-    loop; both are called on it. `closed` is set when the link has ended.
+    loop; both are called on it, as is `on_live` with what the channel `live` carries.
+    `closed` is set when the link has ended.
     """
 
     def __init__(
@@ -70,11 +73,13 @@ class Link:
         engine: str,
         close: Callable[[], None],
         max_bytes_per_s: int | None = None,
+        open_live: Callable[[], LiveChannel] | None = None,
     ) -> None:
         """Wrap two open channels; `close` begins to close the connection.
 
         `engine` is what moves our data channels: `fast` or `aiortc`. The transfer
         channel is given `max_bytes_per_s` at most, by what is sent in a second.
+        `open_live` opens the channel for live frames, where there can be one.
         """
         self.peer_id = peer_id
         self.version = authenticated.version
@@ -88,9 +93,13 @@ class Link:
         self.breach: RemoteProtocolError | None = None
         self.on_control: Callable[[ControlMessage], None] | None = None
         self.on_fragment: Callable[[bytes | str], None] | None = None
+        self.on_live: Callable[[bytes], None] | None = None
+        # The channel for live frames, once it was opened.
+        self.live: LiveChannel | None = None
         self._control = control
         self._transfer = transfer
         self._close = close
+        self._open_live = open_live
         self._liveness = Liveness(wall=wall_clock(), now=monotonic())
         self._room_in_control = asyncio.Event()
         self._room_in_transfer = asyncio.Event()
@@ -154,6 +163,28 @@ class Link:
         """How much the next frame of the transfer channel should carry."""
         return self._budget.fragment_bytes
 
+    async def open_live(self) -> LiveChannel:
+        """Return the channel for live frames, which the client opens when needed.
+
+        Raises:
+            LinkClosed: the link ended, or has no such channel.
+        """
+        self._raise_if_closed()
+        gone = self.live is None or self.live.closed.is_set()
+        if gone and self._open_live is not None:
+            self.adopt_live(self._open_live())
+        live = self.live
+        if live is None:
+            raise LinkClosed("it has no channel for live frames")
+        try:
+            await asyncio.wait_for(live.until_open(), HANDSHAKE_TIMEOUT_S)
+        except TimeoutError:
+            raise LinkClosed("the channel for live frames did not open") from None
+        self._raise_if_closed()
+        if live.closed.is_set():
+            raise LinkClosed("the channel for live frames was closed")
+        return live
+
     async def _wait(self, room: asyncio.Event) -> None:
         self._raise_if_closed()
         room.clear()
@@ -201,6 +232,18 @@ class Link:
         except RemoteProtocolError as error:
             self._breached(error)
 
+    def adopt_live(self, channel: LiveChannel) -> None:
+        """There is a channel for live frames; its messages go to `on_live`."""
+        self.live = channel
+        channel.on_message = self._live_received
+
+    def _live_received(self, message: bytes) -> None:
+        if self.closed.is_set():
+            return
+        self._liveness.heard(monotonic())
+        if self.on_live is not None:
+            self.on_live(message)
+
     def _breached(self, error: RemoteProtocolError) -> None:
         """End the link for good: a new one would come to the same."""
         if not self.closed.is_set():
@@ -216,6 +259,8 @@ class Link:
         self.closed.set()
         self._room_in_control.set()
         self._room_in_transfer.set()
+        if self.live is not None:
+            self.live.ended()
         if self._keep_alive is not asyncio.current_task():
             self._keep_alive.cancel()
         self._close()

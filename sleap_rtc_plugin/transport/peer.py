@@ -25,7 +25,7 @@ from sleap_rtc_plugin.protocol.errors import (
     RemoteProtocolError,
     RtcError,
 )
-from sleap_rtc_plugin.protocol.features import LARGE_PACKETS
+from sleap_rtc_plugin.protocol.features import LARGE_PACKETS, LIVE
 from sleap_rtc_plugin.protocol.ids import clean_text, new_command_id
 from sleap_rtc_plugin.protocol.limits import (
     CLOSE_DRAIN_TIMEOUT_S,
@@ -33,6 +33,7 @@ from sleap_rtc_plugin.protocol.limits import (
     CONTROL_CHANNEL,
     GATHER_TIMEOUT_S,
     LINK_CONNECT_TIMEOUT_S,
+    LIVE_CHANNEL,
     TRANSFER_CHANNEL,
     TURN_GATHER_TIMEOUT_S,
 )
@@ -53,6 +54,7 @@ from sleap_rtc_plugin.transport.ice_config import TurnWay, parse_ice_url
 from sleap_rtc_plugin.transport.ladder import Way
 from sleap_rtc_plugin.transport.link import Link
 from sleap_rtc_plugin.transport.link_opening import SOFTWARE, LinkOpening
+from sleap_rtc_plugin.transport.live_channel import LiveChannel
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
 from sleap_rtc_plugin.transport.transport_options import TransportOptions
 
@@ -116,6 +118,7 @@ class PeerConnection:
         )
         self._control: RTCDataChannel | None = None
         self._transfer: RTCDataChannel | None = None
+        self._link: Link | None = None
         self._closing: asyncio.Task[None] | None = None
         self._pc.on("connectionstatechange", self._on_connection_state)
         self._pc.on("datachannel", self._on_data_channel)
@@ -201,7 +204,9 @@ class PeerConnection:
             engine=engine_of(self._pc),
             close=self._close_soon,
             max_bytes_per_s=self._options.max_bytes_per_s,
+            open_live=self._open_live if self._role == "client" else None,
         )
+        self._link = link
         self._control.on("bufferedamountlow", link.control_drained)
         self._transfer.on("bufferedamountlow", link.transfer_drained)
         self._opening.become(link)
@@ -270,8 +275,38 @@ class PeerConnection:
             local_fingerprint=local,
             remote_fingerprint=remote,
             engine=engine,
-            features=frozenset({LARGE_PACKETS} if engine == "fast" else ()),
+            features=frozenset({LARGE_PACKETS, LIVE} if engine == "fast" else {LIVE}),
         )
+
+    # -- live frames -------------------------------------------------------------------
+
+    def _open_live(self) -> LiveChannel:
+        """Open the channel for live frames."""
+        return self._listen_live(
+            self._pc.createDataChannel(LIVE_CHANNEL, ordered=False, maxRetransmits=0)
+        )
+
+    def _take_live(self, channel: RTCDataChannel) -> None:
+        """The client opened the channel for live frames, which it may do once."""
+        link = self._link
+        if (
+            link is None
+            or LIVE not in link.features
+            or (link.live is not None and not link.live.closed.is_set())
+            or channel.ordered
+            or channel.maxRetransmits != 0
+        ):
+            self._fail(RemoteProtocolError(detail="a data channel nobody asked for"))
+            return
+        link.adopt_live(self._listen_live(channel))
+
+    def _listen_live(self, channel: RTCDataChannel) -> LiveChannel:
+        live = LiveChannel(channel)
+        channel.on("open", live.opened)
+        channel.on("message", live.received)
+        channel.on("bufferedamountlow", live.drained)
+        channel.on("close", live.ended)
+        return live
 
     def _send_control(self, frame: str) -> None:
         if self._control is not None:
@@ -286,6 +321,8 @@ class PeerConnection:
     def _on_data_channel(self, channel: RTCDataChannel) -> None:
         if self._role == "client":
             self._fail(RemoteProtocolError(detail="a data channel nobody asked for"))
+        elif channel.label == LIVE_CHANNEL:
+            self._take_live(channel)
         else:
             self._adopt(channel)
 

@@ -29,6 +29,11 @@ class LinkedWorker:
     coordinator: JobCoordinator
     files: FileManager
     fragments: list[int]
+    serving: asyncio.Future[None]
+
+    async def served(self) -> None:
+        """Wait until the service has let go of everything."""
+        await self.serving
 
 
 @contextlib.asynccontextmanager
@@ -58,7 +63,7 @@ async def linked_worker(
                 worker, coordinator=coordinator, journal=journal, **service
             )
             running = asyncio.ensure_future(serving.run())
-            yield LinkedWorker(client, worker, coordinator, files, fragments)
+            yield LinkedWorker(client, worker, coordinator, files, fragments, running)
             client.close("done")
             worker.close("done")
             await running

@@ -7,6 +7,7 @@ nothing: jobs are the coordinator's, files the file manager's, links their servi
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import socket
 import sys
@@ -42,6 +43,7 @@ from sleap_rtc_worker.job_run import StepTools
 from sleap_rtc_worker.journal import Journal
 from sleap_rtc_worker.link_service import LinkService
 from sleap_rtc_worker.link_tests import LinkTests
+from sleap_rtc_worker.live_service import LiveSessions
 from sleap_rtc_worker.model_tools import ModelOptions, ModelTools
 from sleap_rtc_worker.mounts import MountTable
 from sleap_rtc_worker.offer_service import OfferService
@@ -49,6 +51,7 @@ from sleap_rtc_worker.retention import JobLimits
 from sleap_rtc_worker.room_service import RoomService, until_gone
 from sleap_rtc_worker.sleap_nn_command import trainer_command
 from sleap_rtc_worker.state_manager import StateManager, WorkerStatus
+from sleap_rtc_worker.trainer_environment import trainer_environment
 
 __all__ = ["RTCWorkerClient"]
 
@@ -127,6 +130,16 @@ class RTCWorkerClient:
             self._shared_storage = SharedStorage(shared_storage_root, place=place)
         self._mounts = MountTable(mounts or {})
         self._tests = LinkTests(self.name)
+        self._live = LiveSessions(
+            worker_name=self.name,
+            models=self._models.models,
+            environment=trainer_environment(
+                os.environ,
+                self.capabilities.slots[0].variables if self.capabilities.slots else {},
+                allow_wandb=False,
+                allow_downloads=False,
+            ),
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = RoomService(self._spawn)
         self._state = StateManager(
@@ -287,6 +300,7 @@ class RTCWorkerClient:
             shared_storage=self._shared_storage,
             mounts=self._mounts,
             tests=self._tests,
+            live=self._live,
             models=self._models.models,
             pushes=self._models.pushes,
         )

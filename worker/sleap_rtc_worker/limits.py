@@ -90,6 +90,16 @@ GPU_MEMORY_POLL_S = 5.0
 GPU_MEMORY_STEP_MB = 256
 MAX_GPUS = 64
 
+# -- live frames -------------------------------------------------------------------
+# What an encoded image has besides its pixels.
+LIVE_IMAGE_SLACK_BYTES = 64 * KIB
+# Frames of which parts are on their way at once.
+MAX_PARTIAL_FRAMES = 4
+LIVE_PREDICT_TIMEOUT_S = 60.0
+# What the process with the model says of one frame.
+MAX_LIVE_ANSWER_BYTES = 16 * 1024 * KIB
+MAX_LIVE_REASON_CHARS = 120
+
 # -- models of the room ----------------------------------------------------------
 MAX_MODEL_RECORD_BYTES = 4 * MIB
 # How old the list of models may be where an alias is looked up, or a model is used.

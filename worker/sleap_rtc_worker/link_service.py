@@ -22,6 +22,7 @@ from sleap_rtc_plugin.protocol.link_test_messages import (
     LinkTestStop,
     StorageTest,
 )
+from sleap_rtc_plugin.protocol.live_messages import LiveStart, LiveStop
 from sleap_rtc_plugin.protocol.messages import (
     Acknowledged,
     CommandFailed,
@@ -67,6 +68,7 @@ from sleap_rtc_worker.job_queue import Place
 from sleap_rtc_worker.job_run import JobRun
 from sleap_rtc_worker.journal import Journal
 from sleap_rtc_worker.link_tests import LinkTests
+from sleap_rtc_worker.live_service import LiveService, LiveSessions
 from sleap_rtc_worker.model_pushes import ModelPushes
 from sleap_rtc_worker.model_registry import WorkerModels
 from sleap_rtc_worker.model_service import ModelService
@@ -92,6 +94,7 @@ class LinkService:
         shared_storage: SharedStorage | None = None,
         mounts: MountTable | None = None,
         tests: LinkTests | None = None,
+        live: LiveSessions | None = None,
         models: WorkerModels | None = None,
         pushes: ModelPushes | None = None,
     ) -> None:
@@ -104,6 +107,7 @@ class LinkService:
             shared_storage: a folder that the client may mount as well.
             mounts: folders that the client may look into.
             tests: those of all the worker's links.
+            live: the live sessions of all of them.
             models: those of the room.
             pushes: models that clients publish through the worker.
         """
@@ -119,6 +123,7 @@ class LinkService:
         self._models = ModelService(link, self._pump, models, pushes)
         self._tests = tests or LinkTests()
         self._leave_tests = self._tests.add(self._pump)
+        self._live = LiveService(link, live or LiveSessions())
         link.on_control = self._on_control
 
     async def run(self) -> None:
@@ -160,6 +165,10 @@ class LinkService:
                 self._spawn(self._test(message))
             case LinkTestStop():
                 self._tests.stop(message)
+            case LiveStart():
+                self._spawn(self._live.run(message))
+            case LiveStop():
+                self._live.stop(message)
             case (
                 ModelList()
                 | ModelDescribe()

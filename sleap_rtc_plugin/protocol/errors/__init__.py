@@ -66,6 +66,7 @@ from sleap_rtc_plugin.protocol.errors.meeting import (
 from sleap_rtc_plugin.protocol.errors.models import (
     AliasMoved,
     AliasTaken,
+    LiveEnded,
     LiveRefused,
     ModelAmbiguous,
     ModelDamaged,
@@ -162,6 +163,7 @@ __all__ = [
     "JournalTooNew",
     "LabelsUnreadable",
     "LinkFailed",
+    "LiveEnded",
     "LiveRefused",
     "LocalProtocolError",
     "ModelAmbiguous",

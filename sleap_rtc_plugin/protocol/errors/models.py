@@ -273,6 +273,20 @@ class LiveRefused(ModelError):
 
 
 @dataclass(eq=False)
+class LiveEnded(ModelError):
+    """The worker ended a live session that had begun."""
+
+    worker: str
+    reason: str
+    code = "live_ended"
+    retryable = True
+    sentence = (
+        "The worker {worker} ended the live session ({reason}); start it again, and "
+        "look at the worker's log if it ends again."
+    )
+
+
+@dataclass(eq=False)
 class VideoUnreadable(ModelError):
     """A video or camera gives no frames."""
 
