@@ -491,7 +491,8 @@ def missing_results(mirror: JobMirror, imported: ImportedResults) -> list[str]:
                 if not any(model.startswith(name) for model in models):
                     missing.append(f"models/{name}")
             case PredictStep(output=name):
-                stem = name.partition(".")[0]
+                # ` (2)` may stand before the last ending.
+                stem = name.removesuffix(".slp")
                 if not any(file.startswith(stem) for file in files):
                     missing.append(name)
     return missing
