@@ -9,9 +9,13 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
+import pickle
+import random
 import sys
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +25,7 @@ import yaml
 from sleap_rtc_plugin.local_lab import local_lab
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.resources import resource
-from sleap_rtc_plugin.session.demo_project import make_demo_package
+from sleap_rtc_plugin.session.demo_project import NODES, make_demo_package
 
 HERE: Final = Path(__file__).parent
 TIMEOUT_S: Final = 600
@@ -34,6 +38,17 @@ EPOCHS: Final = 40
 STEPS_PER_EPOCH: Final = 10
 # sleap-nn ends a training whose loss no longer falls by as much as this.
 MIN_DELTA: Final = 1e-6
+
+SCENARIOS: Final = ("pictures", "models")
+# Each with its head and for how many epochs it was trained.
+MODELS: Final = (
+    ("fish.centroid.n=12", "centroid", 34),
+    ("fish.centered_instance.n=12", "centered_instance", 48),
+    ("fish.centroid.n=20", "centroid", 52),
+    ("fish.centered_instance.n=20", "centered_instance", 76),
+)
+
+WEIGHT_BYTES: Final = 2_000_000
 
 # A screen that a window of SLEAP fits on; Qt's own offscreen one is 800 x 800.
 SCREEN: Final = {"name": "screen", "x": 0, "y": 0, "width": 1600, "height": 1000}
@@ -116,6 +131,29 @@ def _enlarged(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
+def make_models(folder: Path) -> None:
+    """Write models as a training leaves them, but for weights that mean something."""
+    for seed, (name, head, epochs) in enumerate(MODELS):
+        model = folder / name
+        model.mkdir()
+        config = yaml.safe_load(resource(f"demo/{head}.yaml").read_text())
+        nodes = [{"name": node} for node in NODES]
+        config["data_config"]["skeletons"] = [{"name": "fish", "nodes": nodes}]
+        config["sleap_nn_version"] = "0.3.5"
+        (model / "training_config.yaml").write_text(yaml.safe_dump(config))
+        noise = random.Random(seed)  # noqa: S311 - no secret, the same each time
+        with zipfile.ZipFile(model / "best.ckpt", "w") as archive:
+            archive.writestr("best/data.pkl", pickle.dumps({}, protocol=2))
+            archive.writestr("best/data/0", noise.randbytes(WEIGHT_BYTES))
+        lines = ["epoch,train/loss,val/loss,learning_rate,train/time,val/time"]
+        for epoch in range(epochs):
+            fall = math.exp(-epoch / 12)
+            train, val = 0.02 * fall + 0.0008, 0.024 * fall + 0.0014
+            val *= 1 + noise.uniform(-0.12, 0.12)
+            lines.append(f"{epoch},{train:.6f},{val:.6f},0.0001,3.2,0.6")
+        (model / "training_log.csv").write_text("\n".join(lines) + "\n")
+
+
 async def second_worker(session: Session, folder: Path) -> asyncio.subprocess.Process:
     """Start another worker in the same lab and wait until it is ready."""
     process = await asyncio.create_subprocess_exec(
@@ -163,16 +201,18 @@ def end_trainers(folder: Path) -> None:
                 process.kill()
 
 
-async def take_pictures(output: Path, *, is_dark: bool) -> int:
+async def take_pictures(output: Path, scenario: str, *, is_dark: bool) -> int:
     """Run SLEAP before a lab of two workers; return its exit code."""
     with tempfile.TemporaryDirectory(prefix="pictures-") as name:
         folder = Path(name)
         project = make_project(folder / "home" / "ada" / "fish")
+        if scenario == "models":
+            make_models(project.parent / "models")
         async with local_lab(folder / "lab", worker_name="workstation-1") as lab:
             second = await second_worker(lab.session, folder / "second")
             try:
                 user = await asyncio.create_subprocess_exec(
-                    *(sys.executable, str(HERE / "pictures.py"), "pictures"),
+                    *(sys.executable, str(HERE / "pictures.py"), scenario),
                     f"session={lab.session.encode()}",
                     f"output={output}",
                     f"is_dark={is_dark:d}",
@@ -192,11 +232,17 @@ def main() -> None:
     """Be the program."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="where to")
+    parser.add_argument(
+        "--only", choices=SCENARIOS, help="of these windows; all if not given"
+    )
     parser.add_argument("--dark", action="store_true", help="on a dark desktop")
     options = parser.parse_args()
     output = options.output.resolve()
     output.mkdir(parents=True, exist_ok=True)
-    sys.exit(asyncio.run(take_pictures(output, is_dark=options.dark)))
+    for scenario in [options.only] if options.only else SCENARIOS:
+        code = asyncio.run(take_pictures(output, scenario, is_dark=options.dark))
+        if code:
+            sys.exit(code)
 
 
 if __name__ == "__main__":

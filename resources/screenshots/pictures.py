@@ -14,7 +14,19 @@ from typing import Any, Final
 from PIL import Image
 from qtpy.QtCore import QBuffer, QIODevice, QPoint, QRect, Qt
 from qtpy.QtGui import QColor, QPainter, QPalette, QPixmap
-from qtpy.QtWidgets import QApplication, QLabel, QMenu, QWidget
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QApplication,
+    QCheckBox,
+    QComboBox,
+    QLabel,
+    QLineEdit,
+    QMenu,
+    QPlainTextEdit,
+    QTableView,
+    QWidget,
+)
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
 
@@ -24,6 +36,7 @@ MAIN_SIZE: Final = (1060, 660)
 MENU_PICTURE: Final = QRect(0, 0, 760, 420)
 BAR_PX: Final = 30
 COLORS: Final = 128
+WORKERS_COLUMN: Final = 7
 PATIENCE_S: Final = 400.0
 MONITOR_AT_EPOCH: Final = 14
 JOBS_AT_EPOCH: Final = 18
@@ -168,6 +181,71 @@ def pictures(user: User) -> Scenario:
     window.close()
 
 
+def models(user: User) -> Scenario:
+    """Share two models, and choose one of them to predict with."""
+    album = Album(user)
+    album.dress()
+    window: Any = user.window()
+    window.resize(*MAIN_SIZE)
+    yield lambda: window.isVisible() and window.labels.videos
+    user.menu("remoteTrainAction")
+    yield lambda: user.is_open("RemoteTrainingDialog")
+    user.type_into("sessionEdit", user.options["session"])
+    user.press_named("connectButton")
+    yield lambda: user.rows("workerTable") == 2 and has_round_trips(user)
+    user.pick_row("workerTable")
+    yield lambda: "Nothing is configured" in user.status()
+    box = user.named("publishBox", QCheckBox)
+    box.click()
+    user.named("publishAliasEdit", QLineEdit).setFocus()
+    QTest.keyClicks(user.named("publishAliasEdit", QLineEdit), "fish-v3")
+    yield pause()
+    album.keep("publishing", user.named("RemoteTrainingDialog", QWidget))
+    box.click()
+    user.named("RemoteTrainingDialog", QWidget).close()
+
+    user.menu("remoteModelsAction")
+    yield lambda: user.is_open("RemoteModelsWindow")
+    browser = user.named("RemoteModelsWindow", QWidget)
+    for row, alias in (("n=12", "fish-v1"), ("n=20", "fish-v2")):
+        yield from share(user, row, alias)
+    table = user.named("modelsTable", QTableView)
+    yield lambda: table.model().rowCount() == 2
+    yield lambda: user.is_open("factId")
+    user.press_named("modelsRefreshButton")
+    yield lambda: table.model().index(0, WORKERS_COLUMN).data() == "workstation-1"
+    yield pause()
+    album.keep("models", browser)
+    user.press_named("useForInferenceButton")
+    yield lambda: user.is_open("RemoteTrainingDialog")
+    yield lambda: user.named("modelChooser", QComboBox).count() == 3
+    yield pause()
+    album.keep("inference", user.named("RemoteTrainingDialog", QWidget))
+    window.state["has_changes"] = False
+    window.close()
+
+
+def share(user: User, which: str, alias: str) -> Any:
+    """Publish a model of this computer through its dialog."""
+    button = user.named("publishModelButton", QAbstractButton)
+    yield lambda: button.isEnabled()
+    user.press(button)
+    yield lambda: user.is_open("PublishModelDialog")
+    dialog = user.named("PublishModelDialog", QWidget)
+    chooser = user.named("localModelChooser", QComboBox)
+    yield lambda: chooser.count() == 2
+    texts = [chooser.itemText(i) for i in range(chooser.count())]
+    chooser.setCurrentIndex([which in text for text in texts].index(True))
+    dialog.findChild(QLineEdit, "publishAliasEdit").setText(alias)
+    dialog.findChild(QLineEdit, "publishTagsEdit").setText("fish, top-view")
+    notes = dialog.findChild(QPlainTextEdit, "publishNotesEdit")
+    notes.setPlainText("Good in clear water; weak where the two touch.")
+    yield pause()
+    user.press_named("publishButton", dialog)
+    yield lambda: f"Published as {alias}" in user.label("modelsNoticeLabel")
+    yield lambda: not user.is_open("PublishModelDialog")
+
+
 def configure(user: User) -> Any:
     """Open SLEAP's dialog and choose the project's configurations; returns it."""
     user.press_named("configureButton")
@@ -188,8 +266,6 @@ def configure(user: User) -> Any:
 
 def has_round_trips(user: User) -> bool:
     """Tell whether every worker has answered a question."""
-    from qtpy.QtWidgets import QTableView
-
     model = user.named("workerTable", QTableView).model()
     last = model.columnCount() - 1
     texts = [model.index(row, last).data() for row in range(model.rowCount())]
@@ -214,4 +290,4 @@ def pause() -> Any:
 
 if __name__ == "__main__":
     draw_without_display()
-    run({"pictures": pictures}, PATIENCE_S)
+    run({"pictures": pictures, "models": models}, PATIENCE_S)

@@ -214,6 +214,7 @@ class FollowedJob:
         mirror = self.mirror
         step = mirror.steps[mirror.step] if mirror.step is not None else None
         error = self._error or mirror.error
+        published = mirror.published
         return JobRow(
             job_id=mirror.job_id,
             worker_id=self.worker.worker_id,
@@ -233,6 +234,8 @@ class FollowedJob:
             error=str(error) if error is not None else "",
             position=mirror.place.position if mirror.place is not None else None,
             starts_in_s=mirror.place.starts_in_s if mirror.place is not None else None,
+            model=(published.model or "") if published is not None else "",
+            alias=(published.alias or "") if published is not None else "",
         )
 
     def is_behind(self, last_seq: int) -> bool:
@@ -260,6 +263,7 @@ class FollowedJob:
                 losses=dict(step.losses) if step is not None else {},
                 rate=step.rate if step is not None else 0.0,
                 error=error.to_wire() if error is not None else None,
+                publish_error=mirror.published.error if mirror.published else None,
             )
         )
 

@@ -10,6 +10,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from sleap_rtc_plugin.companion.model_messages import (
+    ModelCommand,
+    ModelEvent,
+    ModelResult,
+)
 from sleap_rtc_plugin.protocol.errors import ErrorInfo
 from sleap_rtc_plugin.session.run_request import MergeChoice, ProjectFacts, RunRequest
 
@@ -115,6 +120,7 @@ class JobRow(_Value, frozen=True):
     `step` counts from 0; `epoch` from 0 within the step, `done` of `total` are the
     frames of an inference. Times are None until they are known. `position` in the
     worker's queue counts from 1; results may be removed there after `expires_at`.
+    `model` is the id of what was published of it, `alias` the name that it got.
     """
 
     job_id: str
@@ -138,6 +144,8 @@ class JobRow(_Value, frozen=True):
     restarts: int = 0
     expires_at: float | None = None
     are_results_removed: bool = False
+    model: str = ""
+    alias: str = ""
 
 
 # -- commands ------------------------------------------------------------------------
@@ -307,6 +315,7 @@ Command = (
     | WaitingResults
     | ForgetResults
     | Shutdown
+    | ModelCommand
 )
 
 
@@ -363,7 +372,17 @@ class Log(_Tagged, frozen=True):
     lines: list[str]
 
 
-Result = Done | Rooms | Connected | SignedIn | Submitted | Jobs | Attached | Log
+Result = (
+    Done
+    | Rooms
+    | Connected
+    | SignedIn
+    | Submitted
+    | Jobs
+    | Attached
+    | Log
+    | ModelResult
+)
 
 
 # -- events --------------------------------------------------------------------------
@@ -426,13 +445,15 @@ class TransferProgress(_Tagged, frozen=True):
 class JobChanged(_Tagged, frozen=True):
     """Something changed of a followed job; sent at most a few times a second.
 
-    `error` is what went wrong, in words by its code, or None.
+    `error` is what went wrong, in words by its code, or None; `publish_error` why its
+    models, or their alias, were not published.
     """
 
     job: JobRow
     losses: dict[str, float] = {}
     rate: float = 0.0
     error: ErrorInfo | None = None
+    publish_error: ErrorInfo | None = None
 
 
 class StepBegan(_Tagged, frozen=True):
@@ -509,6 +530,7 @@ Event = (
     | LinkLost
     | LinkBack
     | ResultsHome
+    | ModelEvent
 )
 
 

@@ -65,4 +65,5 @@ def job_row(
         restarts=summary.restarts,
         expires_at=summary.expires_at,
         are_results_removed=summary.results_removed,
+        model=summary.model or "",
     )

@@ -445,7 +445,10 @@ class Run:
         names = await in_thread(None, video_names, folder / BUILT)
         self.record = msgspec.structs.replace(self.record, video_names=names)
         spec = msgspec.structs.replace(
-            package.spec, owner=owner_name(), name=self.record.name or package.spec.name
+            package.spec,
+            owner=owner_name(),
+            name=self.record.name or package.spec.name,
+            publish=self.record.publish,
         )
         if not self.record.name:
             self.record = msgspec.structs.replace(self.record, name=spec.name)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -52,6 +52,8 @@ from sleap_rtc_plugin.companion.messages import (
     WaitingResults,
     WorkersChanged,
 )
+from sleap_rtc_plugin.companion.model_messages import ModelAnnounced, ModelCommand
+from sleap_rtc_plugin.companion.models_service import ModelsService
 from sleap_rtc_plugin.companion.rows import job_row, room_row, worker_row
 from sleap_rtc_plugin.companion.run import (
     Run,
@@ -79,10 +81,16 @@ from sleap_rtc_plugin.protocol.messages import JobSpec, JobSummary
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.session.credentials import CredentialStore
 from sleap_rtc_plugin.session.lab import Lab, WorkerSeen
+from sleap_rtc_plugin.session.model_news import ModelNews
 from sleap_rtc_plugin.session.new_room import open_room
 from sleap_rtc_plugin.session.remote_job import describe_job, list_jobs
+from sleap_rtc_plugin.session.room_models import (
+    LinkedModels,
+    RoomModels,
+    open_room_models,
+)
 from sleap_rtc_plugin.session.run_records import RunRecord, RunRecords
-from sleap_rtc_plugin.session.settings import chosen_transport
+from sleap_rtc_plugin.session.settings import chosen_model_place, chosen_transport
 from sleap_rtc_plugin.session.shared_files import chosen_storage
 from sleap_rtc_plugin.session.submission import owner_name
 from sleap_rtc_plugin.session.worker_link import WorkerLink
@@ -111,6 +119,7 @@ class CompanionService:
         self._runs: dict[str, Run] = {}
         self._worker_names: dict[str, str] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._models = ModelsService(self._open_models, emit)
         self._tools = RunTools(
             emit=emit,
             records=self._records,
@@ -144,6 +153,8 @@ class CompanionService:
             ) from error
 
     async def _carry_out(self, command: Command) -> Result:
+        if isinstance(command, ModelCommand):
+            return await self._models.carry_out(command)
         match command:
             case ListRooms() | Connect() | ConnectRemembered() | SignIn():
                 return await self._enter(command)
@@ -243,6 +254,7 @@ class CompanionService:
                 on_workers=self._workers_seen,
                 on_offline=lambda error: self._went_offline(room, error),
                 on_online=lambda: self._emit(RoomChanged(state="online", room=room)),
+                on_model=self._model_published,
             )
             room = RoomRow(
                 room_id=session.room_id, server=session.url, last_used=time.time()
@@ -262,6 +274,7 @@ class CompanionService:
         self._emit(RoomChanged(state="offline", room=known, reason=str(error)))
 
     async def _leave(self, reason: str) -> None:
+        await self._models.close()
         lab, self._lab = self._lab, None
         runs = [run for run in self._runs.values() if not run.is_over]
         for run in runs:
@@ -289,6 +302,22 @@ class CompanionService:
     async def _link(self, worker_id: str) -> WorkerLink:
         return await self._current_lab().link(worker_id)
 
+    # -- models --------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _open_models(self) -> AsyncIterator[RoomModels]:
+        lab, place = self._current_lab(), await in_thread(None, chosen_model_place)
+        if place.store is None:
+            yield LinkedModels(lab.room)
+            return
+        async with open_room_models(
+            lab.session, store=place.store, room=place.room
+        ) as models:
+            yield models
+
+    def _model_published(self, news: ModelNews) -> None:
+        self._emit(ModelAnnounced(model=news.model, alias=news.alias))
+
     # -- runs ----------------------------------------------------------------------
 
     def _submit(self, command: SubmitRun | SubmitPackage) -> Submitted:
@@ -313,6 +342,7 @@ class CompanionService:
                     output=str(project.parent),
                     project=run.project,
                     merge=run.merge,
+                    publish=run.publish,
                 )
                 make = from_project(run, datetime.now())
             case SubmitPackage(package=package, output=output):

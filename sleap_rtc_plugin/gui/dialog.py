@@ -42,6 +42,7 @@ class RemoteTrainingDialog(QDialog):
         *,
         on_configure: Callable[[], None],
         on_jobs: Callable[[], None],
+        on_models: Callable[[], None],
         on_start_again: Callable[[], None],
         parent: QWidget | None = None,
     ) -> None:
@@ -51,6 +52,7 @@ class RemoteTrainingDialog(QDialog):
             presenter: decides and carries out.
             on_configure: opens SLEAP's own dialog; called from a Qt slot.
             on_jobs: opens the window of remote jobs.
+            on_models: opens the browser of the lab's models.
             on_start_again: gives the presenter a new companion after a dead one.
             parent: the main window.
         """
@@ -78,6 +80,7 @@ class RemoteTrainingDialog(QDialog):
         self._connect_signals()
         self.run.configureRequested.connect(on_configure)
         self.jobs_button.clicked.connect(lambda: on_jobs())
+        self.run.browseRequested.connect(on_models)
         self.start_again_button.clicked.connect(lambda: on_start_again())
         self.resize(*FIRST_SIZE_PX)
         unsubscribe = presenter.subscribe(self._changed)
@@ -123,6 +126,10 @@ class RemoteTrainingDialog(QDialog):
         self.workers.workerChosen.connect(presenter.choose_worker)
         self.run.cancelRequested.connect(presenter.cancel)
         self.run.usesWorkerVideosChanged.connect(presenter.set_uses_worker_videos)
+        choices = presenter.run_choices
+        self.run.modelChosen.connect(choices.choose_model)
+        self.run.publishesChanged.connect(choices.set_publishes)
+        self.run.aliasChanged.connect(choices.set_alias)
         self.run.relayOnlyChanged.connect(presenter.set_relay_only)
         self.run_button.clicked.connect(presenter.submit)
         self._buttons.rejected.connect(self.reject)

@@ -15,7 +15,11 @@ from sleap_rtc_plugin.protocol.errors import RtcError
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.job import ENDED, JobState
 from sleap_rtc_plugin.session.queue_words import ordinal, start_words
-from sleap_rtc_plugin.session.run_request import ModelToTrain, RunRequest
+from sleap_rtc_plugin.session.run_request import (
+    ModelToTrain,
+    PublishedModel,
+    RunRequest,
+)
 
 __all__ = [
     "CLOSING_QUESTION",
@@ -34,6 +38,7 @@ __all__ = [
     "project_file_gone",
     "project_moved",
     "project_replaced",
+    "published_words",
     "results_without_project",
     "takes_jobs",
     "worker_back",
@@ -415,6 +420,12 @@ def job_words(job: JobRow) -> str:
     return words
 
 
+def published_words(model: str, alias: str) -> str:
+    """Say that a model is in the registry: "Published as flies-v1 (model-...)."."""
+    model, alias = clean_text(model), clean_text(alias)
+    return f"Published as {alias} ({model})." if alias else f"Published as {model}."
+
+
 def queue_words(job: JobRow) -> str:
     """Say a place in a worker's queue: "Third in the queue, starts in about 2 h"."""
     words = f"{ordinal(job.position or 1).capitalize()} in the queue"
@@ -448,8 +459,13 @@ def plan_words(run: RunRequest) -> str:
     """Say what a run does, such as "Top-down: train 2 models, then predict on …"."""
     to_train = sum(isinstance(model, ModelToTrain) for model in run.models)
     trained = len(run.models) - to_train
-    pipeline = _PIPELINES.get(frozenset(model.head for model in run.models), "")
     where = _where(run) if run.predictions else ""
+    heads = set()
+    for model in run.models:
+        if isinstance(model, PublishedModel):
+            return f"Predict on {where or 'nothing'} with {clean_text(model.name)}"
+        heads.add(model.head)
+    pipeline = _PIPELINES.get(frozenset(heads), "")
     if not to_train:
         words = (
             f"predict on {where or 'nothing'} with {_count(trained, 'trained model')}"

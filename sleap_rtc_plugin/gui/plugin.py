@@ -5,9 +5,9 @@ the presenter, and the windows; what they decide is theirs.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final
 
 from qtpy.QtCore import QObject
 from qtpy.QtWidgets import QDialog, QMainWindow
@@ -20,17 +20,22 @@ from sleap_rtc_plugin.gui.dialog import RemoteTrainingDialog
 from sleap_rtc_plugin.gui.home_coming import HomeComing
 from sleap_rtc_plugin.gui.jobs_presenter import JobsPresenter
 from sleap_rtc_plugin.gui.jobs_window import RemoteJobsWindow
+from sleap_rtc_plugin.gui.models_presenter import ModelsPresenter
+from sleap_rtc_plugin.gui.models_window import RemoteModelsWindow
 from sleap_rtc_plugin.gui.monitor_launcher import MonitorLauncher
 from sleap_rtc_plugin.gui.presenter import RemotePresenter
+from sleap_rtc_plugin.gui.run_choices import Mode
 from sleap_rtc_plugin.gui.snapshot import Snapshot
 from sleap_rtc_plugin.protocol.errors import RtcError
+from sleap_rtc_plugin.session.run_request import PublishedModel
 from sleap_rtc_plugin.session.settings import Settings
 
 __all__ = ["RemotePlugin"]
 
 logger = logging.getLogger(__name__)
 
-Mode = Literal["training", "inference"]
+STATUS_MS: Final = 20_000
+MODELS_FOLDER: Final = "models"
 
 
 class RemotePlugin(QObject):
@@ -51,13 +56,18 @@ class RemotePlugin(QObject):
         self.monitors = MonitorLauncher(window, ask, spawn, compat=sleap_compat)
         self.home_coming = HomeComing(window, ask, spawn, compat=sleap_compat)
         self._jobs = JobsPresenter(ask, spawn, reopen_monitor=self.monitors.reopen)
+        self._models = ModelsPresenter(ask, spawn)
+        self._models.on_pulled = self._models_pulled
+        self._models.on_news = self._say
         self.dialog: RemoteTrainingDialog | None = None
         self.jobs_window: RemoteJobsWindow | None = None
+        self.models_window: RemoteModelsWindow | None = None
         self._mode: Mode = "training"
         for listener in (
             self.monitors.handle,
             self.home_coming.handle,
             self._jobs.handle,
+            self._models.handle,
         ):
             self.presenter.listen(listener)
         self.presenter.when_resumed(self.monitors.restart)
@@ -89,21 +99,39 @@ class RemotePlugin(QObject):
             )
         _bring_to_front(self.jobs_window)
 
+    def show_models(self) -> None:
+        """Show the models of the lab."""
+        self.presenter.begin()
+        if self.models_window is None:
+            self.models_window = RemoteModelsWindow(
+                self._window,
+                self._models,
+                on_use=self._use_model,
+                models_folder=self._models_folder,
+                project_nodes=self._project_nodes,
+            )
+        _bring_to_front(self.models_window)
+
     def learning_dialog_shown(self, dialog: QDialog, mode: str) -> None:
         """Put the button into one of SLEAP's own dialogs."""
         button = sleap_compat.add_run_remotely_button(dialog)
         chosen: Mode = "inference" if mode == "inference" else "training"
         button.clicked.connect(lambda: self._run_remotely(dialog, chosen))
+        self._free_run_remotely(self.presenter.snapshot)
 
     # -- configuring and sending -------------------------------------------------------
 
     def _show_dialog(self, mode: Mode) -> None:
         self._mode = mode
+        choices = self.presenter.run_choices
+        choices.set_mode(mode)
+        choices.offer(self._project_nodes())
         if self.dialog is None:
             self.dialog = RemoteTrainingDialog(
                 self.presenter,
                 on_configure=self._configure,
                 on_jobs=self.show_jobs,
+                on_models=self.show_models,
                 on_start_again=self._start_again,
                 parent=self._window,
             )
@@ -122,7 +150,8 @@ class RemotePlugin(QObject):
         """Take what Run would take, and send it where a worker is chosen."""
         try:
             sleap_compat.require_ready(self._window, mode)
-            run = sleap_compat.gather_run(dialog)
+            has_model = mode == "inference" and self.presenter.snapshot.model
+            run = sleap_compat.gather_run(dialog, has_model=bool(has_model))
         except sleap_compat.ProjectNotReady as error:
             self._show_dialog(mode)
             self.presenter.say_problem(str(error))
@@ -147,6 +176,39 @@ class RemotePlugin(QObject):
         folder = Path(project.facts.path).parent if project is not None else Path.home()
         return str(folder)
 
+    # -- models ------------------------------------------------------------------------
+
+    def _use_model(self, model: PublishedModel) -> None:
+        self._show_dialog("inference")
+        self.presenter.run_choices.use_model(model)
+
+    def _models_folder(self) -> str | None:
+        """Return where SLEAP looks for the open project's models."""
+        project = sleap_compat.open_project(self._window)
+        if project is None:
+            return None
+        return str(Path(project.facts.path).parent / MODELS_FOLDER)
+
+    def _project_nodes(self) -> list[str]:
+        project = sleap_compat.open_project(self._window)
+        return list(project.facts.nodes) if project is not None else []
+
+    def _models_pulled(self, folders: Sequence[str]) -> None:
+        # SLEAP may open a box over an old configuration, so in a slot of its own.
+        event_loop.call_soon_in_qt(self._refresh_model_lists)
+
+    def _refresh_model_lists(self) -> None:
+        try:
+            sleap_compat.refresh_model_lists(self._window)
+        except Exception:
+            logger.exception("SLEAP's lists of models were not refreshed")
+
+    def _say(self, sentence: str) -> None:
+        self._window.statusBar().showMessage(sentence, STATUS_MS)
+
+    def _free_run_remotely(self, snapshot: Snapshot) -> None:
+        sleap_compat.free_run_remotely(self._window, snapshot.model is not None)
+
     # -- the companion -----------------------------------------------------------------
 
     def _start_again(self) -> None:
@@ -157,6 +219,7 @@ class RemotePlugin(QObject):
     def _snapshot_changed(self, snapshot: Snapshot) -> None:
         if snapshot.dead:
             self.monitors.companion_died(snapshot.dead)
+        self._free_run_remotely(snapshot)
 
     async def _say_waiting(self) -> None:
         try:
@@ -167,7 +230,7 @@ class RemotePlugin(QObject):
 
     def _close_windows(self) -> None:
         self.monitors.close_all()
-        for window in (self.dialog, self.jobs_window):
+        for window in (self.dialog, self.jobs_window, self.models_window):
             if window is not None:
                 window.close()
 

@@ -36,6 +36,7 @@ from sleap_rtc_plugin.gui.messages import (
     COMPANION_RESTARTED,
     error_words,
 )
+from sleap_rtc_plugin.gui.run_choices import RunChoices
 from sleap_rtc_plugin.gui.snapshot import (
     Lab,
     Snapshot,
@@ -121,6 +122,10 @@ class RemotePresenter:
             is_relay_only=choices.relay_only if forced is None else forced,
             is_relay_only_forced=forced is not None,
         )
+        self.run_choices = RunChoices(
+            self._ask, spawn, self._change, lambda: self._snapshot
+        )
+        """The model to predict with, and what to publish a trained one as."""
         self._watchers: list[Callable[[Snapshot], None]] = []
         self._listeners: list[Callable[[Event], None]] = []
         self._resumers: list[Callable[[], None]] = []
@@ -268,7 +273,8 @@ class RemotePresenter:
     def configure(self, run: RunRequest) -> None:
         """Take what the user set up in SLEAP's own dialog."""
         sent = self._snapshot.submission
-        if sent is not None and not sent.is_sending and sent.run != run:
+        planned = dataclasses.replace(self._snapshot, run=run).planned
+        if sent is not None and not sent.is_sending and sent.run != planned:
             sent = None
         self._change(run=run, submission=sent, problem="", note="")
 
@@ -279,14 +285,15 @@ class RemotePresenter:
     def submit(self) -> None:
         """Send the configured run to the chosen worker."""
         now = self._snapshot
-        if not now.can_run or now.worker is None or now.run is None:
+        run = now.planned
+        if not now.can_run or now.worker is None or run is None:
             return
         worker = now.worker
         job_id = new_job_id()
-        if now.submission and now.submission.can_resume(worker.worker_id, now.run):
+        if now.submission and now.submission.can_resume(worker.worker_id, run):
             job_id = now.submission.job_id
         submission = Submission(
-            job_id=job_id, worker_id=worker.worker_id, worker=worker.name, run=now.run
+            job_id=job_id, worker_id=worker.worker_id, worker=worker.name, run=run
         )
         self._choices.last_worker = worker.worker_id
         self._choices.save()
@@ -325,6 +332,7 @@ class RemotePresenter:
                 self._followed.pop(event.job.job_id, None)
         self._set(after_event(self._snapshot, event))
         self._preselect()
+        self.run_choices.handle(event)
         for listener in tuple(self._listeners):
             _call(listener, event)
 

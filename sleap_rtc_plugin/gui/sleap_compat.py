@@ -47,6 +47,7 @@ __all__ = [
     "add_run_remotely_button",
     "close_image_window",
     "close_loss_viewer",
+    "free_run_remotely",
     "gather_run",
     "load_predictions",
     "loss_viewer_is_cancelled",
@@ -347,18 +348,28 @@ def on_learning_dialog(window: Any, callback: Callable[[QDialog, str], None]) ->
 
 
 class _EnabledFollower(QObject):
-    """Keeps a widget enabled exactly while another one is."""
+    """Keeps a widget enabled while another one is, and while it is free."""
 
     def __init__(self, leader: QWidget, follower: QWidget) -> None:
         super().__init__(follower)
+        self.setObjectName("enabledFollower")
+        self._leader = leader
         self._follower = follower
-        follower.setEnabled(leader.isEnabled())
+        self._is_free = False
+        self._follow()
         leader.installEventFilter(self)
 
+    def set_free(self, is_free: bool) -> None:
+        self._is_free = is_free
+        self._follow()
+
     def eventFilter(self, leader: QObject, event: QEvent) -> bool:
-        if event.type() == QEvent.Type.EnabledChange and isinstance(leader, QWidget):
-            self._follower.setEnabled(leader.isEnabled())
+        if event.type() == QEvent.Type.EnabledChange:
+            self._follow()
         return False
+
+    def _follow(self) -> None:
+        self._follower.setEnabled(self._leader.isEnabled() or self._is_free)
 
 
 def add_run_remotely_button(dialog: Any) -> QPushButton:
@@ -383,11 +394,29 @@ def add_run_remotely_button(dialog: Any) -> QPushButton:
     return button
 
 
-def gather_run(dialog: Any) -> RunRequest:
+def free_run_remotely(window: Any, is_free: bool) -> None:
+    """Let the inference dialog's Run remotely be pressed although Run may not be.
+
+    SLEAP enables Run only where it has trained models of its own, and a run with a
+    model of the lab needs none.
+    """
+    dialog = window._child_windows.get("inference")
+    if dialog is not None:
+        button = dialog.findChild(QPushButton, "runRemotelyButton")
+        if button is not None:
+            button.findChild(_EnabledFollower, "enabledFollower").set_free(is_free)
+
+
+def gather_run(dialog: Any, *, has_model: bool = False) -> RunRequest:
     """Return what Run would do with the dialog's settings, without doing it.
 
     It asks the dialog as `LearningDialog.run` does, and leaves it open. Frames of a
     random sample are drawn here. Called from Qt slots only.
+
+    Args:
+        dialog: SLEAP's own.
+        has_model: the run predicts with a model of the lab; what the dialog says of
+            models does not matter, and the run has none.
 
     Raises:
         ProjectNotReady: the pipeline can run on this machine only.
@@ -399,6 +428,7 @@ def gather_run(dialog: Any) -> RunRequest:
     from sleap_rtc_plugin.session.run_request import (
         MergeChoice,
         ModelToTrain,
+        PublishedModel,
         RunRequest,
         TrainedModel,
     )
@@ -413,8 +443,8 @@ def gather_run(dialog: Any) -> RunRequest:
         )
     items = dialog.get_items_for_inference(form)
 
-    models: list[ModelToTrain | TrainedModel] = []
-    for info in dialog.get_every_head_config_data(form):
+    models: list[ModelToTrain | TrainedModel | PublishedModel] = []
+    for info in [] if has_model else dialog.get_every_head_config_data(form):
         if info.dont_retrain:
             path = str(Path(info.path).absolute())
             models.append(TrainedModel(head=info.head_name, path=path))

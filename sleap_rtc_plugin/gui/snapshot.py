@@ -27,12 +27,25 @@ from sleap_rtc_plugin.companion.messages import (
     WorkerRow,
     WorkersChanged,
 )
-from sleap_rtc_plugin.gui.messages import error_words, takes_jobs
+from sleap_rtc_plugin.companion.model_messages import ModelAnnounced, ModelProgress
+from sleap_rtc_plugin.gui.messages import error_words, published_words, takes_jobs
+from sleap_rtc_plugin.gui.model_choice import ModelChoice
+from sleap_rtc_plugin.gui.run_choices import (
+    Mode,
+    model_problem,
+    planned_run,
+    publish_hint,
+    publish_problem,
+)
 from sleap_rtc_plugin.protocol.errors import from_wire
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.job import ENDED, JobState
 from sleap_rtc_plugin.protocol.limits import MAX_PEERS_LISTED
-from sleap_rtc_plugin.session.run_request import ModelToTrain, RunRequest
+from sleap_rtc_plugin.session.run_request import (
+    ModelToTrain,
+    PublishedModel,
+    RunRequest,
+)
 
 __all__ = [
     "Lab",
@@ -83,6 +96,7 @@ class Submission:
         is_over: it will not go on by itself: it failed, was cancelled, or is done.
         are_results_home: its results are in place on this computer.
         problem: why it failed, in words.
+        published: what its models were published as, or why not, in words.
     """
 
     job_id: str
@@ -100,6 +114,7 @@ class Submission:
     is_over: bool = False
     are_results_home: bool = False
     problem: str = ""
+    published: str = ""
 
     @property
     def is_sending(self) -> bool:
@@ -139,7 +154,14 @@ class Snapshot:
         workers: who is in the room, or None until it was told.
         worker_id: the chosen worker, who may have left.
         worker_name: how that one is called.
-        run: what is configured.
+        mode: what the window is for.
+        run: what is configured in SLEAP's own dialog.
+        model: the model of the lab to predict with, or None for SLEAP's.
+        offered: the lab's models to choose from, or None until they were told.
+        offer_problem: why they are not known, in words.
+        taken: the aliases that models of the lab have.
+        publishes: the trained models are to be published.
+        alias: as what, as it is typed.
         submission: the run that was sent last.
         problem: what went wrong last, in words, until the user acts.
         note: something worth knowing that is no problem.
@@ -159,7 +181,14 @@ class Snapshot:
     workers: tuple[WorkerRow, ...] | None = None
     worker_id: str | None = None
     worker_name: str = ""
+    mode: Mode = "training"
     run: RunRequest | None = None
+    model: PublishedModel | None = None
+    offered: tuple[ModelChoice, ...] | None = None
+    offer_problem: str = ""
+    taken: frozenset[str] = frozenset()
+    publishes: bool = False
+    alias: str = ""
     submission: Submission | None = None
     problem: str = ""
     note: str = ""
@@ -172,6 +201,32 @@ class Snapshot:
             if worker.worker_id == self.worker_id:
                 return worker
         return None
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether we are in a room that can be asked something."""
+        return self.lab is Lab.INSIDE and not self.dead
+
+    @property
+    def planned(self) -> RunRequest | None:
+        """What is to be sent: what is configured, with the choices made here."""
+        return planned_run(self.run, self.model, self._publish_as)
+
+    @property
+    def choice_problem(self) -> str:
+        """Why the choices made here do not do for what is configured, or nothing."""
+        return model_problem(
+            self.run, self.model, self.offered or ()
+        ) or publish_problem(self.run, self._publish_as)
+
+    @property
+    def publish_hint(self) -> str:
+        """What is to be said below the alias, or nothing."""
+        return publish_hint(self.run, self._publish_as, self.taken)
+
+    @property
+    def _publish_as(self) -> str | None:
+        return self.alias if self.publishes else None
 
     @property
     def is_sending(self) -> bool:
@@ -190,6 +245,7 @@ class Snapshot:
             not self.dead
             and self.lab is Lab.INSIDE
             and self.run is not None
+            and not self.choice_problem
             and not self.is_sending
             and self.worker is not None
             and takes_jobs(self.worker)
@@ -221,6 +277,9 @@ def entering(snapshot: Snapshot, room: RoomRow | None = None) -> Snapshot:
         workers=None,
         worker_id=None,
         worker_name="",
+        model=None,
+        offered=None,
+        taken=frozenset(),
         problem="",
         note="",
     )
@@ -249,6 +308,9 @@ def left(snapshot: Snapshot, problem: str = "") -> Snapshot:
         workers=None,
         worker_id=None,
         worker_name="",
+        model=None,
+        offered=None,
+        taken=frozenset(),
         problem=problem,
     )
 
@@ -293,15 +355,17 @@ def after_event(snapshot: Snapshot, event: Event) -> Snapshot:
         return snapshot
     if changed.was_queued and not submission.was_queued:
         # What was sent is not sent again by another press of the button.
-        is_same = snapshot.run == submission.run
-        run = None if is_same else snapshot.run
-        return dataclasses.replace(snapshot, submission=changed, run=run, note="")
+        if snapshot.planned == submission.run:
+            snapshot = dataclasses.replace(
+                snapshot, run=None, publishes=False, alias=""
+            )
+        return dataclasses.replace(snapshot, submission=changed, note="")
     return dataclasses.replace(snapshot, submission=changed)
 
 
 def _job_of(event: Event) -> str | None:
     match event:
-        case RoomChanged() | WorkersChanged():
+        case RoomChanged() | WorkersChanged() | ModelAnnounced() | ModelProgress():
             return None
         case JobChanged(job=job):
             return job.job_id
@@ -376,6 +440,10 @@ def _after_job_changed(submission: Submission, event: JobChanged) -> Submission:
     problem = ""
     if error is not None and not was_cancelled:
         problem = error_words(from_wire(error))
+    published = published_words(job.model, job.alias) if job.model else ""
+    if event.publish_error is not None:
+        why_not = error_words(from_wire(event.publish_error))
+        published = f"{published} {why_not}".strip()
     return dataclasses.replace(
         submission,
         job=_clean_job(job),
@@ -385,6 +453,7 @@ def _after_job_changed(submission: Submission, event: JobChanged) -> Submission:
         is_cancelling=submission.is_cancelling and not is_ended,
         is_cut_off=submission.is_cut_off and not is_ended,
         problem=problem,
+        published=published or submission.published,
     )
 
 

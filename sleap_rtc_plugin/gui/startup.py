@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteMenu", "hook_into_sleap"]
 
-_Show = Literal["show_training", "show_inference", "show_jobs"]
+_Show = Literal["show_training", "show_inference", "show_jobs", "show_models"]
 
 # Text, object name, and the plugin's method. No shortcuts: SLEAP's users choose
 # theirs freely, and a key with two meanings has none.
@@ -29,6 +29,7 @@ _ACTIONS: tuple[tuple[str, str, _Show], ...] = (
     ("Train Remotely...", "remoteTrainAction", "show_training"),
     ("Predict Remotely...", "remoteInferenceAction", "show_inference"),
     ("Remote Jobs...", "remoteJobsAction", "show_jobs"),
+    ("Remote Models...", "remoteModelsAction", "show_models"),
 )
 
 _log = logging.getLogger(__name__)

@@ -141,7 +141,7 @@ def _of_submission(sent: Submission) -> str:
     if sent.was_cancelled:
         return "The job was cancelled; nothing of it was kept."
     if sent.are_results_home:
-        return f"The results of {sent.worker} are home."
+        return f"The results of {sent.worker} are home. {sent.published}".strip()
     state = sent.job.state if sent.job is not None else ""
     place = _place(sent)
     match state:
@@ -217,4 +217,6 @@ def _of_choices(snapshot: Snapshot) -> str:
         return f"{worker.name} takes no jobs now. Choose another worker, or wait."
     if snapshot.run is None:
         return CONFIGURE_FIRST
+    if snapshot.choice_problem:
+        return snapshot.choice_problem
     return f"Ready to be sent to {worker.name}."

@@ -57,7 +57,12 @@ from sleap_rtc_plugin.session.run_plan import (
     run_name_of,
     train_script,
 )
-from sleap_rtc_plugin.session.run_request import ModelToTrain, RunRequest, TrainedModel
+from sleap_rtc_plugin.session.run_request import (
+    ModelToTrain,
+    PublishedModel,
+    RunRequest,
+    TrainedModel,
+)
 from sleap_rtc_plugin.session.trained_models import (
     copy_model_file,
     model_files,
@@ -99,6 +104,7 @@ class _Plan:
     configs: dict[str, TrainingConfig] = field(default_factory=dict)
     training: list[TrainingFile] = field(default_factory=list)
     models: list[str] = field(default_factory=list)
+    published: str | None = None
     trains_on_predictions: bool = False
 
     @cached_property
@@ -213,6 +219,8 @@ def _plan(
                 _plan_training(plan, model, run, run_name)
             case TrainedModel():
                 _plan_trained(plan, model, project.path.parent)
+            case PublishedModel():
+                _plan_published(plan, model, run)
     if plan.training:
         project.check_skeleton()
         if not user_frames:
@@ -231,7 +239,7 @@ def _plan(
         raise project.fault("there is no frame to predict on")
 
     plan.texts[JOBS_FILE] = jobs_file(
-        plan.training, plan.labels[0].name, predicted, plan.models
+        plan.training, plan.labels[0].name, predicted, plan.models, plan.published
     )
     if plan.training:
         plan.texts[TRAIN_SCRIPT] = train_script(plan.training)
@@ -304,6 +312,15 @@ def _plan_trained(plan: _Plan, model: TrainedModel, project_dir: Path) -> None:
     member = f"{_BROUGHT_FOLDER}/{len(plan.models) + 1}.{label}"
     plan.copies |= {f"{member}/{file.name}": file for file in files}
     plan.models.append(member)
+
+
+def _plan_published(plan: _Plan, model: PublishedModel, run: RunRequest) -> None:
+    """Use a model of the registry: no file of it is in the package."""
+    if len(run.models) > 1:
+        raise ConfigRefused(
+            config=clean_text(model.name), reason="it is used with no other models"
+        )
+    plan.published = model.id
 
 
 def _find(path: str, project_dir: Path) -> Path | None:

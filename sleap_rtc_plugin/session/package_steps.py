@@ -14,6 +14,7 @@ from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.inference_options import check_options, parse_argv
 from sleap_rtc_plugin.protocol.limits import MAX_STEPS
 from sleap_rtc_plugin.protocol.messages import PredictStep, TrainStep
+from sleap_rtc_plugin.protocol.model_records import is_model_id
 from sleap_rtc_plugin.protocol.paths import path_fault
 from sleap_rtc_plugin.session.package_scripts import predict_commands, train_commands
 from sleap_rtc_plugin.transport.package_configs import TrainingConfig
@@ -22,6 +23,7 @@ __all__ = [
     "INFERENCE_SCRIPT",
     "JOBS_FILE",
     "MODELS_FOLDER",
+    "PUBLISHED_MODEL",
     "TRAIN_SCRIPT",
     "PackageContents",
     "plan_steps",
@@ -31,6 +33,8 @@ JOBS_FILE: Final = "jobs.yaml"
 TRAIN_SCRIPT: Final = "train-script.sh"
 INFERENCE_SCRIPT: Final = "inference-script.sh"
 MODELS_FOLDER: Final = "models"
+# Of an inference in jobs.yaml, ours alone: the id of a model that the worker has.
+PUBLISHED_MODEL: Final = "published_model"
 _MAX_MODELS: Final = 8
 # The head that has to be trained first, where nothing says the order.
 _FIRST_HEAD: Final = "centroid"
@@ -348,7 +352,13 @@ def _predict_step(
     options: Mapping[str, str],
 ) -> PredictStep:
     found: list[str] = []
-    if not models and not training:
+    published = _published(entry)
+    if published and (models or training):
+        raise ConfigRefused(
+            config=JOBS_FILE,
+            reason="its inference uses a published model together with others",
+        )
+    if not models and not training and not published:
         raise NotAPackage(
             path=contents.source, reason="its inference does not name its models"
         )
@@ -378,7 +388,24 @@ def _predict_step(
             config=JOBS_FILE, reason=f"the predictions' name {clean_text(name)} {fault}"
         )
     accepted = check_options(options)
-    return PredictStep(data=data, models=found, output=name, options=accepted)
+    return PredictStep(
+        data=data,
+        models=found,
+        published=published or None,
+        output=name,
+        options=accepted,
+    )
+
+
+def _published(entry: Mapping[str, Any]) -> str:
+    """Return the id of the published model that an inference uses, or ""."""
+    model = _text(entry, PUBLISHED_MODEL)
+    if model and not is_model_id(model):
+        raise ConfigRefused(
+            config=JOBS_FILE,
+            reason=f"its published model {clean_text(model)} is not the id of one",
+        )
+    return model
 
 
 def _find_model(

@@ -23,7 +23,7 @@ from sleap_rtc_plugin.protocol.inference_options import (
     to_argv,
 )
 from sleap_rtc_plugin.protocol.paths import path_fault
-from sleap_rtc_plugin.session.package_steps import MODELS_FOLDER
+from sleap_rtc_plugin.session.package_steps import MODELS_FOLDER, PUBLISHED_MODEL
 
 __all__ = [
     "Filter",
@@ -284,6 +284,7 @@ def jobs_file(
     labels: str,
     inference: Sequence[tuple[Inference, str, str]],
     models: Sequence[str],
+    published: str | None = None,
 ) -> str:
     """Return `jobs.yaml`.
 
@@ -292,7 +293,9 @@ def jobs_file(
         labels: the member that is trained on.
         inference: each with the member it reads and the file it writes.
         models: the folders of all models, trained here or brought along.
+        published: the id of a model of the room's registry; `models` is empty then.
     """
+    used = {PUBLISHED_MODEL: published} if published is not None else {}
     jobs = {
         "training": [
             {
@@ -305,6 +308,7 @@ def jobs_file(
         "inference": [
             {
                 "data_path": data,
+                **used,
                 "models": list(models),
                 "output_path": output,
                 "type": "labels",

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from sleap_rtc_plugin.protocol.ids import is_job_id
 from sleap_rtc_plugin.protocol.limits import MIB
+from sleap_rtc_plugin.protocol.model_records import Publication
 from sleap_rtc_plugin.session.run_request import MergeChoice, ProjectFacts
 from sleap_rtc_plugin.transport.file_lock import try_lock
 
@@ -47,6 +48,7 @@ class RunRecord(Struct, frozen=True, kw_only=True):
         predictions: files, once they are at home.
         video_names: the project's names of videos by the worker's, of those that the
             worker has itself; the results name the worker's.
+        publish: what the job's models are published as, or None for not at all.
     """
 
     job_id: str
@@ -62,6 +64,7 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     models: list[str] = []
     predictions: list[str] = []
     video_names: dict[str, str] = {}
+    publish: Publication | None = None
 
 
 class RunRecords:

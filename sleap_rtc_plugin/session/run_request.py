@@ -9,7 +9,16 @@ from typing import Literal
 
 from msgspec import Struct
 
-__all__ = ["MergeChoice", "ModelToTrain", "ProjectFacts", "RunRequest", "TrainedModel"]
+from sleap_rtc_plugin.protocol.model_records import Publication
+
+__all__ = [
+    "MergeChoice",
+    "ModelToTrain",
+    "ProjectFacts",
+    "PublishedModel",
+    "RunRequest",
+    "TrainedModel",
+]
 
 
 class ModelToTrain(Struct, frozen=True, kw_only=True, tag="train"):
@@ -37,6 +46,20 @@ class TrainedModel(Struct, frozen=True, kw_only=True, tag="trained"):
 
     head: str
     path: str
+
+
+class PublishedModel(Struct, frozen=True, kw_only=True, tag="published"):
+    """A model of the room's registry, which the worker has or fetches itself.
+
+    Attributes:
+        id: the model.
+        head: the model type, or `topdown` for a pair.
+        name: its alias, or what else people call it.
+    """
+
+    id: str
+    head: str
+    name: str
 
 
 class ProjectFacts(Struct, frozen=True, kw_only=True):
@@ -73,16 +96,19 @@ class RunRequest(Struct, frozen=True, kw_only=True):
 
     Attributes:
         project: the saved project to train and predict on.
-        models: in the order of training; those that are trained already go along.
+        models: in the order of training; those that are trained already go along. A
+            published one is used with no others.
         predictions: one argument list per inference item, as SLEAP's
             `InferenceTask.make_predict_cli_call` makes it (`sleap predict --gui
             --data_path ...`). Model paths in it are ignored; `models` counts.
         merge: how predictions come back into the project.
         send_wandb_key: leave a Weights & Biases key in the configurations.
+        publish: what the trained models are published as, or None for not at all.
     """
 
     project: ProjectFacts
-    models: list[ModelToTrain | TrainedModel]
+    models: list[ModelToTrain | TrainedModel | PublishedModel]
     predictions: list[list[str]] = []
     merge: MergeChoice = MergeChoice()
     send_wandb_key: bool = False
+    publish: Publication | None = None

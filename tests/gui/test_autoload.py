@@ -22,7 +22,12 @@ from sleap_rtc_plugin.gui import sleap_compat, startup
 from sleap_rtc_plugin.gui.autoload import PTH_LINE, PTH_NAME
 
 ROOT = Path(sleap_rtc_plugin.__file__).parents[1]
-ENTRIES = ["Train Remotely...", "Predict Remotely...", "Remote Jobs..."]
+ENTRIES = [
+    "Train Remotely...",
+    "Predict Remotely...",
+    "Remote Jobs...",
+    "Remote Models...",
+]
 
 # Starts SLEAP as the program of its first argument does, and where SLEAP would enter
 # Qt's loop, says what is in the menu and which heavy modules are loaded.

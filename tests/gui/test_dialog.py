@@ -390,6 +390,7 @@ def test_a_dialog_that_is_gone_hears_nothing_more(world: World) -> None:
         world.presenter,
         on_configure=lambda: None,
         on_jobs=lambda: None,
+        on_models=lambda: None,
         on_start_again=lambda: None,
     )
     watchers = len(world.presenter._watchers)

@@ -36,6 +36,7 @@ class World:
             self.presenter,
             on_configure=self.configure,
             on_jobs=lambda: self.pressed.append("jobs"),
+            on_models=lambda: self.pressed.append("models"),
             on_start_again=lambda: self.pressed.append("start again"),
         )
         qtbot.addWidget(self.dialog)

@@ -36,7 +36,14 @@ from sleap_rtc_plugin.companion.messages import (
     WorkerRow,
     WorkersChanged,
 )
-from sleap_rtc_plugin.protocol.errors import CompanionGone, RtcError
+from sleap_rtc_plugin.companion.model_messages import (
+    DescribeModel,
+    ListModels,
+    ModelDescription,
+    Models,
+)
+from sleap_rtc_plugin.protocol.errors import CompanionGone, ModelNotFound, RtcError
+from sleap_rtc_plugin.protocol.model_messages import ModelRow
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.session.run_request import (
     MergeChoice,
@@ -148,11 +155,14 @@ class ScriptedHost:
 
     rooms: list[RoomRow] = field(default_factory=list)
     asked: list[Command] = field(default_factory=list)
+    models: list[ModelRow] = field(default_factory=list)
+    skeletons: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.on_event: Callable[[Event], None] = lambda event: None
         self.on_restarted: Callable[[], None] = lambda: None
         self.on_dead: Callable[[str], None] = lambda sentence: None
+        self.describes: Callable[[ModelRow], ModelDescription]
         self._scripted: dict[type, deque[Answer]] = {}
         self._held: set[type] = set()
         self.gates: list[tuple[Command, Gate]] = []
@@ -250,6 +260,13 @@ class ScriptedHost:
                 return Done()
             case CancelJob() | Disconnect():
                 return Done()
+            case ListModels():
+                return Models(models=list(self.models), skeletons=dict(self.skeletons))
+            case DescribeModel(model=ref):
+                for row in self.models:
+                    if ref == row.id or ref in row.aliases:
+                        return self.describes(row)
+                return ModelNotFound(model=ref)
         raise AssertionError(f"{type(command).__name__} is not in the script")
 
     def _enter(self, room_id: str) -> RoomRow:

@@ -7,7 +7,6 @@ nothing: jobs are the coordinator's, files the file manager's, links their servi
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import socket
 import sys
@@ -43,7 +42,7 @@ from sleap_rtc_worker.job_run import StepTools
 from sleap_rtc_worker.journal import Journal
 from sleap_rtc_worker.link_service import LinkService
 from sleap_rtc_worker.link_tests import LinkTests
-from sleap_rtc_worker.live_service import LiveSessions
+from sleap_rtc_worker.live_service import LiveSessions, live_environment
 from sleap_rtc_worker.model_tools import ModelOptions, ModelTools
 from sleap_rtc_worker.mounts import MountTable
 from sleap_rtc_worker.offer_service import OfferService
@@ -51,7 +50,6 @@ from sleap_rtc_worker.retention import JobLimits
 from sleap_rtc_worker.room_service import RoomService, until_gone
 from sleap_rtc_worker.sleap_nn_command import trainer_command
 from sleap_rtc_worker.state_manager import StateManager, WorkerStatus
-from sleap_rtc_worker.trainer_environment import trainer_environment
 
 __all__ = ["RTCWorkerClient"]
 
@@ -133,12 +131,7 @@ class RTCWorkerClient:
         self._live = LiveSessions(
             worker_name=self.name,
             models=self._models.models,
-            environment=trainer_environment(
-                os.environ,
-                self.capabilities.slots[0].variables if self.capabilities.slots else {},
-                allow_wandb=False,
-                allow_downloads=False,
-            ),
+            environment=live_environment(self.capabilities.slots),
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = RoomService(self._spawn)
