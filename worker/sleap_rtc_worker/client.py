@@ -26,7 +26,6 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
 )
 from sleap_rtc_plugin.transport.effects import in_thread, monotonic
 from sleap_rtc_plugin.transport.link import Link
-from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
 from sleap_rtc_plugin.transport.transport_options import TransportOptions
 from sleap_rtc_worker.capabilities import (
@@ -48,6 +47,7 @@ from sleap_rtc_worker.mounts import MountTable
 from sleap_rtc_worker.offer_service import OfferService
 from sleap_rtc_worker.retention import JobLimits
 from sleap_rtc_worker.room_service import RoomService, until_gone
+from sleap_rtc_worker.shared_files import storage_at
 from sleap_rtc_worker.sleap_nn_command import trainer_command
 from sleap_rtc_worker.state_manager import StateManager, WorkerStatus
 
@@ -119,13 +119,9 @@ class RTCWorkerClient:
             store_limit_bytes=store_limit_bytes,
         )
         version = self.capabilities.sleap_nn_version or ""
-        self._models = ModelTools(
-            data_dir, self._files, models or ModelOptions(), self.name, version
-        )
-        self._shared_storage: SharedStorage | None = None
-        if shared_storage_root is not None:
-            place = f"The shared storage of the worker {self.name}"
-            self._shared_storage = SharedStorage(shared_storage_root, place=place)
+        options = models or ModelOptions()
+        self._models = ModelTools(data_dir, self._files, options, self.name, version)
+        self._shared_storage = storage_at(shared_storage_root, self.name)
         self._mounts = MountTable(mounts or {})
         self._tests = LinkTests(self.name)
         self._live = LiveSessions(
