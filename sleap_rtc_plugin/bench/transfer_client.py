@@ -9,7 +9,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -61,6 +61,12 @@ class _Quiet:
 
     def transferring(self, purpose: str, totals: TransferTotals) -> None:
         """Ignore."""
+
+    def embedding(self, done: int, total: int) -> None:
+        """Frames are put into the labels that are sent."""
+
+    def noted(self, notes: Sequence[str]) -> None:
+        """The package is ready, and this is to be known of it."""
 
     def found_on_mounts(self, worker: str, found: FoundFiles) -> None:
         """Ignore."""

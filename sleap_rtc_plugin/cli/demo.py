@@ -58,7 +58,7 @@ def demo(headless: bool, output: Path, as_json: bool, verbose: bool) -> None:
 async def _run(folder: Path, as_json: bool, verbose: bool) -> "tuple[Report, int]":
     import msgspec
 
-    from sleap_rtc_plugin.cli.train import run_submission
+    from sleap_rtc_plugin.cli.submission_options import run_submission
     from sleap_rtc_plugin.local_lab import local_lab
     from sleap_rtc_plugin.session.demo_project import make_demo_package
     from sleap_rtc_plugin.session.submission import SubmissionPlan

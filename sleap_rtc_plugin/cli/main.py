@@ -20,6 +20,7 @@ _COMMANDS = {
     "enable": ("label", "Let plain `sleap` have the menu, too."),
     "disable": ("label", "Undo enable."),
     "train": ("train", "Train a package on a worker and bring the models home."),
+    "predict": ("predict", "Predict on a worker and bring the predictions home."),
     "jobs": ("jobs", "See, end or fetch the jobs of a session's workers."),
     "models": ("models", "Share models: find, name, pull and push them."),
     "live": ("live", "Stream a video or camera and get poses back at once."),

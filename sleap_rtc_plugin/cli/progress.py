@@ -6,7 +6,7 @@ the work is done; told by `session.submission`.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Self
@@ -27,12 +27,13 @@ from rich.text import Text
 
 from sleap_rtc_plugin.cli.interruption import Interruption
 from sleap_rtc_plugin.cli.loss_curve import LossCurve
-from sleap_rtc_plugin.protocol.errors import RtcError
+from sleap_rtc_plugin.protocol.errors import RtcError, from_wire
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.job import JobState
 from sleap_rtc_plugin.protocol.job_mirror import JobMirror, JobNews, StepMirror
 from sleap_rtc_plugin.protocol.messages import (
     JobEvent,
+    ModelPublished,
     ProgressReport,
     Step,
     TrainLog,
@@ -140,6 +141,15 @@ class TerminalObserver:
         """The package is being read."""
         detail = f"{decimal(done_bytes)} of {decimal(total_bytes)}"
         self._draw("reading", "Reading the package", done_bytes, total_bytes, detail)
+
+    def embedding(self, done: int, total: int) -> None:
+        """Frames are put into the labels that are sent."""
+        self._draw("embedding", "Embedding frames", done, total, f"{done} of {total}")
+
+    def noted(self, notes: Sequence[str]) -> None:
+        """The package is ready, and this is to be known of it."""
+        for note in notes:
+            self.say(note)
 
     def chosen(self, worker: WorkerInfo, job_id: str, *, resumed: bool) -> None:
         """A worker was chosen."""
@@ -250,6 +260,8 @@ class TerminalObserver:
                 self._show_state(event, mirror)
             case ProgressReport():
                 self._show_progress(event, mirror)
+            case ModelPublished():
+                self._show_published(event)
             case TrainLog():
                 lines = [clean_text(line, 500) for line in event.lines]
                 self._emit({"event": "log", "step": event.step, "lines": lines})
@@ -331,11 +343,16 @@ class TerminalObserver:
                 line[name] = value
         if event.losses:
             line["losses"] = event.losses
+        if (left_s := _seconds_left(seen)) is not None:
+            line["seconds_left"] = round(left_s, 1)
         self._emit(line, thin=event.kind if event.kind in _FREQUENT else None)
         key = f"step-{event.step}"
         if event.kind == "predict":
-            detail = f"{seen.done} of {seen.total} frames, {seen.rate:.1f} frames/s"
-            self._draw(key, _name(step), seen.done, seen.total or 1, detail)
+            self._draw(key, _name(step), seen.done, seen.total or 1, _frames(seen))
+            is_done = 0 < seen.total <= seen.done
+            if is_done and not self._is_live and key not in self._finals:
+                self._finals.add(key)
+                self.say(f"{_name(step)}: {_frames(seen)}")
             return
         _, curve = self._curves.setdefault(event.step, (_name(step), LossCurve()))
         if event.kind == "epoch_end":
@@ -346,6 +363,21 @@ class TerminalObserver:
             self.say(f"{_name(step)}: {_losses(seen)}")
         if event.kind == "train_end":
             self._draw(key, _name(step), 1, 1, _losses(seen))
+
+    def _show_published(self, event: ModelPublished) -> None:
+        """Say as what the trained models are in the registry, or why they are not."""
+        error = from_wire(event.error) if event.error is not None else None
+        line: dict[str, Any] = {"event": "published"}
+        line |= {"model": event.model, "alias": event.alias}
+        if error is not None:
+            line["error"] = {"code": error.code, "message": str(error)}
+        self._emit(line)
+        if event.model is not None:
+            name = f"{event.alias} ({event.model})" if event.alias else event.model
+            self.say(f"Published as {name}.")
+        if error is not None:
+            what = "The alias was not given" if event.model else "Not published"
+            self.say(f"{what}: {error}")
 
     def say_curves(self) -> None:
         """Leave a line of how the loss of each training went."""
@@ -387,9 +419,10 @@ class TerminalObserver:
             click.echo(path)
         if report.state == JobState.SUCCEEDED.value and report.error is None:
             seconds = report.seconds
+            files = f"{_count(len(report.predictions), 'file')} of predictions"
             came = _count(len(report.models), "model")
             if report.predictions:
-                came += f" and {_count(len(report.predictions), 'file')} of predictions"
+                came = f"{came} and {files}" if report.models else files
             self.say(
                 f"Done: {came} came home; running took {seconds.run:.0f} s, "
                 f"sending {seconds.transfer:.1f} s."
@@ -407,7 +440,20 @@ def _count(number: int, what: str) -> str:
 def _name(step: Step) -> str:
     if isinstance(step, TrainStep):
         return f"Training {step.head.replace('_', ' ')}"
-    return "Predicting"
+    return f"Predicting {clean_text(step.data)}"
+
+
+def _seconds_left(seen: StepMirror) -> float | None:
+    """Return how long a prediction will take at its rate, None where that is open."""
+    if seen.rate <= 0 or seen.done >= seen.total:
+        return None
+    return (seen.total - seen.done) / seen.rate
+
+
+def _frames(seen: StepMirror) -> str:
+    words = f"{seen.done} of {seen.total} frames, {seen.rate:.1f} frames/s"
+    left_s = _seconds_left(seen)
+    return words if left_s is None else f"{words}, {left_s:.0f} s left"
 
 
 def _losses(seen: StepMirror) -> str:

@@ -4,142 +4,100 @@ Prints the report as its last line with `--json`, and what came back otherwise; 
 progress on stderr. The work is done by `session.submission`.
 """
 
-import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from sleap_rtc_plugin.cli.options import (
-    fail,
-    parse_session,
-    reconnect_option,
-    session_option,
-    set_up_logging,
-    transport_options,
-    verbose_option,
+from sleap_rtc_plugin.cli.model_options import bounded_notes, read_alias, read_tags
+from sleap_rtc_plugin.cli.options import fail, parse_session, set_up_logging
+from sleap_rtc_plugin.cli.submission_options import (
+    SubmissionOptions,
+    end_with,
+    submission_options,
 )
-from sleap_rtc_plugin.protocol.errors import (
-    EXIT_CANCELLED,
-    EXIT_DONE,
-    EXIT_USAGE,
-    RtcError,
-)
+from sleap_rtc_plugin.protocol.errors import EXIT_USAGE, RtcError
+from sleap_rtc_plugin.protocol.model_records import Publication
 
-if TYPE_CHECKING:
-    from sleap_rtc_plugin.session.report import Report
-    from sleap_rtc_plugin.session.submission import SubmissionPlan
-    from sleap_rtc_plugin.transport.transport_options import TransportOptions
-
-__all__ = ["run_submission", "train"]
+__all__ = ["train"]
 
 
 @click.command()
 @click.argument("package", type=click.Path(path_type=Path))
-@session_option
-@click.option("--worker", metavar="NAME", help="Use this worker.")
 @click.option(
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path(),
-    help="Folder for models/ and the predictions.  [default: here]",
+    "--publish",
+    "alias",
+    metavar="ALIAS",
+    callback=read_alias,
+    help="Publish the trained model to the room under this name, for everyone there.",
 )
-@click.option("--detach", is_flag=True, help="Leave once the job is queued.")
-@reconnect_option
 @click.option(
-    "--send-wandb-key",
+    "--move-alias",
     is_flag=True,
-    help="Send the Weights & Biases key in the package; it is taken out otherwise.",
+    help="With --publish: take the alias off the model that has it.",
 )
 @click.option(
-    "--shared-storage-root",
-    envvar="SHARED_STORAGE_ROOT",
-    metavar="FOLDER",
-    type=click.Path(path_type=Path),
-    help="Where this machine mounts a folder that the worker mounts too; files go "
-    "through it where they can.  [env: SHARED_STORAGE_ROOT]",
+    "--publish-note",
+    metavar="TEXT",
+    default="",
+    help="With --publish: what to say about the model.",
 )
-@transport_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON lines on stdout.")
-@verbose_option
+@click.option(
+    "--publish-tag",
+    "tags",
+    metavar="TAG",
+    multiple=True,
+    callback=read_tags,
+    help="With --publish: what to file the model under; may be given several times.",
+)
+@submission_options
 def train(
     package: Path,
-    session: str | None,
-    worker: str | None,
-    output: Path,
-    detach: bool,
-    reconnect_for_s: float,
-    send_wandb_key: bool,
-    shared_storage_root: Path | None,
-    transport: "TransportOptions",
-    as_json: bool,
-    verbose: bool,
+    alias: str | None,
+    move_alias: bool,
+    publish_note: str,
+    tags: tuple[str, ...],
+    options: SubmissionOptions,
 ) -> None:
     """Train PACKAGE on a worker.
 
     PACKAGE is what SLEAP's "Export training job package..." wrote: the zip, or a
     folder with its contents. The same command again goes on where one was cut off.
     """
-    set_up_logging(verbose)
+    set_up_logging(options.verbose)
+    publication = _publication(alias, move_alias, publish_note, tags)
     try:
-        parsed = parse_session(session)
+        parsed = parse_session(options.session)
     except RtcError as error:
-        fail(error, verbose=verbose)
+        fail(error, verbose=options.verbose)
     if not package.exists():
         click.echo(f"The file {package} does not exist; check its path.", err=True)
         sys.exit(EXIT_USAGE)
     from sleap_rtc_plugin.session.submission import SubmissionPlan
 
     plan = SubmissionPlan(
-        session=parsed,
-        package=package,
-        output=output,
-        worker=worker,
-        detach=detach,
-        reconnect_for_s=reconnect_for_s,
-        keep_wandb_key=send_wandb_key,
-        shared_storage_root=shared_storage_root,
-        transport=transport,
+        session=parsed, package=package, publication=publication, **options.for_plan()
     )
-    _, code = asyncio.run(run_submission(plan, as_json=as_json, verbose=verbose))
-    sys.exit(code)
+    end_with(plan, options)
 
 
-async def run_submission(
-    plan: "SubmissionPlan", *, as_json: bool, verbose: bool
-) -> "tuple[Report, int]":
-    """Carry a submission through in the terminal.
+def _publication(
+    alias: str | None, move_alias: bool, note: str, tags: tuple[str, ...]
+) -> Publication | None:
+    """Return as what the models are to be published, or None.
 
-    Returns:
-        The report, already printed, and the exit code.
+    Raises:
+        click.UsageError: an option says what cannot be.
     """
-    from sleap_rtc_plugin.cli.progress import TerminalObserver
-    from sleap_rtc_plugin.session.report import Report
-    from sleap_rtc_plugin.session.submission import Detached, Submission
-
-    report, code = Report(), EXIT_DONE
-    observer = TerminalObserver(as_json=as_json)
-    submission = asyncio.ensure_future(Submission(plan, observer, report).run())
-    try:
-        with observer, observer.interruption.of_task(submission):
-            await submission
-    except Detached:
-        observer.say(
-            f"The job {report.job_id} goes on on {report.worker}; `sleap-remote jobs "
-            f"attach {report.job_id}` shows it from anywhere with the session string, "
-            "and the same command again brings its results home."
-        )
-    except RtcError as error:
-        report.set_error(error)
-        code = error.exit_code
-        if verbose:
-            import traceback
-
-            traceback.print_exception(error)
-        click.echo(str(error), err=True)
-    except asyncio.CancelledError:
-        code = EXIT_CANCELLED
-        observer.say("Interrupted; the same command again goes on from here.")
-    observer.finish(report)
-    return report, code
+    if alias is None:
+        if move_alias or note or tags:
+            raise click.UsageError(
+                "--move-alias, --publish-note and --publish-tag need --publish ALIAS."
+            )
+        return None
+    return Publication(
+        alias=alias,
+        moves_alias=move_alias,
+        notes=bounded_notes(note),
+        tags=sorted(tags),
+    )

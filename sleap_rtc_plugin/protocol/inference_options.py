@@ -25,16 +25,19 @@ from sleap_rtc_plugin.protocol.limits import (
 __all__ = [
     "MAX_FRAMES_CHARS",
     "OPTIONS",
+    "OPTION_GROUPS",
     "Choice",
     "Flag",
     "Integer",
     "Kind",
+    "NamedOption",
     "Number",
     "ParsedInference",
     "Text",
     "check_options",
     "check_video_options",
     "frame_numbers",
+    "option_named",
     "parse_argv",
     "to_argv",
 ]
@@ -95,144 +98,156 @@ _SIZE: Final = Integer(1)
 _NUMBER: Final = Number()
 _FRACTION: Final = Number(0.0, 1.0)
 
+# What may be sent, by what it is about, as `sleap-remote predict --help` lists it.
+OPTION_GROUPS: Final[Mapping[str, Mapping[str, Kind]]] = {
+    "Frames": {
+        "only_labeled_frames": _FLAG,
+        "only_suggested_frames": _FLAG,
+        "only_predicted_frames": _FLAG,
+        "exclude_user_labeled": _FLAG,
+        "no_empty_frames": _FLAG,
+        "video_index": _COUNT,
+        "video_dataset": Text(
+            r"[A-Za-z0-9_/.-]{1,200}", "the name of an HDF5 data set"
+        ),
+        "video_input_format": Choice(("channels_last", "channels_first")),
+        # sleap-nn's frame_list: a range, or numbers with commas; not both at once.
+        "frames": Text(
+            rf"{_FRAME}(?:,{_FRAME})*|{_FRAME},?-{_FRAME}",
+            "a range such as 0-99 or frame numbers with commas",
+        ),
+    },
+    "Images": {
+        "batch_size": Integer(1, 1024),
+        "queue_maxsize": Integer(1, 1024),
+        "max_height": _SIZE,
+        "max_width": _SIZE,
+        "input_scale": Number(0.0, 100.0),
+        "ensure_rgb": _FLAG,
+        "no-ensure_rgb": _FLAG,
+        "ensure_grayscale": _FLAG,
+        "no-ensure_grayscale": _FLAG,
+        "crop_size": _SIZE,
+        "anchor_part": Text(_NAME, "the name of a body part"),
+    },
+    "Peaks and instances": {
+        "max_instances": _SIZE,
+        "peak_threshold": _NUMBER,
+        "centroid_peak_threshold": _NUMBER,
+        "integral_refinement": Choice(("integral", "None", "none")),
+        "integral_patch_size": _SIZE,
+        "centroid_only": _FLAG,
+        "centroid_output": Choice(("instance", "centroid", "both")),
+        "max_edge_length_ratio": _NUMBER,
+        "dist_penalty_weight": _NUMBER,
+        "n_points": _SIZE,
+        "min_instance_peaks": Number(0.0),
+        "min_line_scores": _NUMBER,
+        "filter_overlapping": _FLAG,
+        "filter_overlapping_method": Choice(("iou", "oks")),
+        "filter_overlapping_threshold": _FRACTION,
+        "filter_min_visible_nodes": _COUNT,
+        "filter_min_visible_node_fraction": _FRACTION,
+        "filter_min_mean_node_score": _NUMBER,
+        "filter_min_instance_score": _NUMBER,
+        "filter_min_centroid_distance": Number(0.0),
+    },
+    "Boxes and masks": {
+        "bbox_nms_iou": _FRACTION,
+        "fg_threshold": _NUMBER,
+        "min_mask_area": _COUNT,
+        "center_nms_kernel": Integer(1, 1001),
+        "mask_cleanup": _FLAG,
+        "no-mask_cleanup": _FLAG,
+        "mask_cleanup_radius": Integer(0, 1000),
+        "distance_gate_alpha": _NUMBER,
+        "merge_fragments": _FLAG,
+        "no-merge_fragments": _FLAG,
+        "merge_method": Choice(("greedy", "multicut")),
+        "merge_thresholds": Text(
+            r"[0-9]{0,3}\.?[0-9]{1,12}(?:,[0-9]{0,3}\.?[0-9]{1,12}){0,15}",
+            "numbers with commas",
+        ),
+        "merge_w_valley": _NUMBER,
+        "merge_w_offset": _NUMBER,
+        "merge_dilate": Integer(0, 1000),
+        "full_res_masks": _FLAG,
+        "no-full_res_masks": _FLAG,
+        "mask_output": Choice(("mask", "polygon", "both")),
+        "polygon_epsilon": Number(0.0),
+    },
+    "The file of predictions": {
+        "embed": Choice(("auto", "true", "false")),
+        "restore_source_videos": _FLAG,
+        "no-restore_source_videos": _FLAG,
+        "save_embeddings": Choice(("none", "slp")),
+    },
+    "Tracking": {
+        "tracking": _FLAG,
+        "tracker": Choice(
+            (
+                "classic",
+                "sort",
+                "deepsort",
+                "strongsort",
+                "bytetrack",
+                "botsort",
+                "ocsort",
+                "deepocsort",
+            )
+        ),
+        "tracking_window_size": Integer(1, 100_000),
+        "min_new_track_points": _COUNT,
+        "candidates_method": Choice(("fixed_window", "local_queues")),
+        "min_match_points": _COUNT,
+        "features": Choice(
+            ("keypoints", "centroids", "bboxes", "masks", "embeddings", "image")
+        ),
+        "scoring_method": Choice(
+            ("oks", "cosine_sim", "iou", "mask_iou", "euclidean_dist")
+        ),
+        "appearance_weight": _FRACTION,
+        "euclidean_scale": Number(0.0),
+        "scoring_reduction": Choice(("mean", "max", "robust_quantile")),
+        "robust_best_instance": _FRACTION,
+        "track_matching_method": Choice(("hungarian", "greedy")),
+        "max_tracks": _SIZE,
+        "use_flow": _FLAG,
+        "of_img_scale": Number(0.0, 100.0),
+        "of_window_size": Integer(1, 10_000),
+        "of_max_levels": Integer(0, 100),
+        "use_kalman": _FLAG,
+        "kf_track_features": Choice(("centroid", "keypoints")),
+        "oks_stddev": Number(0.0),
+        "kf_init_frame_count": _COUNT,
+        "kf_node_indices": Text(r"[0-9]{1,4}(?:,[0-9]{1,4})*", "numbers with commas"),
+        "kf_reset_gap_size": _COUNT,
+        "post_connect_single_breaks": _FLAG,
+        "tracking_target_instance_count": _COUNT,
+        "tracking_pre_cull_to_target": _COUNT,
+        "tracking_pre_cull_iou_threshold": _FRACTION,
+        "tracking_clean_instance_count": _COUNT,
+        "tracking_clean_iou_threshold": _FRACTION,
+        "track_buffer": _COUNT,
+        "min_hits": _COUNT,
+        "track_high_threshold": _FRACTION,
+        "track_low_threshold": _FRACTION,
+        "new_track_threshold": _FRACTION,
+        "min_match_similarity": _FRACTION,
+        "appearance_threshold": Text(
+            r"auto|-?[01](?:\.[0-9]{0,12})?|-?\.[0-9]{1,12}",
+            "auto or a number from -1 to 1",
+        ),
+        "link_tracklets": _FLAG,
+        "mot_param": Text(
+            r"[a-z_]{1,40}=[A-Za-z0-9_.+-]{1,40}(?:,[a-z_]{1,40}=[A-Za-z0-9_.+-]{1,40}){0,31}",
+            "settings such as preset=paper",
+            is_repeated=True,
+        ),
+    },
+}
 OPTIONS: Final[Mapping[str, Kind]] = {
-    # -- which frames
-    "only_labeled_frames": _FLAG,
-    "only_suggested_frames": _FLAG,
-    "only_predicted_frames": _FLAG,
-    "exclude_user_labeled": _FLAG,
-    "no_empty_frames": _FLAG,
-    "video_index": _COUNT,
-    "video_dataset": Text(r"[A-Za-z0-9_/.-]{1,200}", "the name of an HDF5 data set"),
-    "video_input_format": Choice(("channels_last", "channels_first")),
-    # sleap-nn's frame_list: a range, or numbers with commas; not both at once.
-    "frames": Text(
-        rf"{_FRAME}(?:,{_FRAME})*|{_FRAME},?-{_FRAME}",
-        "a range such as 0-99 or frame numbers with commas",
-    ),
-    # -- how they are read
-    "batch_size": Integer(1, 1024),
-    "queue_maxsize": Integer(1, 1024),
-    "max_height": _SIZE,
-    "max_width": _SIZE,
-    "input_scale": Number(0.0, 100.0),
-    "ensure_rgb": _FLAG,
-    "no-ensure_rgb": _FLAG,
-    "ensure_grayscale": _FLAG,
-    "no-ensure_grayscale": _FLAG,
-    "crop_size": _SIZE,
-    "anchor_part": Text(_NAME, "the name of a body part"),
-    # -- peaks and instances
-    "max_instances": _SIZE,
-    "peak_threshold": _NUMBER,
-    "centroid_peak_threshold": _NUMBER,
-    "integral_refinement": Choice(("integral", "None", "none")),
-    "integral_patch_size": _SIZE,
-    "centroid_only": _FLAG,
-    "centroid_output": Choice(("instance", "centroid", "both")),
-    "max_edge_length_ratio": _NUMBER,
-    "dist_penalty_weight": _NUMBER,
-    "n_points": _SIZE,
-    "min_instance_peaks": Number(0.0),
-    "min_line_scores": _NUMBER,
-    "filter_overlapping": _FLAG,
-    "filter_overlapping_method": Choice(("iou", "oks")),
-    "filter_overlapping_threshold": _FRACTION,
-    "filter_min_visible_nodes": _COUNT,
-    "filter_min_visible_node_fraction": _FRACTION,
-    "filter_min_mean_node_score": _NUMBER,
-    "filter_min_instance_score": _NUMBER,
-    "filter_min_centroid_distance": Number(0.0),
-    # -- boxes and masks
-    "bbox_nms_iou": _FRACTION,
-    "fg_threshold": _NUMBER,
-    "min_mask_area": _COUNT,
-    "center_nms_kernel": Integer(1, 1001),
-    "mask_cleanup": _FLAG,
-    "no-mask_cleanup": _FLAG,
-    "mask_cleanup_radius": Integer(0, 1000),
-    "distance_gate_alpha": _NUMBER,
-    "merge_fragments": _FLAG,
-    "no-merge_fragments": _FLAG,
-    "merge_method": Choice(("greedy", "multicut")),
-    "merge_thresholds": Text(
-        r"[0-9]{0,3}\.?[0-9]{1,12}(?:,[0-9]{0,3}\.?[0-9]{1,12}){0,15}",
-        "numbers with commas",
-    ),
-    "merge_w_valley": _NUMBER,
-    "merge_w_offset": _NUMBER,
-    "merge_dilate": Integer(0, 1000),
-    "full_res_masks": _FLAG,
-    "no-full_res_masks": _FLAG,
-    "mask_output": Choice(("mask", "polygon", "both")),
-    "polygon_epsilon": Number(0.0),
-    # -- what the file holds
-    "embed": Choice(("auto", "true", "false")),
-    "restore_source_videos": _FLAG,
-    "no-restore_source_videos": _FLAG,
-    "save_embeddings": Choice(("none", "slp")),
-    # -- tracking
-    "tracking": _FLAG,
-    "tracker": Choice(
-        (
-            "classic",
-            "sort",
-            "deepsort",
-            "strongsort",
-            "bytetrack",
-            "botsort",
-            "ocsort",
-            "deepocsort",
-        )
-    ),
-    "tracking_window_size": Integer(1, 100_000),
-    "min_new_track_points": _COUNT,
-    "candidates_method": Choice(("fixed_window", "local_queues")),
-    "min_match_points": _COUNT,
-    "features": Choice(
-        ("keypoints", "centroids", "bboxes", "masks", "embeddings", "image")
-    ),
-    "scoring_method": Choice(
-        ("oks", "cosine_sim", "iou", "mask_iou", "euclidean_dist")
-    ),
-    "appearance_weight": _FRACTION,
-    "euclidean_scale": Number(0.0),
-    "scoring_reduction": Choice(("mean", "max", "robust_quantile")),
-    "robust_best_instance": _FRACTION,
-    "track_matching_method": Choice(("hungarian", "greedy")),
-    "max_tracks": _SIZE,
-    "use_flow": _FLAG,
-    "of_img_scale": Number(0.0, 100.0),
-    "of_window_size": Integer(1, 10_000),
-    "of_max_levels": Integer(0, 100),
-    "use_kalman": _FLAG,
-    "kf_track_features": Choice(("centroid", "keypoints")),
-    "oks_stddev": Number(0.0),
-    "kf_init_frame_count": _COUNT,
-    "kf_node_indices": Text(r"[0-9]{1,4}(?:,[0-9]{1,4})*", "numbers with commas"),
-    "kf_reset_gap_size": _COUNT,
-    "post_connect_single_breaks": _FLAG,
-    "tracking_target_instance_count": _COUNT,
-    "tracking_pre_cull_to_target": _COUNT,
-    "tracking_pre_cull_iou_threshold": _FRACTION,
-    "tracking_clean_instance_count": _COUNT,
-    "tracking_clean_iou_threshold": _FRACTION,
-    "track_buffer": _COUNT,
-    "min_hits": _COUNT,
-    "track_high_threshold": _FRACTION,
-    "track_low_threshold": _FRACTION,
-    "new_track_threshold": _FRACTION,
-    "min_match_similarity": _FRACTION,
-    "appearance_threshold": Text(
-        r"auto|-?[01](?:\.[0-9]{0,12})?|-?\.[0-9]{1,12}",
-        "auto or a number from -1 to 1",
-    ),
-    "link_tracklets": _FLAG,
-    "mot_param": Text(
-        r"[a-z_]{1,40}=[A-Za-z0-9_.+-]{1,40}(?:,[a-z_]{1,40}=[A-Za-z0-9_.+-]{1,40}){0,31}",
-        "settings such as preset=paper",
-        is_repeated=True,
-    ),
+    name: kind for group in OPTION_GROUPS.values() for name, kind in group.items()
 }
 
 _SHORT: Final = {
@@ -307,6 +322,29 @@ class ParsedInference:
     model_paths: tuple[str, ...] = ()
     output_path: str | None = None
     options: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NamedOption:
+    """An option of sleap-nn, and whether the next word is its value."""
+
+    name: str
+    value_follows: bool
+
+
+def option_named(word: str) -> NamedOption | None:
+    """Return the option of sleap-nn that a word names, or None.
+
+    Also those are known that a worker does not take, so that the reason can be told.
+    """
+    try:
+        name, value = _split(word)
+    except OptionRefused:
+        return None
+    if name not in (*OPTIONS, *_PLACES, *_LEFT_OUT_VALUES, *_LEFT_OUT_FLAGS, *_REASONS):
+        return None
+    is_flag = name in _LEFT_OUT_FLAGS or isinstance(OPTIONS.get(name), Flag)
+    return NamedOption(name, value_follows=value is None and not is_flag)
 
 
 def parse_argv(

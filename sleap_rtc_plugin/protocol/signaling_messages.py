@@ -327,12 +327,14 @@ class RegistryResponse(_Message, frozen=True, tag="registry_response"):
         held: whether a verified copy is at hand, so that it need not be fetched.
         model: the id that the alias means here, or empty where it is not known.
         loads: whether this worker's sleap-nn can load the model.
+        sleap_nn_version: of the sleap-nn that trained the model, where that is known.
     """
 
     request_id: Id
     held: bool
     model: Annotated[str, Meta(max_length=MAX_ID_LENGTH)] = ""
     loads: bool = True
+    sleap_nn_version: Annotated[str, Meta(max_length=MAX_ID_LENGTH)] = ""
 
 
 class RelayRequest(_Message, frozen=True, tag="relay_request"):

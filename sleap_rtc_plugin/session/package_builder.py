@@ -19,18 +19,17 @@ import yaml
 
 from sleap_rtc_plugin.protocol.errors import (
     ConfigRefused,
+    NotAModel,
     OptionRefused,
-    PackageTooLarge,
-    StorageFailed,
 )
 from sleap_rtc_plugin.protocol.ids import clean_text
-from sleap_rtc_plugin.protocol.limits import GIB
 from sleap_rtc_plugin.protocol.paths import path_fault
-from sleap_rtc_plugin.session.package_archive import (
-    check_free_space,
-    disk_errors,
-    format_bytes,
+from sleap_rtc_plugin.session.embedded_labels import (
+    EmbeddedLabels,
+    measure_images,
+    write_labels,
 )
+from sleap_rtc_plugin.session.package_archive import check_free_space, disk_errors
 from sleap_rtc_plugin.session.package_steps import (
     INFERENCE_SCRIPT,
     JOBS_FILE,
@@ -41,7 +40,6 @@ from sleap_rtc_plugin.session.package_steps import (
 )
 from sleap_rtc_plugin.session.project_labels import (
     SPARE_DISK_BYTES,
-    Frame,
     Project,
     VideoFile,
     open_project,
@@ -65,15 +63,18 @@ from sleap_rtc_plugin.session.run_request import (
     RunRequest,
     TrainedModel,
 )
+from sleap_rtc_plugin.session.trained_models import (
+    copy_model_file,
+    model_files,
+    model_folder,
+)
 from sleap_rtc_plugin.transport.package_configs import (
     TrainingConfig,
     parse_yaml,
     read_training_config,
-    without_wandb_key,
 )
 
 __all__ = [
-    "MAX_EMBEDDED_BYTES",
     "BuildPhase",
     "FindVideos",
     "OnProgress",
@@ -87,29 +88,9 @@ OnProgress = Callable[[BuildPhase, int, int], None]
 FindVideos = Callable[[Sequence[VideoFile], int], Mapping[int, str]]
 """Given video files and how many videos the run uses; returns paths on the worker."""
 
-# sleap-io holds all images of a file in memory before it writes the first.
-MAX_EMBEDDED_BYTES: Final = 8 * GIB
-
 # Stays here: of a folder, only what the job needs is sent.
 _VIDEOS_FILE: Final = "worker-videos.json"
 _BROUGHT_FOLDER: Final = "trained"
-_CHECKPOINT: Final = "best.ckpt"
-_CONFIG: Final = "training_config.yaml"
-_MODEL_FILES: Final = (_CHECKPOINT, _CONFIG, "initial_config.yaml")
-_LEGACY_FILES: Final = ("best_model.h5", "training_config.json")
-
-
-@dataclass
-class _Labels:
-    """A labels file of the package: frames to work on, and suggestions."""
-
-    name: str
-    frames: set[Frame] = field(default_factory=set)
-    suggested: set[Frame] = field(default_factory=set)
-
-    @property
-    def images(self) -> set[Frame]:
-        return self.frames | self.suggested
 
 
 @dataclass
@@ -117,7 +98,7 @@ class _Plan:
     """Everything that will be in the package, before a byte of it is written."""
 
     stem: str
-    labels: list[_Labels] = field(default_factory=list)
+    labels: list[EmbeddedLabels] = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)
     copies: dict[str, Path] = field(default_factory=dict)
     configs: dict[str, TrainingConfig] = field(default_factory=dict)
@@ -127,13 +108,13 @@ class _Plan:
     trains_on_predictions: bool = False
 
     @cached_property
-    def main_labels(self) -> _Labels:
+    def main_labels(self) -> EmbeddedLabels:
         """What is trained on, and predicted on by sleap-nn's own filters."""
         return self.add_labels()
 
-    def add_labels(self) -> _Labels:
+    def add_labels(self) -> EmbeddedLabels:
         """Begin one more labels file."""
-        self.labels.append(_Labels(labels_name(self.stem, len(self.labels) + 1)))
+        self.labels.append(EmbeddedLabels(labels_name(self.stem, len(self.labels) + 1)))
         return self.labels[-1]
 
 
@@ -322,19 +303,11 @@ def _plan_trained(plan: _Plan, model: TrainedModel, project_dir: Path) -> None:
     found = _find(model.path, project_dir)
     if found is None:
         raise ConfigRefused(config=name, reason="the trained model is not there")
-    folder = found if found.is_dir() else found.parent
-    files = [folder / file for file in _MODEL_FILES if (folder / file).is_file()]
-    missing = sorted({_CHECKPOINT, _CONFIG} - {file.name for file in files})
-    if missing and any((folder / file).is_file() for file in _LEGACY_FILES):
-        raise ConfigRefused(
-            config=name,
-            reason="models of SLEAP 1.4 and older are not sent; train it again, or "
-            "predict on this machine",
-        )
-    if missing:
-        raise ConfigRefused(
-            config=name, reason=f"the trained model has no {' and no '.join(missing)}"
-        )
+    folder = model_folder(found)
+    try:
+        files = model_files(folder)
+    except NotAModel as error:
+        raise ConfigRefused(config=name, reason=error.reason) from None
     label = folder.name if path_fault(folder.name) is None else model.head
     member = f"{_BROUGHT_FOLDER}/{len(plan.models) + 1}.{label}"
     plan.copies |= {f"{member}/{file.name}": file for file in files}
@@ -358,7 +331,9 @@ def _find(path: str, project_dir: Path) -> Path | None:
     return None
 
 
-def _add_frames(plan: _Plan, project: Project, inference: Inference) -> _Labels | None:
+def _add_frames(
+    plan: _Plan, project: Project, inference: Inference
+) -> EmbeddedLabels | None:
     """Give an inference its labels; None where it has no frame at all."""
     first = inference.selections[0]
     frames = {frame for one in inference.selections for frame in project.select(one)}
@@ -398,16 +373,7 @@ def _write(
     at_worker: Mapping[int, str],
     on_progress: OnProgress,
 ) -> None:
-    size = sum(project.image_bytes(labels.images, at_worker) for labels in plan.labels)
-    total = sum(
-        index not in at_worker for labels in plan.labels for index, _ in labels.images
-    )
-    if size > MAX_EMBEDDED_BYTES:
-        raise PackageTooLarge(
-            path=project.path.name,
-            reason=f"would hold {total} frames with {format_bytes(size)} of images; "
-            "choose fewer frames",
-        )
+    size, total = measure_images(project, plan.labels, at_worker)
     needed = size + SPARE_DISK_BYTES
     check_free_space(building.parent, needed)
     done = 0
@@ -423,31 +389,6 @@ def _write(
         for member, source in plan.copies.items():
             target = building.joinpath(*member.split("/"))
             target.parent.mkdir(parents=True, exist_ok=True)
-            _copy(source, target, send_wandb_key)
+            copy_model_file(source, target, keep_wandb_key=send_wandb_key)
         on_progress("embedding", 0, total)
-        for labels in plan.labels:
-            project.embed(
-                labels.frames,
-                building / labels.name,
-                suggested=labels.suggested,
-                at_worker={
-                    index: path
-                    for index, path in at_worker.items()
-                    if index in {video for video, _ in labels.images}
-                },
-                on_frame=on_frame,
-            )
-    project.check_unchanged()
-
-
-def _copy(source: Path, target: Path, send_wandb_key: bool) -> None:
-    """Copy a file of a model, without the key that its configuration may hold."""
-    try:
-        if source.suffix == ".yaml" and not send_wandb_key:
-            data = source.read_bytes()
-            edited = without_wandb_key(data, source.name)
-            target.write_bytes(data if edited is None else edited)
-        else:
-            shutil.copyfile(source, target)
-    except FileNotFoundError as error:
-        raise StorageFailed(place=str(source), reason="it is gone") from error
+        write_labels(project, plan.labels, building, at_worker, on_frame)

@@ -132,6 +132,21 @@ class Project:
 
     # -- videos ------------------------------------------------------------------------
 
+    @property
+    def video_count(self) -> int:
+        """How many videos the project has."""
+        return len(self._labels.videos)
+
+    @property
+    def video_paths(self) -> list[Path]:
+        """The files that its videos lie in: of a sequence of images, all."""
+        names = [video.filename for video in self._labels.videos]
+        return [
+            Path(name)
+            for given in names
+            for name in ([given] if isinstance(given, str) else given)
+        ]
+
     def _available(self, index: int) -> "range | frozenset[int]":
         """Return the frames that a video has."""
         video = self._labels.videos[index]

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -30,12 +30,15 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     JobResponse,
     PeerMessage,
     PeerMetadata,
+    RegistryQuery,
+    RegistryResponse,
     RelayedAnswer,
     RelayedMessage,
     RelayedPeerMessage,
     RelayResponse,
 )
 from sleap_rtc_plugin.session.model_news import ModelNews, read_news
+from sleap_rtc_plugin.session.warm_workers import WorkerAnswers, choose_warm
 from sleap_rtc_plugin.session.worker_info import (
     WorkerInfo,
     choose_worker,
@@ -58,6 +61,9 @@ from sleap_rtc_plugin.transport.transport_options import TransportOptions
 __all__ = ["RemoteSession"]
 
 logger = logging.getLogger(__name__)
+
+Response = JobResponse | RegistryResponse
+"""What a worker answers through the room, by the id of the question."""
 
 
 class RemoteSession:
@@ -86,7 +92,7 @@ class RemoteSession:
         self.session = session
         self._shared_storage = shared_storage
         self._replies = Replies()
-        self._responses: dict[str, asyncio.Future[JobResponse]] = {}
+        self._responses: dict[str, asyncio.Future[Response]] = {}
         self._connections: list[tuple[Connection, Link]] = []
         self._links: dict[str, Link] = {}
         self._ice = IceSource(session.url, session.token)
@@ -186,14 +192,67 @@ class RemoteSession:
     async def _ask_acceptance(
         self, worker: WorkerInfo, *, package_bytes: int, steps: int
     ) -> JobResponse:
-        request_id = new_command_id()
-        response: asyncio.Future[JobResponse] = (
-            asyncio.get_running_loop().create_future()
-        )
-        self._responses[request_id] = response
         request = JobRequest(
-            request_id=request_id, package_bytes=package_bytes, steps=steps
+            request_id=new_command_id(), package_bytes=package_bytes, steps=steps
         )
+        answer = await self._ask(worker, request)
+        if not isinstance(answer, JobResponse):
+            raise RemoteProtocolError(detail="an answer to another question")
+        return answer
+
+    async def ask_models(
+        self, workers: Sequence[WorkerInfo], models: Sequence[str]
+    ) -> list[WorkerAnswers]:
+        """Ask workers what they know of models, without a link to any of them.
+
+        A worker that does not answer knows nothing of them.
+
+        Args:
+            workers: whom to ask.
+            models: aliases and ids.
+        """
+
+        async def ask(worker: WorkerInfo) -> WorkerAnswers:
+            answers: dict[str, RegistryResponse] = {}
+            for model in models:
+                query = RegistryQuery(request_id=new_command_id(), model=model)
+                try:
+                    answer = await self._ask(worker, query)
+                except RtcError as error:
+                    logger.info("%s does not tell of %s: %s", worker.name, model, error)
+                    break
+                if isinstance(answer, RegistryResponse):
+                    answers[model] = answer
+            return WorkerAnswers(worker, answers)
+
+        return list(await asyncio.gather(*map(ask, workers)))
+
+    async def choose_for_models(
+        self, wanted: str | None, models: Sequence[str]
+    ) -> WorkerInfo:
+        """Pick a worker that can predict with published models, by their ids.
+
+        Raises:
+            NoWorker: nobody is online.
+            WorkerNotFound: nobody of that name is online.
+            ModelNotFound: no worker knows a model.
+            ModelTooNew: no worker can load one.
+        """
+        first = await self.choose(wanted)
+        workers = [first] if wanted is not None else await self.workers()
+        asked = await self.ask_models(workers, models)
+        return choose_warm(models, asked, preferred=self.session.peer_id)
+
+    async def _ask(
+        self, worker: WorkerInfo, request: JobRequest | RegistryQuery
+    ) -> "Response":
+        """Ask a worker through the room.
+
+        Raises:
+            RtcError: it does not answer.
+        """
+        response: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self._responses[request.request_id] = response
         try:
             await self._signaling.ask(
                 PeerMessage(
@@ -205,11 +264,10 @@ class RemoteSession:
             async with asyncio.timeout(SIGNALING_REPLY_TIMEOUT_S):
                 return await response
         except TimeoutError:
-            raise NoReply(
-                peer=f"the worker {worker.name}", command="job_request"
-            ) from None
+            command = str(request.__struct_config__.tag)
+            raise NoReply(peer=f"the worker {worker.name}", command=command) from None
         finally:
-            del self._responses[request_id]
+            del self._responses[request.request_id]
 
     async def connect(
         self, worker: WorkerInfo, transport: TransportOptions | None = None
@@ -259,7 +317,7 @@ class RemoteSession:
                 with contextlib.suppress(RemoteProtocolError):
                     payload = decode_peer_payload(message.payload)
                     match payload:
-                        case JobResponse():
+                        case JobResponse() | RegistryResponse():
                             self._settle(payload)
                         case JobComplete():
                             news = read_news(message.from_, payload)
@@ -270,7 +328,7 @@ class RemoteSession:
             case _:
                 logger.info("An unexpected message of %s", message.from_)
 
-    def _settle(self, response: JobResponse) -> None:
+    def _settle(self, response: "Response") -> None:
         future = self._responses.get(response.request_id)
         if future is not None and not future.done():
             future.set_result(response)

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from sleap_rtc_plugin.protocol.errors import RtcError
+from sleap_rtc_plugin.protocol.messages import ModelPublished
 
 __all__ = ["LinkReport", "Report", "Seconds", "Stopwatch"]
 
@@ -44,7 +45,14 @@ class Report(Struct, kw_only=True):
     bytes_reused: int = 0
     seconds: Seconds = msgspec.field(default_factory=Seconds)
     link: LinkReport = msgspec.field(default_factory=LinkReport)
+    # Told where something was published only.
+    published: dict[str, str] | UnsetType = UNSET
     error: dict[str, str] | None = None
+
+    def set_published(self, event: ModelPublished) -> None:
+        """Note as what the trained models were published, if they were."""
+        if event.model is not None:
+            self.published = {"id": event.model, "alias": event.alias or ""}
 
     def set_error(self, error: RtcError) -> None:
         """Say what went wrong."""

@@ -127,7 +127,7 @@ def import_results(
         file_mode, _ = modes = _usual_modes(output)
         sources = [received / MODELS_FOLDER / run_name for run_name in plan.models]
         home = output / MODELS_FOLDER
-        models = _place_models(sources, home, modes, _same_folder)
+        models = _place_models(sources, home, modes, _same_folder) if sources else []
         predictions = []
         home = output / predictions_folder
         if plan.predictions:

@@ -37,6 +37,7 @@ __all__ = [
     "plan_inference",
     "predictions_name",
     "project_stem",
+    "read_selection",
     "run_name_of",
     "train_script",
 ]
@@ -127,7 +128,19 @@ def _read_item(words: Sequence[str]) -> tuple[Selection, dict[str, str]]:
             option="--data_path",
             reason="it names no project, and only frames of the project are sent",
         )
-    options = dict(parsed.options)
+    return read_selection(parsed.options)
+
+
+def read_selection(options: Mapping[str, str]) -> tuple[Selection, dict[str, str]]:
+    """Take the choice of frames out of options for a project's labels.
+
+    Returns:
+        The frames, and the options for labels that hold these frames and no others.
+
+    Raises:
+        OptionRefused: two of them contradict each other.
+    """
+    options = dict(options)
     given = [name for name in _FILTERS if name in options]
     if len(given) > 1:
         raise OptionRefused(

@@ -1,7 +1,7 @@
-"""The whole way of a training: open, choose, send, follow, bring home, report.
+"""The whole way of a job: open, choose, send, follow, bring home, report.
 
-The use case behind `sleap-remote train`; what is shown of it, and how the user steps
-in, is the observer's business.
+The use case behind `sleap-remote train` and `sleap-remote predict`; what is shown of
+it, and how the user steps in, is the observer's business.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import getpass
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,12 +32,19 @@ from sleap_rtc_plugin.protocol.job_mirror import JobMirror, JobNews
 from sleap_rtc_plugin.protocol.limits import RECONNECT_BUDGET_S
 from sleap_rtc_plugin.protocol.messages import (
     JobSpec,
+    ModelPublished,
     PredictStep,
     TrainStep,
 )
+from sleap_rtc_plugin.protocol.model_records import Publication
 from sleap_rtc_plugin.protocol.retries import Retries
 from sleap_rtc_plugin.protocol.session_string import Session
+from sleap_rtc_plugin.session.inference_package import (
+    InferenceRequest,
+    build_inference,
+)
 from sleap_rtc_plugin.session.job_course import JobCourse
+from sleap_rtc_plugin.session.model_lookup import find_in_room, find_in_store
 from sleap_rtc_plugin.session.package_scan import scan_package
 from sleap_rtc_plugin.session.pending_jobs import (
     PendingJob,
@@ -46,6 +53,7 @@ from sleap_rtc_plugin.session.pending_jobs import (
 )
 from sleap_rtc_plugin.session.report import Report, Stopwatch
 from sleap_rtc_plugin.session.result_import import ImportedResults
+from sleap_rtc_plugin.session.settings import ModelPlace
 from sleap_rtc_plugin.session.steady_room import SteadyRoom
 from sleap_rtc_plugin.session.training_package import TrainingPackage, open_package
 from sleap_rtc_plugin.session.unpacked_packages import UnpackedPackages
@@ -80,7 +88,8 @@ class SubmissionPlan:
 
     Attributes:
         session: the room.
-        package: a training package, zip or folder.
+        package: a training package, zip or folder; or an inference, whose package is
+            built first.
         output: where the results go.
         worker: a worker's name, or None for the one with the shortest queue.
         detach: leave once the job is queued.
@@ -89,10 +98,13 @@ class SubmissionPlan:
         keep_wandb_key: send the Weights & Biases key that the package holds.
         shared_storage_root: where a folder is mounted that workers may mount too.
         transport: how data channels go; the environment's choice by default.
+        publication: what the trained models are to be published as, or None.
+        models_at: where the models of the room are, if this machine reaches their
+            store; its workers are asked otherwise.
     """
 
     session: Session
-    package: Path
+    package: Path | InferenceRequest
     output: Path
     worker: str | None = None
     detach: bool = False
@@ -100,6 +112,8 @@ class SubmissionPlan:
     keep_wandb_key: bool = False
     shared_storage_root: Path | None = None
     transport: TransportOptions | None = None
+    publication: Publication | None = None
+    models_at: ModelPlace | None = None
 
 
 class Observer(Protocol):
@@ -107,6 +121,12 @@ class Observer(Protocol):
 
     def reading(self, done_bytes: int, total_bytes: int) -> None:
         """The package is being read."""
+
+    def embedding(self, done: int, total: int) -> None:
+        """Frames are put into the labels that are sent."""
+
+    def noted(self, notes: Sequence[str]) -> None:
+        """The package is ready, and this is to be known of it."""
 
     def chosen(self, worker: WorkerInfo, job_id: str, *, resumed: bool) -> None:
         """A worker was chosen; `resumed` where the job is known already."""
@@ -159,7 +179,9 @@ class Submission:
         self._watch = Stopwatch(report.seconds)
         self._key = ""
         self._workdir = Path()
+        self._asked = plan.package
         self._home = Path()
+        self._video_names: Mapping[str, str] = {}
         self._sent_before = self._moved = 0
 
     async def run(self) -> None:
@@ -172,39 +194,78 @@ class Submission:
         """
         self._workdir = await in_thread(None, _make_workdir)
         try:
+            if isinstance(self._asked, InferenceRequest):
+                self._asked = await self._resolved(self._asked)
             self._watch.start("package")
             package, source = await in_thread(None, self._pack)
             self._watch.stop("package")
             self._offered(package, source)
-            root = self._plan.shared_storage_root
-            async with SteadyRoom(
-                self._plan.session,
-                owner=package.spec.owner,
-                shared_storage=SharedStorage(root) if root is not None else None,
-                transport=self._plan.transport,
-            ) as room:
+            self._observer.noted(package.notes)
+            async with self._room(package.spec.owner) as room:
                 await self._submit(room, package, source)
         finally:
             await in_thread(None, shutil.rmtree, self._workdir, ignore_errors=True)
 
+    # -- the models ------------------------------------------------------------------
+
+    async def _resolved(self, request: InferenceRequest) -> InferenceRequest:
+        """Find out which models of the room are meant, before anything is packed.
+
+        Raises:
+            RtcError: there is no such model, or the room cannot be asked.
+        """
+        refs = request.unresolved
+        if not refs:
+            return request
+        place = self._plan.models_at
+        if place is not None and place.store is not None:
+            return request.with_ids(
+                await find_in_store(refs, self._plan.session, place)
+            )
+        async with self._room(owner_name()) as room:
+            return request.with_ids(await find_in_room(refs, room, self._plan.worker))
+
+    def _room(self, owner: str) -> SteadyRoom:
+        root = self._plan.shared_storage_root
+        return SteadyRoom(
+            self._plan.session,
+            owner=owner,
+            shared_storage=SharedStorage(root) if root is not None else None,
+            transport=self._plan.transport,
+        )
+
     # -- the package -----------------------------------------------------------------
 
     def _pack(self, *, is_anew: bool = False) -> tuple[TrainingPackage, FileSource]:
+        package = self._opened(is_anew)
+        spec = msgspec.structs.replace(
+            package.spec,
+            owner=owner_name(),
+            allow_wandb=self._plan.keep_wandb_key,
+            publish=self._plan.publication,
+        )
+        source = scan_package(package, self._observer.reading, is_anew=is_anew)
+        self._home, self._video_names = package.home, package.video_names
+        return dataclasses.replace(package, spec=spec), source
+
+    def _opened(self, is_anew: bool) -> TrainingPackage:
+        asked = self._asked
+        if isinstance(asked, InferenceRequest):
+            return build_inference(
+                asked,
+                self._workdir,
+                keep_wandb_key=self._plan.keep_wandb_key,
+                on_frame=self._observer.embedding,
+            )
         unpacked = UnpackedPackages(
             platformdirs.user_cache_path("sleap-remote") / "unpacked"
         )
-        package = open_package(
-            self._plan.package,
+        return open_package(
+            asked,
             self._workdir,
             keep_wandb_key=self._plan.keep_wandb_key,
             unpacked=None if is_anew else unpacked,
         )
-        spec = msgspec.structs.replace(
-            package.spec, owner=owner_name(), allow_wandb=self._plan.keep_wandb_key
-        )
-        source = scan_package(package, self._observer.reading, is_anew=is_anew)
-        self._home = package.home
-        return dataclasses.replace(package, spec=spec), source
 
     def _offered(self, package: TrainingPackage, source: FileSource) -> None:
         """Note what is to be sent, and by which name the same command finds it."""
@@ -222,7 +283,7 @@ class Submission:
         self, room: SteadyRoom, package: TrainingPackage, source: FileSource
     ) -> None:
         known = self._pending.find(self._key)
-        worker, known = await self._choose(room, known)
+        worker, known = await self._choose(room, known, package.spec)
         job_id = known.job_id if known else new_job_id()
         self._report.job_id, self._report.worker = job_id, worker.name
         if known is None:
@@ -253,7 +314,7 @@ class Submission:
         return link
 
     async def _choose(
-        self, room: SteadyRoom, known: PendingJob | None
+        self, room: SteadyRoom, known: PendingJob | None, spec: JobSpec
     ) -> tuple[WorkerInfo, PendingJob | None]:
         """Go on with the worker that has the job, unless the user names another.
 
@@ -267,7 +328,11 @@ class Submission:
             self._observer.left_behind(known.worker, known.job_id)
             return worker, None
         if known is None:
-            return await (await room.stay()).choose(wanted), None
+            stay = await room.stay()
+            models = published_models(spec)
+            if models:
+                return await stay.choose_for_models(wanted, models), None
+            return await stay.choose(wanted), None
         self._report.job_id, self._report.worker = known.job_id, known.worker
         there = {one.peer_id: one for one in await room.workers()}.get(known.worker_id)
         if there is not None:
@@ -360,6 +425,7 @@ class Submission:
             imported = await course.bring_home(
                 self._plan.output,
                 lambda totals: self._observer.transferring("results", totals),
+                video_names=self._video_names,
             )
         except ResultsRemoved:
             # The same command again is to train again.
@@ -374,6 +440,8 @@ class Submission:
     def event(self, event: JobNews, mirror: JobMirror) -> None:
         """Something happened to the job."""
         self._report.state = mirror.state.value
+        if isinstance(event, ModelPublished):
+            self._report.set_published(event)
         if mirror.state not in _BEFORE_START:
             self._watch.stop("queue")
             if mirror.state not in ENDED:
@@ -423,7 +491,8 @@ def missing_results(mirror: JobMirror, imported: ImportedResults) -> list[str]:
                 if not any(model.startswith(name) for model in models):
                     missing.append(f"models/{name}")
             case PredictStep(output=name):
-                stem = name.partition(".")[0]
+                # ` (2)` may stand before the last ending.
+                stem = name.removesuffix(".slp")
                 if not any(file.startswith(stem) for file in files):
                     missing.append(name)
     return missing
@@ -439,6 +508,12 @@ def models_in_order(models: Sequence[Path], spec: JobSpec) -> list[Path]:
         return next(places, len(names))
 
     return sorted(models, key=place)
+
+
+def published_models(spec: JobSpec) -> list[str]:
+    """Return the ids of the room's models that a job predicts with, each once."""
+    steps = (step for step in spec.steps if isinstance(step, PredictStep))
+    return list(dict.fromkeys(step.published for step in steps if step.published))
 
 
 def owner_name() -> str:

@@ -7,8 +7,8 @@ talks to nobody.
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -66,6 +66,8 @@ class TrainingPackage:
         source: what the person handed over; never written to.
         labels: the member that holds the labels of the first step.
         archive: the zip that the members were extracted from; None for a folder.
+        video_names: the user's names of videos by the members that they are.
+        notes: what the user is told of it.
     """
 
     root: Path
@@ -75,6 +77,8 @@ class TrainingPackage:
     source: Path
     labels: str
     archive: Archive | None = None
+    video_names: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def home(self) -> Path:

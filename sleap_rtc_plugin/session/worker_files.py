@@ -207,7 +207,11 @@ async def find_package_files(
 
     def read() -> list[LocalFile]:
         return [
-            LocalFile.read(source.root / path, known_as=home / path, member=path)
+            LocalFile.read(
+                source.root / path,
+                known_as=_known_as(source.root / path, home / path),
+                member=path,
+            )
             for path in large[:MAX_WANTED_FILES]
         ]
 
@@ -219,6 +223,11 @@ async def find_package_files(
         # It is sent then, and says itself what is wrong with it.
         logger.info("The worker's mounts are not used: %s", error)
         return FoundFiles()
+
+
+def _known_as(path: Path, at_home: Path) -> Path:
+    """Return where the user has a file: a member that is a link says it itself."""
+    return path.resolve() if path.is_symlink() else at_home
 
 
 def _can_be_asked(file: LocalFile) -> bool:

@@ -275,6 +275,8 @@ def hostile(call: SleapNN) -> int:
 
 
 def predict(call: SleapNN) -> int:
+    if "predict_gate" in call.options:
+        call.wait_for(Path(call.options["predict_gate"]))
     for word in call.argv:
         option, _, value = word.partition("=")
         if option == "--model_paths" and not Path(value, "best.ckpt").is_file():

@@ -7,7 +7,6 @@ nothing: jobs are the coordinator's, files the file manager's, links their servi
 import asyncio
 import contextlib
 import logging
-import os
 import random
 import socket
 import sys
@@ -27,7 +26,6 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
 )
 from sleap_rtc_plugin.transport.effects import in_thread, monotonic
 from sleap_rtc_plugin.transport.link import Link
-from sleap_rtc_plugin.transport.shared_storage import SharedStorage
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
 from sleap_rtc_plugin.transport.transport_options import TransportOptions
 from sleap_rtc_worker.capabilities import (
@@ -43,15 +41,15 @@ from sleap_rtc_worker.job_run import StepTools
 from sleap_rtc_worker.journal import Journal
 from sleap_rtc_worker.link_service import LinkService
 from sleap_rtc_worker.link_tests import LinkTests
-from sleap_rtc_worker.live_service import LiveSessions
+from sleap_rtc_worker.live_service import LiveSessions, live_environment
 from sleap_rtc_worker.model_tools import ModelOptions, ModelTools
 from sleap_rtc_worker.mounts import MountTable
 from sleap_rtc_worker.offer_service import OfferService
 from sleap_rtc_worker.retention import JobLimits
 from sleap_rtc_worker.room_service import RoomService, until_gone
+from sleap_rtc_worker.shared_files import storage_at
 from sleap_rtc_worker.sleap_nn_command import trainer_command
 from sleap_rtc_worker.state_manager import StateManager, WorkerStatus
-from sleap_rtc_worker.trainer_environment import trainer_environment
 
 __all__ = ["RTCWorkerClient"]
 
@@ -121,24 +119,15 @@ class RTCWorkerClient:
             store_limit_bytes=store_limit_bytes,
         )
         version = self.capabilities.sleap_nn_version or ""
-        self._models = ModelTools(
-            data_dir, self._files, models or ModelOptions(), self.name, version
-        )
-        self._shared_storage: SharedStorage | None = None
-        if shared_storage_root is not None:
-            place = f"The shared storage of the worker {self.name}"
-            self._shared_storage = SharedStorage(shared_storage_root, place=place)
+        options = models or ModelOptions()
+        self._models = ModelTools(data_dir, self._files, options, self.name, version)
+        self._shared_storage = storage_at(shared_storage_root, self.name)
         self._mounts = MountTable(mounts or {})
         self._tests = LinkTests(self.name)
         self._live = LiveSessions(
             worker_name=self.name,
             models=self._models.models,
-            environment=trainer_environment(
-                os.environ,
-                self.capabilities.slots[0].variables if self.capabilities.slots else {},
-                allow_wandb=False,
-                allow_downloads=False,
-            ),
+            environment=live_environment(self.capabilities.slots),
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._room = RoomService(self._spawn)

@@ -8,6 +8,7 @@ of the one that waits. Used by `link_service`.
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -37,11 +38,13 @@ from sleap_rtc_plugin.protocol.live_options import check_live_options
 from sleap_rtc_plugin.protocol.messages import CommandFailed
 from sleap_rtc_plugin.transport.effects import monotonic
 from sleap_rtc_plugin.transport.link import Link
+from sleap_rtc_worker.gpu_slots import Slot
 from sleap_rtc_worker.live_inbox import FrameInbox, LiveFrame, most_image_bytes
 from sleap_rtc_worker.live_process import RUNNER, LiveProcess, RunnerFailed
 from sleap_rtc_worker.live_records import Found, LoadModel, PredictFrame
+from sleap_rtc_worker.trainer_environment import trainer_environment
 
-__all__ = ["LiveModels", "LiveService", "LiveSessions"]
+__all__ = ["LiveModels", "LiveService", "LiveSessions", "live_environment"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,16 @@ class LiveModels(Protocol):
         Raises:
             ModelError: there is no such model, or its files cannot be had.
         """
+
+
+def live_environment(slots: Sequence[Slot]) -> dict[str, str]:
+    """Return the variables of processes with models: they see the first GPU."""
+    return trainer_environment(
+        os.environ,
+        slots[0].variables if slots else {},
+        allow_wandb=False,
+        allow_downloads=False,
+    )
 
 
 class LiveSessions:

@@ -213,6 +213,7 @@ class WorkerModels:
             held=self.holds(record),
             model=record.id,
             loads=can_load(record.training.sleap_nn_version, self._sleap_nn_version),
+            sleap_nn_version=record.training.sleap_nn_version,
         )
 
     # -- jobs ------------------------------------------------------------------------

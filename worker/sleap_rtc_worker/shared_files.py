@@ -5,6 +5,8 @@ taken from there and results are laid down there. Made by each link's service, w
 sends the answers; the link brings whatever is not found.
 """
 
+from pathlib import Path
+
 from sleap_rtc_plugin.protocol.errors import BadRequest, SharedStorageUnusable
 from sleap_rtc_plugin.protocol.job import JobState
 from sleap_rtc_plugin.protocol.link_test_messages import StorageTest, StorageTested
@@ -24,9 +26,16 @@ from sleap_rtc_plugin.transport.shared_storage import (
 )
 from sleap_rtc_worker.job_run import JobRun
 
-__all__ = ["SharedCommand", "SharedFiles"]
+__all__ = ["SharedCommand", "SharedFiles", "storage_at"]
 
 SharedCommand = SharedJobId | SharedInputPath | SharedOutputPath | SharedStorageJob
+
+
+def storage_at(root: Path | None, worker: str) -> SharedStorage | None:
+    """Return the storage that the worker of this name shares at `root`, if any."""
+    if root is None:
+        return None
+    return SharedStorage(root, place=f"The shared storage of the worker {worker}")
 
 
 class SharedFiles:

@@ -93,7 +93,7 @@ class OptionRefused(PackageError):
     code = "option_refused"
     sentence = (
         "The inference option {option} is not accepted: {reason}; "
-        "remove it from the package's inference script."
+        "change it or leave it out, here or in the package's inference script."
     )
 
 

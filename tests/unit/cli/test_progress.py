@@ -2,15 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sleap_rtc_plugin.cli.progress import MIN_JSON_INTERVAL_S, TerminalObserver
-from sleap_rtc_plugin.protocol.errors import StepFailed
+from sleap_rtc_plugin.protocol.errors import (
+    AliasTaken,
+    RegistryBusy,
+    StepFailed,
+)
 from sleap_rtc_plugin.protocol.job_mirror import JobMirror
 from sleap_rtc_plugin.protocol.messages import (
     JobEvent,
     JobSpec,
+    ModelPublished,
     PredictStep,
     ProgressReport,
     StepEvent,
@@ -268,3 +274,55 @@ def test_a_place_in_the_queue_is_told_when_its_words_change(
         {"event": "queue", "position": 3, "waiting": 4, "starts_in_s": 715},
         {"event": "queue", "position": 1, "waiting": 2},
     ]
+
+
+def test_a_prediction_says_how_fast_it_is_and_how_long_it_takes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    last = ProgressReport(
+        job_id=JOB, seq=9, at=0, step=1, kind="predict", done=10, total=10, rate=2.5
+    )
+    clock = Clock()
+    observer = TerminalObserver(as_json=True, clock=clock)
+    show(observer, TO_THE_END)
+    captured = capsys.readouterr()
+    line = json.loads(captured.out.splitlines()[-1])
+    assert (line["done"], line["total"], line["rate"]) == (5, 10, 2.5)
+    assert line["seconds_left"] == 2.0
+    show(TerminalObserver(as_json=False), [*TO_THE_END, last])
+    captured = capsys.readouterr()
+    assert "Predicting l.slp: 10 of 10 frames, 2.5 frames/s" in captured.err
+
+
+MODEL = "model-0123456789abcdef0123"
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        ({"model": MODEL, "alias": "fly"}, [f"Published as fly ({MODEL})."]),
+        ({"model": MODEL}, [f"Published as {MODEL}."]),
+        (
+            {
+                "model": MODEL,
+                "error": AliasTaken(alias="fly", model="model-x").to_wire(),
+            },
+            [f"Published as {MODEL}.", "The alias was not given: The alias fly"],
+        ),
+        (
+            {"error": RegistryBusy(store="/lab").to_wire()},
+            ["Not published: Too many others"],
+        ),
+    ],
+)
+def test_what_was_published_is_said(
+    capsys: pytest.CaptureFixture[str], event: dict[str, Any], words: list[str]
+) -> None:
+    published = ModelPublished(job_id=JOB, seq=9, at=0, **event)
+    show(TerminalObserver(as_json=True), [*TO_THE_END, published])
+    captured = capsys.readouterr()
+    line = json.loads(captured.out.splitlines()[-1])
+    assert line["event"] == "published"
+    assert line["model"] == event.get("model")
+    assert ("error" in line) == ("error" in event)
+    assert all(word in captured.err for word in words)

@@ -51,3 +51,12 @@ def test_of_a_stopped_or_failed_job_less_is_expected() -> None:
     stopped.was_stopped = True
     assert missing_results(stopped, home("1.centroid")) == []
     assert missing_results(mirror(JobState.FAILED), home()) == []
+
+
+def test_each_of_several_predictions_on_the_same_data_is_expected() -> None:
+    names = ("fly.a.predictions.slp", "fly.b.predictions.slp")
+    steps = [PredictStep(data="fly.mp4", models=["m"], output=name) for name in names]
+    made = JobMirror("job-" + "0" * 20, JobSpec(name="fly", steps=steps))
+    made.state = JobState.SUCCEEDED
+    assert missing_results(made, home(*names)) == []
+    assert missing_results(made, home(names[0])) == [names[1]]

@@ -28,7 +28,7 @@ from sleap_rtc_plugin.protocol.errors import (
     SourceChanged,
     StorageFailed,
 )
-from sleap_rtc_plugin.session import package_builder
+from sleap_rtc_plugin.session import embedded_labels
 from sleap_rtc_plugin.session.run_request import ModelToTrain, TrainedModel
 
 
@@ -168,7 +168,7 @@ def test_runs_that_cannot_be(project: Path, folder: Path) -> None:
 def test_more_images_than_fit_into_memory(
     project: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(package_builder, "MAX_EMBEDDED_BYTES", 100)
+    monkeypatch.setattr(embedded_labels, "MAX_EMBEDDED_BYTES", 100)
     assert "3 frames" in refused(PackageTooLarge, project, folder)
 
 
