@@ -141,12 +141,15 @@ async def test_a_slow_model_gets_the_newest_frame(tmp_path: Path) -> None:
             if linked.worker.live is not None:
                 held.append(linked.worker.live._channel.bufferedAmount)
 
+        clock = asyncio.get_running_loop().time
+        began = clock()
         await stream.run(fps=30, frames=150, on_found=on_found)
+        lasted_s = clock() - began
         assert stream.error is None
         figures, report = stream.figures, stream.figures.report
         assert report is not None
-        # 5 s at 0.3 s each, on a machine that may be busy with other things.
-        assert 3 <= figures.answered <= 17
+        # 0.3 s each, on a machine that may be busy with other things.
+        assert 3 <= figures.answered <= lasted_s / 0.3 + 1
         assert report.superseded > figures.answered
         assert report.received == report.superseded + report.predicted
         # What waits is never older than a frame that was being predicted: the
