@@ -17,6 +17,7 @@ from sleap_rtc_plugin.session.worker_link import WorkerLink
 from sleap_rtc_plugin.transport.file_source import FileSource
 from sleap_rtc_worker.job_coordinator import JobCoordinator
 from sleap_rtc_worker.job_run import JobRun
+from sleap_rtc_worker.package_check import CheckedPackage
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -36,13 +37,13 @@ class Check:
         self.times = 0
         self.error: RtcError | None = None
 
-    async def __call__(self, run: JobRun) -> list[int]:
+    async def __call__(self, run: JobRun) -> CheckedPackage:
         self.times += 1
         self.began.set()
         await self.goes_on.wait()
         if self.error is not None:
             raise self.error
-        return [7]
+        return CheckedPackage(epochs=[7])
 
     def put_into(self, coordinator: JobCoordinator) -> None:
         coordinator._check_package = self  # type: ignore[method-assign,assignment]
@@ -157,6 +158,21 @@ async def test_what_is_here_is_not_received_again(
         await job.send_package(source, lambda totals: None)
         assert ends.fragments == []
         assert check.times == 1
+
+
+async def test_a_package_of_a_job_that_was_refused_is_no_breach(
+    tmp_path: Path, source: FileSource
+) -> None:
+    async with linked_worker(tmp_path / "worker") as ends:
+        check = Check()
+        check.put_into(ends.coordinator)
+        check.error = ConfigRefused(config="c.yaml", reason="it is none")
+        check.goes_on.set()
+        job = await submitted(ends, source)
+        await leaves_staging(ends.coordinator.find(JOB))
+        with pytest.raises(ConfigRefused):
+            await job.send_package(source, lambda totals: None)
+        assert not ends.client.closed.is_set()
 
 
 async def test_a_package_whose_arrival_was_not_written_down_is_offered_again(

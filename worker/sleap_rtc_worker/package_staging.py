@@ -12,6 +12,7 @@ from typing import Final
 
 from sleap_rtc_plugin.protocol.errors import (
     JobConflict,
+    JobHasEnded,
     RemoteProtocolError,
     RtcError,
     StepFailed,
@@ -91,6 +92,9 @@ class PackageStaging:
             RtcError: the package did not arrive.
             LinkClosed: the link ended; what arrived is kept for a resume.
         """
+        if run.has_ended and _is_package_of(run, meta):
+            # Its client comes back and does not know yet.
+            raise run.error or JobHasEnded(job_id=run.job_id, state=run.state.value)
         if meta.purpose != "package" or run.state is not JobState.STAGING:
             raise RemoteProtocolError(detail="files that no job waits for")
         # The size was compared with the disk when the job was submitted.
