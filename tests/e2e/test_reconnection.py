@@ -169,7 +169,9 @@ def _listed(story: Story) -> list[str]:
 def test_a_program_that_stands_still(
     story: Story, padded_package: Path, output: Path, who: str, away_s: float
 ) -> None:
-    client = begin(story, padded_package, output, "training")
+    # Longer than a command keeps on by itself.
+    words = ("--reconnect-for", "10m")
+    client = begin(story, padded_package, output, "training", words=words)
     with (client if who == "client" else story.worker).paused():
         stand(away_s)
     story.allow(1, 2)

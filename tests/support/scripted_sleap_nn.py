@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from scripted_trainer import Trainer
 
-WAIT_S = 120.0
+# Longer than the longest time for which anybody is held still.
+WAIT_S = 400.0
 POLL_MS = 20
 MIB = 1024 * 1024
 

@@ -8,7 +8,7 @@ namespace of its own. `begin` and `finish` are the two ends of a story of one jo
 import contextlib
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
@@ -227,13 +227,18 @@ def epochs(program: Program) -> list[Any]:
 
 
 def begin(
-    story: Story, package: Path, output: Path, phase: Phase, share: float = 0.25
+    story: Story,
+    package: Path,
+    output: Path,
+    phase: Phase,
+    share: float = 0.25,
+    words: Sequence[str] = (),
 ) -> Program:
     """Start a client and bring it so far into a phase of its job.
 
     The package and the model have `SIZE_MIB` of what cannot be packed, and go slowly.
     """
-    client = story.train(package, output)
+    client = story.train(package, output, *words)
     parts = {
         "transfer": (story.data, "jobs/*/package/parts/*"),
         "home": (output, ".sleap-remote/*/parts/*.part"),
