@@ -197,6 +197,8 @@ class EpochRun:
         for epoch in range(self.first, self.total):
             if self.train(trainer, epoch):
                 break
+        # sleap-nn ends its fit and imports its evaluation before it looks for it.
+        trainer.controller.poll(max(self.pace_ms, POLL_MS))
         if not (self.folder / "best.ckpt").exists():
             sys.exit("there is no best.ckpt to evaluate")
         trainer.send("train_end")
