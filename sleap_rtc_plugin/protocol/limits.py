@@ -97,6 +97,8 @@ BETTER_WAY_GRACE_S = 0.5
 GATHER_TIMEOUT_S = 2.0
 TURN_GATHER_TIMEOUT_S = 4.0
 TURN_PROBE_TIMEOUT_S = 3.0
+# A relay port that the TURN server picks may be taken; it picks another the next time.
+MAX_ALLOCATION_TRIES = 3
 # What is known of the TURN servers is looked at anew after this.
 TURN_CHOICE_LIFETIME_S = 300.0
 TURN_FAILURE_LIFETIME_S = 10.0

@@ -33,6 +33,7 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     RelayRequest,
     RelayResponse,
 )
+from sleap_rtc_plugin.transport.answer_way import candidate_kinds
 from sleap_rtc_plugin.transport.effects import monotonic
 from sleap_rtc_plugin.transport.ice_config import stun_servers, turn_servers
 from sleap_rtc_plugin.transport.ladder import (
@@ -293,6 +294,9 @@ class _Climb:
             answer = await self._replies.of(
                 offer.id, worker_id, RelayedAnswer, lambda: self._signaling.ask(offer)
             )
+            if not candidate_kinds(answer.sdp):
+                lacks = "relay there" if is_turn else "address to be reached at"
+                raise LinkFailed(worker=worker_id, reason=f"the worker got no {lacks}")
             await connection.take_answer(answer.sdp)
             return connection, await connection.authenticate()
         except BaseException:

@@ -5,6 +5,7 @@ client that falls for them, or does not, is a real process.
 """
 
 import asyncio
+import contextlib
 import io
 import json
 import pickle
@@ -20,10 +21,14 @@ from support.attackers import FALSE_AUTH, FakeWorker, RudeWorker, hello
 from support.programs import POSIX, Programs
 from support.refusals import BASE_TIMEOUT_S, assert_refused, exit_of, files_in
 
+from sleap_rtc_plugin.protocol.errors import NoWayToWorker, RtcError
 from sleap_rtc_plugin.protocol.messages import FileMeta, TrainLog
 from sleap_rtc_plugin.protocol.session_string import Session
+from sleap_rtc_plugin.protocol.signaling_messages import RelayedOffer
+from sleap_rtc_plugin.session.remote_session import RemoteSession
 from sleap_rtc_plugin.transport.account import AccountClient
 from sleap_rtc_plugin.transport.file_source import FileSource
+from sleap_rtc_plugin.transport.peer import accept_offer
 
 MIB = 1024 * 1024
 RUN_NAME = "demo.centroid.n=20"
@@ -95,6 +100,24 @@ async def test_a_worker_that_skips_its_proof_is_refused(
     (peer,) = fake.peers
     assert {str(f).partition("::")[0] for f in peer.heard} <= {"HELLO", "AUTH"}
     assert files_in(output) == []
+
+
+async def test_a_worker_that_cannot_be_reached_anywhere(
+    session: str, tmp_path: Path
+) -> None:
+    class Unreachable(FakeWorker):
+        async def _serve(self, offer: RelayedOffer) -> None:
+            with contextlib.suppress(RtcError):
+                await accept_offer(
+                    self._signaling, offer, secret=self.secret(), relay_only=True
+                )
+
+    async with (
+        Unreachable(session, tmp_path),
+        RemoteSession(Session.parse(session)) as room,
+    ):
+        with pytest.raises(NoWayToWorker, match="the worker got no address"):
+            await room.connect(await room.choose())
 
 
 # -- jsonpickle ------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Gathering that is cut short leaves no question, no error and no socket behind."""
+"""Gathering cut short leaves nothing behind; a refused allocation is repeated."""
 
 import asyncio
 import gc
@@ -9,8 +9,11 @@ from typing import Any
 
 import aioice.stun
 import pytest
-from support.turn_server import turn_server
+from aioice import stun
+from aioice.turn import make_integrity_key
+from support.turn_server import HOST, turn_server
 
+from sleap_rtc_plugin.protocol.limits import MAX_ALLOCATION_TRIES
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer
 from sleap_rtc_plugin.transport.peer import PeerConnection
 
@@ -86,3 +89,76 @@ async def test_a_server_that_answers_too_late(tmp_path: Path) -> None:
         await cut_short(connection(f"turn:127.0.0.1:{turn.port}"))
         await everything_ends()
         assert unread == []
+
+
+class FullTurnServer(asyncio.DatagramProtocol):
+    """Has no relay port free for so many allocations, and one for the next."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+        self.refused = 0
+        self.transport: asyncio.DatagramTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.DatagramTransport)
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        asked = stun.parse_message(data)
+        kind = stun.Class.ERROR
+        attributes: dict[str, Any] = {}
+        if "USERNAME" not in asked.attributes:
+            attributes = {"ERROR-CODE": (401, "Unauthorized")}
+            attributes |= {"NONCE": b"0123456789abcdef", "REALM": "test"}
+        elif asked.message_method == stun.Method.ALLOCATE:
+            if self.refused < self.refusals:
+                self.refused += 1
+                attributes = {"ERROR-CODE": (508, "Cannot create socket")}
+            else:
+                kind = stun.Class.RESPONSE
+                attributes = {"LIFETIME": 600, "XOR-MAPPED-ADDRESS": addr}
+                attributes["XOR-RELAYED-ADDRESS"] = (HOST, 61000)
+        else:
+            kind, attributes = stun.Class.RESPONSE, {"LIFETIME": 0}
+        answer = stun.Message(asked.message_method, kind, asked.transaction_id)
+        answer.attributes.update(attributes)
+        if "USERNAME" in asked.attributes:
+            key = make_integrity_key("somebody", "test", "something")
+            answer.add_message_integrity(key)
+        self.transport.sendto(bytes(answer), addr)
+
+
+@pytest.mark.parametrize(
+    ("refusals", "has_candidates"),
+    [
+        *((0, True), (1, True), (MAX_ALLOCATION_TRIES - 1, True)),
+        (MAX_ALLOCATION_TRIES, False),
+    ],
+)
+async def test_a_refused_allocation_is_asked_for_again(
+    refusals: int, has_candidates: bool
+) -> None:
+    transport, server = await asyncio.get_running_loop().create_datagram_endpoint(
+        lambda: FullTurnServer(refusals), local_addr=(HOST, 0)
+    )
+    port = transport.get_extra_info("sockname")[1]
+    made = PeerConnection(
+        role="client",
+        peer_id="worker",
+        secret=b"s" * 32,
+        ice_servers=[
+            IceServer(
+                urls=[f"turn:{HOST}:{port}"],
+                username="somebody",
+                credential="something",
+            )
+        ],
+        relay_only=True,
+    )
+    try:
+        await made.make_offer()
+        assert made.has_candidates is has_candidates
+        assert server.refused == refusals
+    finally:
+        await made.close()
+        transport.close()

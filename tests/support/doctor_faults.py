@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from support.programs import Program, Programs, wait_for
+from support.turn_server import RELAY_PORTS
 
 from sleap_rtc_plugin.protocol.session_string import Session
 
@@ -197,7 +198,7 @@ def start_turn(
         tls += ["--cert", str(certificate.chain), "--pkey", str(certificate.key)]
     argv = [
         *(program, "-n", "--listening-ip", HOST, "--relay-ip", HOST),
-        *("--listening-port", str(port), "--realm", "test"),
+        *("--listening-port", str(port), "--realm", "test", *RELAY_PORTS),
         *("--use-auth-secret", "--static-auth-secret", secret),
         *("--userdb", str(folder / "users.db"), "--pidfile", str(folder / "turn.pid")),
         *("--log-file", "stdout", "--simple-log"),

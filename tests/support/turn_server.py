@@ -15,9 +15,12 @@ from pathlib import Path
 import pytest
 from aiortc import RTCConfiguration, RTCIceServer, RTCIceTransportPolicy
 
-__all__ = ["TurnServer", "turn_server"]
+__all__ = ["HOST", "RELAY_PORTS", "TurnServer", "turn_server"]
 
 HOST = "127.0.0.1"
+# Above those that Linux gives to sockets that ask for any port: coturn's own range
+# overlaps them, and an allocation is refused where its port is taken.
+RELAY_PORTS = ("--min-port", "61000", "--max-port", "65535")
 USER = "sleap"
 PASSWORD = "of a test"
 START_TIMEOUT_S = 10
@@ -75,7 +78,7 @@ async def turn_server(
     options = [
         "-n",  # no configuration file
         *("--listening-ip", HOST, "--relay-ip", HOST),
-        *("--listening-port", str(port)),
+        *("--listening-port", str(port), *RELAY_PORTS),
         *("--realm", "test"),
         *(
             ("--use-auth-secret", "--static-auth-secret", secret)
