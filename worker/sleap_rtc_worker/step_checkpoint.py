@@ -42,6 +42,7 @@ BEST: Final = "best.ckpt"
 LAST: Final = "last.ckpt"
 LOG: Final = "training_log.csv"
 _CONFIG: Final = "training_config.yaml"
+_BEGUN: Final = "initial_config.yaml"
 # What earlier epochs drew, and what Weights & Biases has not sent yet.
 _STAYS: Final = frozenset({"viz", "wandb"})
 _READ_BYTES: Final = 1024 * 1024
@@ -165,7 +166,8 @@ def put_best_back(run_dir: Path, kept_dir: Path) -> bool:
     Raises:
         OSError: the disk failed.
     """
-    if not run_dir.is_dir():
+    # sleap-nn writes it once it has chosen its folder, and before its first epoch.
+    if not (run_dir / _BEGUN).is_file():
         return False
     kept = kept_dir / BEST
     if not kept.is_file() or (run_dir / BEST).exists():

@@ -85,7 +85,6 @@ from sleap_rtc_worker.step_records import (
     RunnerState,
     StepOrder,
     StepOutcome,
-    StepProgress,
     decode_order,
     encode_event,
     encode_record,
@@ -270,6 +269,7 @@ class StepRunner:
         if now >= self._next_command_check:
             self._next_command_check = now + COMMAND_POLL_S
             self._check_command()
+            self._put_best_back()
         if now >= self._next_heartbeat:
             self._beat()
         child = self._child
@@ -348,8 +348,6 @@ class StepRunner:
         for instruction in self._machine.handle(happening, self._clock()):
             match instruction:
                 case Emit(event):
-                    if isinstance(event, StepProgress):
-                        self._put_best_back()
                     stamped = msgspec.structs.replace(event, at=self._wall_clock())
                     self._append(encode_event(stamped))
                 case PublishStop():
