@@ -40,10 +40,12 @@ from sleap_rtc_plugin.protocol.messages import (
     JobListed,
     JobSubmit,
     PathValidated,
+    PredictStep,
     SharedInputPath,
     SharedJobId,
     SharedOutputPath,
     SharedStorageJob,
+    TrainStep,
     ZmqCtrl,
 )
 from sleap_rtc_plugin.protocol.model_messages import (
@@ -120,6 +122,10 @@ def feature_of(command: Command) -> tuple[str, str] | None:
     None for what every worker knows.
     """
     match command:
+        case JobSubmit(spec=spec) if spec.publish is not None:
+            return MODELS, "publishing models"
+        case JobSubmit(spec=spec) if any(_uses_published(s) for s in spec.steps):
+            return MODELS, "predicting with published models"
         case JobList() | JobDescribe():
             return JOB_LIST, "listing its jobs"
         case JobFetch(part="images"):
@@ -136,6 +142,10 @@ def feature_of(command: Command) -> tuple[str, str] | None:
     if isinstance(command, ModelCommand):
         return MODELS, "sharing models"
     return None
+
+
+def _uses_published(step: TrainStep | PredictStep) -> bool:
+    return isinstance(step, PredictStep) and step.published is not None
 
 
 def offer_of(command: FilesCommand) -> tuple[str, str]:
