@@ -7,21 +7,17 @@ Draws on stderr with rich, and nothing where that is no terminal. Told by
 import json
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Final, Self
 
 import click
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from sleap_rtc_plugin.cli.bars import MIN_JSON_INTERVAL_S, MIN_RATE_WINDOW_S, Bars
 
 __all__ = ["BytesBar"]
 
-MIN_JSON_INTERVAL_S: Final = 0.5
-MIN_RATE_WINDOW_S: Final = 0.05
 
-
-class BytesBar:
+class BytesBar(Bars):
     """Shows how many bytes are done. Use as a context manager."""
 
     def __init__(
@@ -38,29 +34,8 @@ class BytesBar:
         self._said_at: float | None = None
         self._said: tuple[int, int] | None = None
         console = Console(stderr=True, highlight=False)
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[detail]}", markup=False),
-            TimeElapsedColumn(),
-            console=console,
-            disable=as_json or not console.is_terminal,
-        )
+        super().__init__(console, is_shown=console.is_terminal and not as_json)
         self._task = self._progress.add_task(title, total=None, detail="")
-
-    def __enter__(self) -> Self:
-        """Begin to draw."""
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Leave the last state on the screen."""
-        self._progress.stop()
 
     def update(self, done: int, total: int) -> None:
         """Show that so many bytes of so many are done."""

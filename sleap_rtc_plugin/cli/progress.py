@@ -8,23 +8,16 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import click
 import msgspec
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import TaskID
 from rich.text import Text
 
+from sleap_rtc_plugin.cli.bars import MIN_JSON_INTERVAL_S, MIN_RATE_WINDOW_S, Bars
 from sleap_rtc_plugin.cli.interruption import Interruption
 from sleap_rtc_plugin.cli.loss_curve import LossCurve
 from sleap_rtc_plugin.protocol.errors import RtcError, from_wire
@@ -49,8 +42,6 @@ from sleap_rtc_plugin.transport.transfer_pump import TransferTotals
 
 __all__ = ["TerminalObserver"]
 
-MIN_JSON_INTERVAL_S = 0.5
-MIN_RATE_WINDOW_S = 0.05
 _WORKER_SAYS = "[worker]"
 LIVE_CURVE_CHARS = 20
 _STATE_WORDS = {
@@ -68,7 +59,7 @@ _PURPOSE_WORDS = {
 _MOVED_WORDS = {"package": "Sent", "results": "Fetched"}
 
 
-class TerminalObserver:
+class TerminalObserver(Bars):
     """Shows a submission on stderr, and on stdout as JSON lines where asked.
 
     Use as a context manager around the submission; `finish` prints what came of it.
@@ -93,35 +84,13 @@ class TerminalObserver:
         self.interruption = Interruption(self)
         self._console = Console(stderr=True, highlight=False)
         self._is_live = self._console.is_terminal
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[detail]}", markup=False),
-            TimeElapsedColumn(),
-            console=self._console,
-            disable=not self._is_live,
-        )
+        super().__init__(self._console, is_shown=self._is_live, has_spinner=True)
         self._tasks: dict[str, TaskID] = {}
         self._began: dict[str, float] = {}
         self._json_at: dict[str, float] = {}
         self._finals: set[str] = set()
         self._worker = "the worker"
         self._place = ""
-
-    def __enter__(self) -> Self:
-        """Begin to draw."""
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Leave the last state on the screen."""
-        self._progress.stop()
 
     def say(self, text: str) -> None:
         """Print a line on stderr."""

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from sleap_rtc_plugin.cli.progress import MIN_JSON_INTERVAL_S, TerminalObserver
+from sleap_rtc_plugin.cli.bars import MIN_JSON_INTERVAL_S
+from sleap_rtc_plugin.cli.progress import TerminalObserver
 from sleap_rtc_plugin.protocol.errors import (
     AliasTaken,
     RegistryBusy,
