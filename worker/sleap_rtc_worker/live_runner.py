@@ -19,7 +19,7 @@ from sleap_rtc_plugin.protocol.limits import (
     MAX_LIVE_NODES,
 )
 from sleap_rtc_plugin.protocol.live_messages import ImageFormat, LiveInstance
-from sleap_rtc_plugin.protocol.live_options import live_values
+from sleap_rtc_plugin.protocol.live_options import LIVE_OPTIONS, live_values
 from sleap_rtc_worker.limits import MAX_LIVE_REASON_CHARS
 from sleap_rtc_worker.live_records import (
     LENGTH,
@@ -48,16 +48,8 @@ _PREPROCESSING: Final[Mapping[str, str]] = {
 }
 _FILTERS: Final[Mapping[str, str]] = {
     name: name.removeprefix("filter_")
-    for name in (
-        "filter_overlapping",
-        "filter_overlapping_method",
-        "filter_overlapping_threshold",
-        "filter_min_visible_nodes",
-        "filter_min_visible_node_fraction",
-        "filter_min_mean_node_score",
-        "filter_min_instance_score",
-        "filter_min_centroid_distance",
-    )
+    for name in LIVE_OPTIONS
+    if name.startswith("filter_")
 }
 _LOADING: Final = (
     "anchor_part",
