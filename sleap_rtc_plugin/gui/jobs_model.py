@@ -1,40 +1,26 @@
 """What the jobs window shows: words for each row, what may be done with a job.
 
-Pure functions make `TableRow`s; `KeyedTableModel` brings a table up to date row by
-row, so that a selection and the scroll position survive. Called by the jobs window.
+Pure functions that make `TableRow`s. Called by the jobs window.
 """
 
-import html
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, Final
+from typing import Final
 
-from qtpy.QtCore import (
-    QAbstractTableModel,
-    QDateTime,
-    QLocale,
-    QModelIndex,
-    QObject,
-    QPersistentModelIndex,
-    Qt,
-)
-from qtpy.QtGui import QPalette
-from qtpy.QtWidgets import QApplication
+from qtpy.QtCore import QDateTime, QLocale
 
 from sleap_rtc_plugin.companion.messages import JobRow
 from sleap_rtc_plugin.gui.home_coming import Waiting
 from sleap_rtc_plugin.gui.messages import job_words
 from sleap_rtc_plugin.gui.quantities import UNKNOWN, format_duration
+from sleap_rtc_plugin.gui.tables import TableRow
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.job import ENDED, JobState
 
 __all__ = [
     "JOB_COLUMNS",
     "WAITING_COLUMNS",
-    "KeyedTableModel",
-    "TableRow",
     "allowed_actions",
     "job_table_row",
     "merge_log",
@@ -47,22 +33,11 @@ WAITING_COLUMNS: Final = ("Project", "From", "Why they wait")
 MAX_HEAD_CHARS: Final = 40
 MAX_ERROR_CHARS: Final = 600
 _LATEST_S: Final = 253_370_764_800.0  # the year 9999
-_Index = QModelIndex | QPersistentModelIndex
 _STOPPABLE: Final = frozenset({JobState.STARTING, JobState.RUNNING})
 _WITHOUT_LOG: Final = frozenset(
     {JobState.SUBMITTED, JobState.STAGING, JobState.QUEUED, JobState.REJECTED}
 )
 _WITH_RESULTS: Final = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.LOST})
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """A row of a table: its key, its cells, and a tip over all of them."""
-
-    key: str
-    cells: tuple[str, ...]
-    tip: str = ""
-    is_dim: bool = False
 
 
 # -- jobs ------------------------------------------------------------------------------
@@ -199,95 +174,3 @@ def merge_log(shown: Sequence[str], latest: Sequence[str]) -> list[str]:
         if list(shown[-overlap:]) == list(latest[:overlap]):
             return list(latest[overlap:])
     return list(latest)
-
-
-# -- the model -------------------------------------------------------------------------
-
-
-class KeyedTableModel(QAbstractTableModel):
-    """A table of rows with keys, brought up to date in place."""
-
-    def __init__(self, headers: Sequence[str], parent: QObject | None = None) -> None:
-        super().__init__(parent)
-        self._headers = tuple(headers)
-        self._rows: list[TableRow] = []
-
-    def set_rows(self, rows: Sequence[TableRow]) -> None:
-        """Show these rows, in this order; each key once."""
-        wanted = {row.key for row in rows}
-        for index in reversed(range(len(self._rows))):
-            if self._rows[index].key not in wanted:
-                self.beginRemoveRows(QModelIndex(), index, index)
-                del self._rows[index]
-                self.endRemoveRows()
-        for index, row in enumerate(rows):
-            self._put(index, row)
-
-    def _put(self, index: int, row: TableRow) -> None:
-        """Have `row` at `index`, where all rows before are in place."""
-        found = next(
-            (i for i in range(index, len(self._rows)) if self._rows[i].key == row.key),
-            None,
-        )
-        if found is None:
-            self.beginInsertRows(QModelIndex(), index, index)
-            self._rows.insert(index, row)
-            self.endInsertRows()
-            return
-        if found != index:
-            self.beginMoveRows(QModelIndex(), found, found, QModelIndex(), index)
-            self._rows.insert(index, self._rows.pop(found))
-            self.endMoveRows()
-        if self._rows[index] != row:
-            self._rows[index] = row
-            last = len(self._headers) - 1
-            self.dataChanged.emit(self.index(index, 0), self.index(index, last))
-
-    def key_at(self, row: int) -> str | None:
-        """Return the key of a row by its place."""
-        return self._rows[row].key if 0 <= row < len(self._rows) else None
-
-    def row_of(self, key: str) -> int | None:
-        """Return the place of a row by its key."""
-        return next((i for i, row in enumerate(self._rows) if row.key == key), None)
-
-    # -- for Qt ------------------------------------------------------------------------
-
-    def rowCount(self, parent: _Index | None = None) -> int:
-        """Return the number of rows."""
-        return 0 if parent is not None and parent.isValid() else len(self._rows)
-
-    def columnCount(self, parent: _Index | None = None) -> int:
-        """Return the number of columns."""
-        return 0 if parent is not None and parent.isValid() else len(self._headers)
-
-    def headerData(
-        self,
-        section: int,
-        orientation: Qt.Orientation,
-        role: int = Qt.ItemDataRole.DisplayRole,
-    ) -> Any:
-        """Return a column's title."""
-        if (
-            orientation == Qt.Orientation.Horizontal
-            and role == Qt.ItemDataRole.DisplayRole
-        ):
-            return self._headers[section]
-        return None
-
-    def data(self, index: _Index, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """Return a cell's text, tip or color."""
-        if not index.isValid():
-            return None
-        row = self._rows[index.row()]
-        text = row.cells[index.column()]
-        if role in (Qt.ItemDataRole.DisplayRole, Qt.ItemDataRole.AccessibleTextRole):
-            return text
-        if role == Qt.ItemDataRole.ToolTipRole:
-            # Tips are rich text where they look like it, so ours always are.
-            lines = html.escape(row.tip or text).replace("\n", "<br>")
-            return f"<p>{lines}</p>"
-        if role == Qt.ItemDataRole.ForegroundRole and row.is_dim:
-            palette = QApplication.palette()
-            return palette.color(QPalette.ColorGroup.Disabled, QPalette.ColorRole.Text)
-        return None

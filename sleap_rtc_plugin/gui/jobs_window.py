@@ -14,7 +14,6 @@ from qtpy import QtGui
 from qtpy.QtCore import Qt, QTimer, QUrl
 from qtpy.QtGui import QDesktopServices, QHideEvent, QKeySequence, QShowEvent
 from qtpy.QtWidgets import (
-    QAbstractItemView,
     QComboBox,
     QFileDialog,
     QGroupBox,
@@ -35,13 +34,13 @@ from sleap_rtc_plugin.gui.job_log_window import JobLogWindow
 from sleap_rtc_plugin.gui.jobs_model import (
     JOB_COLUMNS,
     WAITING_COLUMNS,
-    KeyedTableModel,
     allowed_actions,
     job_table_row,
     shown_error,
     waiting_table_row,
 )
 from sleap_rtc_plugin.gui.jobs_presenter import FOLLOWED, JobsPresenter
+from sleap_rtc_plugin.gui.tables import KeyedTableModel, row_table
 from sleap_rtc_plugin.protocol.ids import clean_text
 
 __all__ = ["RemoteJobsWindow"]
@@ -157,7 +156,7 @@ class RemoteJobsWindow(QWidget):
         return row
 
     def _build_table(self) -> QStackedWidget:
-        self.jobs_table = _table("jobsTable", "Jobs", self._jobs, _COLUMN_WIDTHS)
+        self.jobs_table = row_table("jobsTable", "Jobs", self._jobs, _COLUMN_WIDTHS)
         self.jobs_table.horizontalHeader().setSectionResizeMode(
             1, QHeaderView.ResizeMode.Stretch
         )
@@ -208,7 +207,7 @@ class RemoteJobsWindow(QWidget):
         return row
 
     def _build_waiting(self) -> QGroupBox:
-        self.waiting_table = _table(
+        self.waiting_table = row_table(
             "waitingTable", "Waiting results", self._waiting, _WAITING_WIDTHS
         )
         self.waiting_table.horizontalHeader().setStretchLastSection(True)
@@ -452,31 +451,6 @@ def _plain_label(name: str) -> QLabel:
 def _say(label: QLabel, words: str) -> None:
     label.setText(words)
     label.setVisible(bool(words))
-
-
-def _table(
-    name: str, title: str, model: KeyedTableModel, widths: tuple[int, ...]
-) -> QTableView:
-    table = QTableView()
-    table.setObjectName(name)
-    table.setAccessibleName(title)
-    table.setModel(model)
-    table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-    table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-    table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-    table.setTabKeyNavigation(False)
-    table.setShowGrid(False)
-    table.setWordWrap(False)
-    table.setAlternatingRowColors(True)
-    table.verticalHeader().hide()
-    header = table.horizontalHeader()
-    header.setHighlightSections(False)
-    header.setDefaultAlignment(
-        Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
-    )
-    for column, width in enumerate(widths):
-        table.setColumnWidth(column, width)
-    return table
 
 
 def _timer(parent: QWidget, interval_ms: int, slot: Callable[[], None]) -> QTimer:

@@ -12,9 +12,9 @@ from typing import Final
 from qtpy.QtCore import QDateTime, QLocale
 
 from sleap_rtc_plugin.companion.model_messages import ModelDescription
-from sleap_rtc_plugin.gui.jobs_model import TableRow
 from sleap_rtc_plugin.gui.model_choice import misfit, model_name, type_words
 from sleap_rtc_plugin.gui.quantities import UNKNOWN, format_duration, format_size
+from sleap_rtc_plugin.gui.tables import TableRow
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.limits import MAX_UNIX_TIME_S
 from sleap_rtc_plugin.protocol.model_messages import ModelRow

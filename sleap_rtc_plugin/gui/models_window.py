@@ -15,7 +15,6 @@ from qtpy import QtGui
 from qtpy.QtCore import QItemSelectionModel, QSignalBlocker, Qt, QTimer
 from qtpy.QtGui import QHideEvent, QKeySequence, QShowEvent
 from qtpy.QtWidgets import (
-    QAbstractItemView,
     QComboBox,
     QHBoxLayout,
     QHeaderView,
@@ -24,12 +23,10 @@ from qtpy.QtWidgets import (
     QPushButton,
     QSplitter,
     QStackedWidget,
-    QTableView,
     QVBoxLayout,
     QWidget,
 )
 
-from sleap_rtc_plugin.gui.jobs_model import KeyedTableModel
 from sleap_rtc_plugin.gui.model_choice import misfit, model_name, type_words
 from sleap_rtc_plugin.gui.model_details import ModelDetailsPanel
 from sleap_rtc_plugin.gui.models_model import (
@@ -46,6 +43,7 @@ from sleap_rtc_plugin.gui.models_snapshot import (
 )
 from sleap_rtc_plugin.gui.pages.parts import plain_label, push_button, text_edit
 from sleap_rtc_plugin.gui.publish_dialog import PublishModelDialog
+from sleap_rtc_plugin.gui.tables import KeyedTableModel, row_table
 from sleap_rtc_plugin.session.run_request import PublishedModel
 
 __all__ = ["RemoteModelsWindow"]
@@ -181,32 +179,15 @@ class RemoteModelsWindow(QWidget):
         return row
 
     def _build_table(self) -> QStackedWidget:
-        table = QTableView(self)
-        table.setObjectName("modelsTable")
-        table.setAccessibleName("Models")
-        table.setModel(self._model)
-        table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
-        table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        table.setTabKeyNavigation(False)
-        table.setShowGrid(False)
-        table.setWordWrap(False)
-        table.setAlternatingRowColors(True)
-        table.verticalHeader().hide()
+        table = row_table("modelsTable", "Models", self._model, _COLUMN_WIDTHS)
         table.verticalHeader().setDefaultSectionSize(
             table.fontMetrics().height() + _ROW_PADDING_PX
         )
         header = table.horizontalHeader()
-        header.setHighlightSections(False)
         header.setSectionsClickable(True)
         header.setSortIndicatorShown(False)
-        header.setDefaultAlignment(
-            Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
-        )
         header.sectionClicked.connect(self._presenter.sort)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        for column, width in enumerate(_COLUMN_WIDTHS):
-            table.setColumnWidth(column, width)
         table.selectionModel().selectionChanged.connect(self._selection_changed)
         table.activated.connect(lambda _: self._use())
         self.models_table = table

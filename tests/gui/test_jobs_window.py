@@ -41,8 +41,6 @@ from sleap_rtc_plugin.companion.messages import (
 from sleap_rtc_plugin.gui.home_coming import Waiting
 from sleap_rtc_plugin.gui.jobs_model import (
     JOB_COLUMNS,
-    KeyedTableModel,
-    TableRow,
     allowed_actions,
     job_table_row,
     merge_log,
@@ -50,6 +48,7 @@ from sleap_rtc_plugin.gui.jobs_model import (
 from sleap_rtc_plugin.gui.jobs_presenter import FOLLOWED, JobsPresenter
 from sleap_rtc_plugin.gui.jobs_window import RemoteJobsWindow
 from sleap_rtc_plugin.gui.quantities import UNKNOWN
+from sleap_rtc_plugin.gui.tables import KeyedTableModel, TableRow
 from sleap_rtc_plugin.protocol.errors import ErrorInfo, NoReply, RtcError
 from sleap_rtc_plugin.protocol.job import ENDED, JobState
 
