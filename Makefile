@@ -3,13 +3,15 @@
 #
 #   make test                      make demo ARGS='--json'
 #   make setup PYTHON=python3.13   make unit VENV=/tmp/other-venv
-#   make e2e JOBS=1                (tests side by side: 2, since each starts programs)
+#   make e2e E2E_JOBS=1            (tests side by side: few, since each starts programs)
 
 VENV   ?= .venv
 TOOLS  ?= .tools
 PYTHON ?=
 ARGS   ?=
 JOBS   ?= 2
+# Much of what these tests do is waiting.
+E2E_JOBS ?= 3
 
 SHELL  := bash
 BIN    := $(VENV)/bin
@@ -60,7 +62,8 @@ gui: setup ## SLEAP's real windows, drawn without a screen
 	$(PYTEST) $(BESIDE) tests/gui $(ARGS)
 
 e2e: setup ## the real programs with real sleap-nn
-	$(PYTEST) $(BESIDE) tests/e2e $(ARGS)
+	$(PYTEST) --numprocesses $(E2E_JOBS) --dist loadfile --no-loadscope-reorder \
+	  tests/e2e $(ARGS)
 
 clean: ## remove what tests and tools left; keeps the environment
 	rm -rf build dist demo-output .coverage .coverage.* \

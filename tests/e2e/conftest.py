@@ -14,7 +14,26 @@ from sleap_rtc_plugin.transport import file_source
 SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
+# Files that take minutes begin first, so that no process ends up waiting for another;
+# of those that train and those that mostly wait, in turn.
+LONG_FILES = (
+    *("test_reconnection", "test_training", "test_sleap_gui", "test_chaos"),
+    *("test_sleap_training", "test_companion", "test_predict_only", "test_turn_kills"),
+    *("test_predict", "test_jobs", "test_nat", "test_doctor", "test_worker_videos"),
+    *("test_bad_input", "test_live_sleap_nn", "test_restart_series"),
+    *("test_kill_series", "test_resume"),
+)
+
+
+def _turn(item: pytest.Item) -> int:
+    if Path(__file__).parent not in item.path.parents:
+        return -1
+    name = item.path.stem
+    return LONG_FILES.index(name) if name in LONG_FILES else len(LONG_FILES)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_turn)
     for item in items:
         if Path(__file__).parent not in item.path.parents:
             continue
