@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from sleap_rtc_plugin.session.live_figures import LiveFigures, Spread
     from sleap_rtc_plugin.session.live_frames import FrameSource
     from sleap_rtc_plugin.session.live_output import LivePredictions
+    from sleap_rtc_plugin.session.remote_session import RemoteSession
+    from sleap_rtc_plugin.session.worker_info import WorkerInfo
     from sleap_rtc_plugin.transport.transport_options import TransportOptions
 
 __all__ = ["live"]
@@ -179,7 +181,7 @@ async def _stream(
     source = await in_thread(None, open_frames, video)
     try:
         async with RemoteSession(session, transport=transport) as remote:
-            one = await remote.choose(wanted)
+            one = await _choose(remote, wanted, model)
             link = await remote.connect(one)
             screen.say(f"Loading {clean_text(model)} on {one.name}.")
             stream = await start_live(
@@ -195,6 +197,19 @@ async def _stream(
     await in_thread(None, _keep, kept, stream, output, plot, screen, source.name)
     screen.end(stream.figures, stream.error)
     return stream.error
+
+
+async def _choose(
+    remote: "RemoteSession", wanted: str | None, model: str
+) -> "WorkerInfo":
+    """Pick the worker that is named, or a free one that has the model at hand."""
+    workers = await remote.workers()
+    if wanted is not None or len(workers) <= 1:
+        return await remote.choose(wanted)
+    from sleap_rtc_plugin.session.warm_workers import model_id_of
+
+    asked = await remote.ask_models(workers, [model])
+    return await remote.choose_for_models(None, [model_id_of(model, asked)])
 
 
 def _keep(

@@ -196,3 +196,26 @@ def test_a_published_model(programs: Programs, video: Path, tmp_path: Path) -> N
     nobody = live(programs, worker, video, "--model", "bee")
     assert nobody.wait() == EXIT_REFUSED, nobody.story()
     assert "There is no model bee" in nobody.err[-1]
+
+
+def test_a_worker_that_has_the_model_is_asked(
+    programs: Programs, video: Path, tmp_path: Path
+) -> None:
+    """Without a name, the one in whose store it is; by chance it would be the other."""
+    store = tmp_path / "store"
+    store.mkdir()
+
+    async def publish() -> None:
+        folder = write_model(tmp_path / "fly.single_instance")
+        await ModelRegistry(open_store(str(store)), "the-lab").publish(
+            read_model([folder]), publication=Publication(alias="fly"), by="ada"
+        )
+
+    asyncio.run(publish())
+    first = start_worker(programs, "checks", "published", "--name", "empty")
+    where = ("--model-store", store, "--model-room", "the-lab", "--name", "warm")
+    joins = ("--session", first.session, "--data", tmp_path / "second")
+    start_worker(programs, "checks", "published", *where, *joins)
+    client = live(programs, first, video, "--json", "--frames", 5)
+    assert client.wait() == 0, client.story()
+    assert client.events[0]["worker"] == "warm"
