@@ -17,6 +17,8 @@ __all__ = ["plot_latencies"]
 _DPI: Final = 150
 _SIZE_INCHES: Final = (6.4, 3.4)
 _BINS: Final = 60
+# Above the bars is room for the words.
+_HEADROOM: Final = 1.3
 # Okabe and Ito's blue and vermilion: told apart with every kind of colour vision.
 _BAR_COLOUR: Final = "#0072B2"
 _LINE_COLOUR: Final = "#D55E00"
@@ -45,7 +47,9 @@ def plot_latencies(path: Path, latencies_ms: Sequence[float], title: str) -> Non
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     ordered = sorted(latencies_ms)
-    axes.hist(ordered, bins=min(_BINS, max(5, len(ordered) // 3)), color=_BAR_COLOUR)
+    bins = min(_BINS, max(5, len(ordered) // 3))
+    counts, *_ = axes.hist(ordered, bins=bins, color=_BAR_COLOUR)
+    axes.set_ylim(top=max(counts) * _HEADROOM)
     for part, name in ((0.5, "median"), (0.95, "95 %"), (0.99, "99 %")):
         value = quantile(ordered, part)
         axes.axvline(value, color=_LINE_COLOUR, linewidth=1)
