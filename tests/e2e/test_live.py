@@ -168,21 +168,24 @@ def test_nothing_is_overwritten(
     assert mine.read_text() == "precious"
 
 
+def publish(store: Path, room: str, scratch: Path) -> str:
+    """Publish a model as `fly`, and return its id."""
+
+    async def published() -> str:
+        folder = write_model(scratch / "fly.single_instance")
+        outcome = await ModelRegistry(open_store(str(store)), room).publish(
+            read_model([folder]), publication=Publication(alias="fly"), by="ada"
+        )
+        return outcome.details.record.id
+
+    return asyncio.run(published())
+
+
 def test_a_published_model(programs: Programs, video: Path, tmp_path: Path) -> None:
     """By its alias, from the room's store, through the worker's cache."""
     store, room = tmp_path / "store", "the-lab"
     store.mkdir()
-
-    async def publish() -> str:
-        registry = ModelRegistry(open_store(str(store)), room)
-        folder = write_model(tmp_path / "fly.single_instance")
-        publication = Publication(alias="fly")
-        published = await registry.publish(
-            read_model([folder]), publication=publication, by="ada"
-        )
-        return published.details.record.id
-
-    model = asyncio.run(publish())
+    model = publish(store, room, tmp_path)
     where = ("--model-store", store, "--model-room", room)
     worker = start_worker(programs, "checks", "published", *where)
     first = live(programs, worker, video, "--json", "--frames", 5)
@@ -204,14 +207,7 @@ def test_a_worker_that_has_the_model_is_asked(
     """Without a name, the one in whose store it is; by chance it would be the other."""
     store = tmp_path / "store"
     store.mkdir()
-
-    async def publish() -> None:
-        folder = write_model(tmp_path / "fly.single_instance")
-        await ModelRegistry(open_store(str(store)), "the-lab").publish(
-            read_model([folder]), publication=Publication(alias="fly"), by="ada"
-        )
-
-    asyncio.run(publish())
+    publish(store, "the-lab", tmp_path)
     first = start_worker(programs, "checks", "published", "--name", "empty")
     where = ("--model-store", store, "--model-room", "the-lab", "--name", "warm")
     joins = ("--session", first.session, "--data", tmp_path / "second")
