@@ -15,6 +15,7 @@ from typing import Final
 from sleap_rtc_plugin.protocol.close_codes import CloseCode
 from sleap_rtc_plugin.protocol.errors import (
     BadRequest,
+    NotAllowed,
     NotRegistered,
     PeerIdTaken,
     PeerNotFound,
@@ -86,6 +87,9 @@ class _Peer:
     resume_digest: bytes
     metadata: PeerMetadata
     connected_at: float
+    credential_id: str
+    account_id: str
+    until: float | None
 
 
 @dataclass
@@ -124,6 +128,8 @@ class Hub:
         # Connection -> register by when; in the order of coming, so oldest first.
         self._unregistered: dict[int, float] = {}
         self._malformed: dict[int, int] = {}
+        # Those whose admission ends before the room does: few, so a search is cheap.
+        self._ending: dict[int, _Peer] = {}
         self._held = HeldMessages()
         # Room -> until when. A registration that was verified while the room was
         # being closed must not bring the room back.
@@ -249,6 +255,26 @@ class Hub:
         self._closed_rooms[room_id] = now + CLOSED_ROOM_REMEMBERED_S
         return self._empty(room_id)
 
+    def revoke(
+        self, room_id: str, now: float, *, credential_id: str = "", account_id: str = ""
+    ) -> list[Instruction]:
+        """Send those out of a room whom a credential or an account let in."""
+        room = self._rooms.get(room_id)
+        gone = [
+            peer
+            for peer in ([] if room is None else room.peers.values())
+            if (credential_id and peer.credential_id == credential_id)
+            or (account_id and peer.account_id == account_id)
+        ]
+        for peer in gone:
+            self._forget(peer.connection, now)
+        return [Disconnect(peer.connection, CloseCode.REVOKED) for peer in gone]
+
+    def peers(self, room_id: str) -> list[PeerInfo]:
+        """Return who is registered in a room, in the order of connecting."""
+        room = self._rooms.get(room_id)
+        return [] if room is None else [_shown(peer) for peer in room.peers.values()]
+
     def restore(self, kept: KeepPeerId, expires_at: float, now: float) -> None:
         """Reserve an id that a worker held before the server was started again.
 
@@ -284,6 +310,7 @@ class Hub:
         # The first of a dict that is in the order of time is the earliest.
         times = [*islice(self._unregistered.values(), 1)]
         times += islice(self._closed_rooms.values(), 1)
+        times += (peer.until for peer in self._ending.values() if peer.until)
         held_until = self._held.deadline()
         if held_until is not None:
             times.append(held_until)
@@ -299,6 +326,10 @@ class Hub:
             if until <= now:
                 self._forget(connection, now)
                 instructions.append(Disconnect(connection, CloseCode.REGISTER_DEADLINE))
+        for connection, peer in list(self._ending.items()):
+            if peer.until is not None and peer.until <= now:
+                self._forget(connection, now)
+                instructions.append(Disconnect(connection, CloseCode.REVOKED))
         for held in self._held.expire(now):
             error = PeerNotFound(peer_id=held.to)
             instructions.append(self._refusal(held.sender, held.command_id, error))
@@ -343,12 +374,14 @@ class Hub:
         for peer in peers:
             del self._peers[peer.connection]
             self._malformed.pop(peer.connection, None)
+            self._ending.pop(peer.connection, None)
         ended = [Disconnect(peer.connection, CloseCode.ROOM_ENDED) for peer in peers]
         return [*ended, RoomEnded(room_id)]
 
     def _forget(self, connection: int, now: float, *, is_lost: bool = False) -> None:
         self._unregistered.pop(connection, None)
         self._malformed.pop(connection, None)
+        self._ending.pop(connection, None)
         peer = self._peers.pop(connection, None)
         if peer is None:
             return
@@ -377,6 +410,8 @@ class Hub:
             raise TokenRefused(server=self._server, reason="it is for another room")
         if admission.expires_at <= now or message.room_id in self._closed_rooms:
             raise RoomGone(server=self._server)
+        if message.role not in admission.roles:
+            raise NotAllowed(action=f"enter this room as a {message.role}")
         check_metadata(message.metadata)
         room = self._rooms.get(message.room_id) or _Room(admission.expires_at)
         digest = hashlib.sha256(message.resume_key.encode()).digest()
@@ -389,6 +424,7 @@ class Hub:
         if replaced is not None:
             del self._peers[replaced.connection]
             self._malformed.pop(replaced.connection, None)
+            self._ending.pop(replaced.connection, None)
             self._held.drop_sender(replaced.connection)
         peer = _Peer(
             connection=connection,
@@ -398,6 +434,9 @@ class Hub:
             resume_digest=digest,
             metadata=message.metadata,
             connected_at=now,
+            credential_id=admission.credential_id,
+            account_id=admission.account_id,
+            until=admission.until,
         )
         known = replaced or before
         was_worker = known is not None and known.role == "worker"
@@ -407,6 +446,8 @@ class Hub:
             instructions.append(DropPeerId(peer.room_id, peer.peer_id))
         del self._unregistered[connection]
         self._peers[connection] = peer
+        if peer.until is not None:
+            self._ending[connection] = peer
         room.peers[peer.peer_id] = peer
         registered = Registered(
             id=message.id,
@@ -463,12 +504,7 @@ class Hub:
         wanted = compile_filter(message)
         room = self._rooms[peer.room_id]
         found = [
-            PeerInfo(
-                peer_id=other.peer_id,
-                role=other.role,
-                metadata=other.metadata,
-                connected_at=other.connected_at,
-            )
+            _shown(other)
             for other in room.peers.values()
             if wanted.matches(other.role, other.metadata)
         ]
@@ -527,3 +563,12 @@ class Hub:
         self._forget(connection, now)
         refusal = self._refusal(connection, command_id, error)
         return [refusal, Disconnect(connection, code)]
+
+
+def _shown(peer: _Peer) -> PeerInfo:
+    return PeerInfo(
+        peer_id=peer.peer_id,
+        role=peer.role,
+        metadata=peer.metadata,
+        connected_at=peer.connected_at,
+    )

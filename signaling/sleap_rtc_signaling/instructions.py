@@ -5,6 +5,7 @@ Plain values between the hub that decides and the switchboard that carries out.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from sleap_rtc_plugin.protocol.close_codes import CloseCode
 from sleap_rtc_plugin.protocol.limits import (
@@ -12,10 +13,11 @@ from sleap_rtc_plugin.protocol.limits import (
     REGISTER_DEADLINE_S,
     ROOM_LIFETIME_S,
 )
-from sleap_rtc_plugin.protocol.signaling_messages import RelayedMessage
+from sleap_rtc_plugin.protocol.signaling_messages import RelayedMessage, Role
 from sleap_rtc_plugin.protocol.signaling_messages import Reply as ReplyMessage
 
 __all__ = [
+    "ANY_ROLE",
     "Admission",
     "Counts",
     "Deliver",
@@ -89,6 +91,8 @@ class DropPeerId:
     peer_id: str
 
 
+ANY_ROLE: Final[frozenset[Role]] = frozenset({"worker", "client"})
+
 ForStore = RenewRoom | KeepPeerId | DropPeerId
 Instruction = Reply | Deliver | Disconnect | RoomEnded | ForStore
 
@@ -98,10 +102,23 @@ Instruction = Reply | Deliver | Disconnect | RoomEnded | ForStore
 
 @dataclass(frozen=True)
 class Admission:
-    """A token was verified and admits to this room, which exists until then."""
+    """A token was verified and admits to this room.
+
+    Attributes:
+        room_id: the room.
+        expires_at: until when the room exists.
+        roles: what the peer may be there.
+        credential_id: the room token's; empty for one that cannot be taken back.
+        account_id: the member's; empty where nobody has signed in.
+        until: when the admission itself ends; None where it does not.
+    """
 
     room_id: str
     expires_at: float
+    roles: frozenset[Role] = ANY_ROLE
+    credential_id: str = ""
+    account_id: str = ""
+    until: float | None = None
 
 
 @dataclass(frozen=True)

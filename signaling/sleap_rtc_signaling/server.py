@@ -15,6 +15,7 @@ from typing import Final, Self
 
 from sleap_rtc_plugin.protocol.errors import StorageFailed
 from sleap_rtc_plugin.protocol.limits import GIB
+from sleap_rtc_signaling.accounts.anonymous import AnonymousAccounts
 from sleap_rtc_signaling.app import Routes
 from sleap_rtc_signaling.config import RelayConfig, SignalingConfig
 from sleap_rtc_signaling.gate import Gate
@@ -24,6 +25,7 @@ from sleap_rtc_signaling.listener import Listener, bind
 from sleap_rtc_signaling.metrics import Metrics
 from sleap_rtc_signaling.relay_book import RelayBook, RelayLimits
 from sleap_rtc_signaling.relay_service import RelayService
+from sleap_rtc_signaling.rest import Rest
 from sleap_rtc_signaling.stores.sqlite import SqliteStore
 from sleap_rtc_signaling.switchboard import Switchboard
 from sleap_rtc_signaling.tokens import Tokens, load_or_make_key
@@ -128,12 +130,12 @@ class SignalingServer:
         main = bind(config.host, config.port, "--port")
         stack.callback(main.close)
         self._port = main.getsockname()[1]
-        rest: socket.socket | None = None
+        rest_socket: socket.socket | None = None
         self._rest_port = None
         if config.rest_port is not None:
-            rest = bind(config.host, config.rest_port, "--rest-port")
-            stack.callback(rest.close)
-            self._rest_port = rest.getsockname()[1]
+            rest_socket = bind(config.host, config.rest_port, "--rest-port")
+            stack.callback(rest_socket.close)
+            self._rest_port = rest_socket.getsockname()[1]
 
         try:
             config.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -143,6 +145,11 @@ class SignalingServer:
         tokens = Tokens(load_or_make_key(config.data_dir), self.url)
         store = await SqliteStore.open(config.data_dir / _DATABASE)
         stack.push_async_callback(store.close)
+
+        accounts = AnonymousAccounts(
+            store, tokens, config.account_token_lifetime_s, self.url
+        )
+        stack.push_async_callback(accounts.close)
 
         hub = Hub(self.url, HubLimits(room_lifetime_s=config.room_lifetime_s))
         now = self._clock()
@@ -167,8 +174,9 @@ class SignalingServer:
         ):
             stack.push_async_callback(_cancel, asyncio.create_task(work))
 
+        rest = Rest(accounts, metrics, self.url, clock)
         routes = Routes(
-            config, store, tokens, switchboard, relays, metrics, self.url, clock
+            config, rest, accounts, store, tokens, switchboard, relays, metrics
         )
         listeners = [
             Listener(
@@ -176,7 +184,7 @@ class SignalingServer:
                 opened,
                 config.trusted_proxies,
             )
-            for opened, websocket in ((main, True), (rest, False))
+            for opened, websocket in ((main, True), (rest_socket, False))
             if opened is not None
         ]
         stack.push_async_callback(_stop, listeners)

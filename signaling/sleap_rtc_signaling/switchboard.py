@@ -30,6 +30,7 @@ from sleap_rtc_plugin.protocol.errors import (
 from sleap_rtc_plugin.protocol.limits import MAX_SIGNALING_SEND_QUEUE
 from sleap_rtc_plugin.protocol.signaling_messages import (
     ClientMessage,
+    PeerInfo,
     Register,
     ServerError,
 )
@@ -185,6 +186,21 @@ class Switchboard:
     def close_room(self, room_id: str) -> None:
         """Send everybody out of a room that was deleted."""
         self._perform(self._hub.close_room(room_id, self._clock()))
+
+    def revoke(
+        self, room_id: str, *, credential_id: str = "", account_id: str = ""
+    ) -> None:
+        """Send those out whom a credential or an account let in."""
+        now = self._clock()
+        self._perform(
+            self._hub.revoke(
+                room_id, now, credential_id=credential_id, account_id=account_id
+            )
+        )
+
+    async def peers(self, room_id: str) -> list[PeerInfo]:
+        """Return who is in a room."""
+        return self._hub.peers(room_id)
 
     def wake(self) -> None:
         """Look at once whether something is due."""

@@ -74,6 +74,28 @@ _ERRORS: Final[Mapping[type[RtcError], str]] = {
         "The sign-in for {server} has expired or is not accepted ({reason}). Paste a "
         "new session string, or sign in again."
     ),
+    errors.SignInRequired: (
+        "This lab is for its members. Sign in at {server} first, or ask the lab's "
+        "owner for an invitation."
+    ),
+    errors.SignInRefused: (
+        "Signing in at {server} did not succeed ({reason}). Sign in again."
+    ),
+    errors.AccountsUnavailable: (
+        "{server} cannot check accounts at the moment ({reason}). Try again in a "
+        "minute."
+    ),
+    errors.InvitationRefused: (
+        "{server} does not accept the invitation ({reason}). Ask the lab's owner for a "
+        "new one."
+    ),
+    errors.PairingRefused: (
+        "The pairing code is not accepted ({reason}). Let the worker show a new one."
+    ),
+    errors.PairingFailed: (
+        "The two sides of the pairing do not agree ({reason}). The code is used up: "
+        "let the worker show a new one."
+    ),
     errors.RoomGone: (
         "This lab no longer exists on {server}. Start the worker again and paste the "
         "session string that it prints."

@@ -30,6 +30,8 @@ class CloseCode(IntEnum):
     """The same peer registered on a newer socket, with the same resume key."""
     ROOM_ENDED = 4410
     """The room expired or its owner deleted it."""
+    REVOKED = 4411
+    """The token, the credential or the membership was taken back or has ended."""
     TOO_SLOW = 4413
     """The peer did not read what was sent to it."""
     RATE_LIMITED = 4429
@@ -62,6 +64,7 @@ FATAL_CLOSE_CODES: Final = frozenset(
         CloseCode.REGISTRATION_REFUSED,
         CloseCode.REPLACED,
         CloseCode.ROOM_ENDED,
+        CloseCode.REVOKED,
     }
 )
 """After these, connecting again with the same registration gives the same end.

@@ -49,6 +49,13 @@ MAX_PENDING_SIGNALING_COMMANDS = 64
 MAX_SIGNALING_SEND_QUEUE = 256
 MAX_ICE_SERVERS = 32
 
+# -- accounts, members, pairing --------------------------------------------------
+MAX_NAME_CHARS = 120
+MAX_MEMBERS_PER_ROOM = 200
+MAX_INVITATION_CHARS = 512
+MAX_PAIRING_MESSAGE_BYTES = 16 * KIB
+PAIRING_LIFETIME_S = 300.0
+
 # -- the relay of last resort ---------------------------------------------------
 RELAY_JOIN_TIMEOUT_S = 10.0
 MAX_RELAY_JOIN_BYTES = 1 * KIB

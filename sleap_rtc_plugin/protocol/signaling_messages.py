@@ -111,6 +111,10 @@ class Register(_Message, frozen=True, tag="register"):
 
     `resume_key` is the peer's own random text. Whoever registers the same `peer_id`
     again must show the same key, so nobody else in the room can push a peer out.
+
+    `token` is the session string's, or a worker's credential; it may be empty where
+    `account`, the token of a signed-in account, is a member's of the room. A room that
+    is for its members wants `account` from every client.
     """
 
     id: Id
@@ -120,6 +124,7 @@ class Register(_Message, frozen=True, tag="register"):
     role: Role
     resume_key: ResumeKey
     metadata: PeerMetadata = PeerMetadata()
+    account: Annotated[str, Meta(max_length=MAX_TOKEN_CHARS)] = ""
 
 
 class DiscoverPeers(_Message, frozen=True, tag="discover_peers"):

@@ -487,6 +487,9 @@ class SignalingSession(Machine[SessionState, Event, Instruction]):
                 return RoomGone(server=self._server)
             case CloseCode.REPLACED:
                 return PeerIdTaken(peer_id=self._register.peer_id)
+            case CloseCode.REVOKED:
+                reason = "what admitted you has been taken back or has ended"
+                return TokenRefused(server=self._server, reason=reason)
             case CloseCode.REGISTRATION_REFUSED | CloseCode.NOT_REGISTERED:
                 return TokenRefused(server=self._server, reason=event.reason)
             case _:

@@ -23,7 +23,11 @@ async def test_rest_on_both_ports(lab: Lab) -> None:
             assert signed_in.headers["cache-control"] == "no-store"
             assert "server" not in signed_in.headers
             account = signed_in.json()
-            assert set(account) == {"account_id", "token", "expires_at"}
+            assert set(account) == {
+                *("account_id", "token", "expires_at"),
+                *("refresh_token", "name", "method"),
+            }
+            assert account["method"] == "anonymous"
             assert account["expires_at"] > lab.clock.now
             headers = bearer(account["token"])
 

@@ -42,7 +42,7 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     ServerError,
     UpdateMetadata,
 )
-from sleap_rtc_signaling import app as app_module
+from sleap_rtc_signaling import rest as rest_module
 from sleap_rtc_signaling import gate as gate_module
 from sleap_rtc_signaling import listener as listener_module
 from sleap_rtc_signaling import switchboard as switchboard_module
@@ -333,7 +333,7 @@ async def test_connecting_too_often_is_limited(
 async def test_the_routes_are_limited_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(app_module, "REST_RATE", Rate(2, 0.001))
+    monkeypatch.setattr(rest_module, "REST_RATE", Rate(2, 0.001))
     async with (
         SignalingServer(config(tmp_path)) as server,
         httpx.AsyncClient(base_url=server.url) as http,

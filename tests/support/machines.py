@@ -331,7 +331,7 @@ SESSION: Final = Kind(
         sessions.Lost("the room has ended", 4410),
         REGISTERED,
         *[sessions.Received(message) for message in wire_samples.FROM_SERVER],
-        *[sessions.CommandAsked(m) for m in wire_samples.FROM_CLIENT[1:4]],
+        *[sessions.CommandAsked(m) for m in wire_samples.FROM_CLIENT[2:5]],
         sessions.Ticked(),
         sessions.Stopped(),
     ],

@@ -290,6 +290,15 @@ FROM_CLIENT: Final[list[s.ClientMessage]] = [
         resume_key="k" * 32,
         metadata=METADATA,
     ),
+    s.Register(
+        id="c-1a",
+        room_id="room-1",
+        token="",
+        peer_id="client-1",
+        role="client",
+        resume_key="k" * 32,
+        account="d.e.f",
+    ),
     s.DiscoverPeers(id="c-2"),
     s.DiscoverPeers(
         id="c-3",

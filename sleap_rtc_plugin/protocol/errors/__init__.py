@@ -13,9 +13,19 @@ help. `to_wire` and `from_wire` are inverse to each other for every leaf.
     ├── PackageError              what was to be sent is not a training package
     ├── TransferError             bytes did not arrive as they were sent
     ├── JobError                  the job itself went wrong
+    ├── AccountError              who somebody is, or may be, at a signaling server
     └── ModelError                a model of the room, their registry, live frames
 """
 
+from sleap_rtc_plugin.protocol.errors.accounts import (
+    AccountError,
+    AccountsUnavailable,
+    InvitationRefused,
+    PairingFailed,
+    PairingRefused,
+    SignInRefused,
+    SignInRequired,
+)
 from sleap_rtc_plugin.protocol.errors.base import (
     EXIT_BAD_PACKAGE,
     EXIT_CANCELLED,
@@ -138,6 +148,8 @@ __all__ = [
     "EXIT_REFUSED",
     "EXIT_UNREACHABLE",
     "EXIT_USAGE",
+    "AccountError",
+    "AccountsUnavailable",
     "AliasMoved",
     "AliasTaken",
     "BadRequest",
@@ -149,6 +161,7 @@ __all__ = [
     "ErrorInfo",
     "FolderInUse",
     "ImagesRefused",
+    "InvitationRefused",
     "JobAmbiguous",
     "JobCancelled",
     "JobConflict",
@@ -184,6 +197,8 @@ __all__ = [
     "OptionRefused",
     "PackageError",
     "PackageTooLarge",
+    "PairingFailed",
+    "PairingRefused",
     "PeerIdTaken",
     "PeerNotAuthenticated",
     "PeerNotFound",
@@ -209,6 +224,8 @@ __all__ = [
     "SessionStringInvalid",
     "SessionStringTooNew",
     "SharedStorageUnusable",
+    "SignInRefused",
+    "SignInRequired",
     "SignalingUnreachable",
     "SourceChanged",
     "StepFailed",

@@ -227,6 +227,7 @@ def test_fatal_close_codes(code: CloseCode, state: SessionState) -> None:
     error = gave_up(made.handle(Lost("\x1b[2Jsaid the server", code), 1.0))
     expected = {
         CloseCode.ROOM_ENDED: RoomGone,
+        CloseCode.REVOKED: TokenRefused,
         CloseCode.REPLACED: PeerIdTaken,
         CloseCode.REGISTRATION_REFUSED: TokenRefused,
         CloseCode.NOT_REGISTERED: TokenRefused,
