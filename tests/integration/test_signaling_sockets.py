@@ -42,9 +42,9 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     ServerError,
     UpdateMetadata,
 )
-from sleap_rtc_signaling import rest as rest_module
 from sleap_rtc_signaling import gate as gate_module
 from sleap_rtc_signaling import listener as listener_module
+from sleap_rtc_signaling import rest as rest_module
 from sleap_rtc_signaling import switchboard as switchboard_module
 from sleap_rtc_signaling.limits import (
     HELD_MESSAGE_S,
