@@ -13,10 +13,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
-from msgspec import Struct
 from starlette.responses import Response
 from starlette.types import Message
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from sleap_rtc_plugin.protocol import codec
 from sleap_rtc_plugin.protocol.close_codes import CloseCode
@@ -27,7 +26,6 @@ from sleap_rtc_plugin.protocol.errors import (
     RtcError,
     StorageFailed,
 )
-from sleap_rtc_plugin.protocol.limits import MAX_SIGNALING_SEND_QUEUE
 from sleap_rtc_plugin.protocol.signaling_messages import (
     ClientMessage,
     PeerInfo,
@@ -52,14 +50,12 @@ from sleap_rtc_signaling.limits import (
     ADDRESS_MESSAGE_RATE,
     AWAKE_INTERVAL_S,
     CLOCK_CHECK_S,
-    CLOSE_DEADLINE_S,
-    MAX_WAITING_BYTES,
     PEER_MESSAGE_RATE,
     PURGE_INTERVAL_S,
     REFUSAL_RATE,
 )
-from sleap_rtc_signaling.listener import ABORT_EXTENSION
 from sleap_rtc_signaling.metrics import Metrics
+from sleap_rtc_signaling.peer_socket import PeerSocket
 from sleap_rtc_signaling.rate_limit import RateLimiter, address_key
 from sleap_rtc_signaling.relay_service import RelayService
 from sleap_rtc_signaling.stores import Store
@@ -71,69 +67,6 @@ _log = logging.getLogger(__name__)
 
 # RFC 6455 section 7.4.1: done, and going away.
 _GOOD_BYE: Final = (1000, 1001)
-
-
-class _Socket:
-    """One WebSocket and its outbox."""
-
-    def __init__(self, websocket: WebSocket, address: str) -> None:
-        self.address = address
-        self.abort: Callable[[], None] = websocket.scope["extensions"][ABORT_EXTENSION]
-        self._websocket = websocket
-        self._outbox: asyncio.Queue[str | None] = asyncio.Queue(
-            MAX_SIGNALING_SEND_QUEUE
-        )
-        self._waiting_bytes = 0
-        self._close_code = 1000
-        self._aborting: asyncio.TimerHandle | None = None
-
-    def is_closing(self) -> bool:
-        return self._aborting is not None
-
-    def send(self, message: Struct) -> bool:
-        """Queue a message; False if the peer is too far behind."""
-        if self.is_closing():
-            return True
-        text = codec.encode_signaling(message)
-        # One message always fits; many large ones would be megabytes for each socket.
-        if self._waiting_bytes > MAX_WAITING_BYTES:
-            return False
-        try:
-            self._outbox.put_nowait(text)
-        except asyncio.QueueFull:
-            return False
-        self._waiting_bytes += len(text)
-        return True
-
-    def close(self, code: CloseCode) -> None:
-        """Send what is queued, then close; cut off if that takes too long."""
-        if self.is_closing():
-            return
-        self._close_code = code
-        if code is CloseCode.TOO_SLOW:
-            # It will not read these either; only the close frame is worth a try.
-            while not self._outbox.empty():
-                self._outbox.get_nowait()
-        loop = asyncio.get_running_loop()
-        self._aborting = loop.call_later(CLOSE_DEADLINE_S, self.abort)
-        try:
-            self._outbox.put_nowait(None)
-        except asyncio.QueueFull:
-            self.abort()
-
-    async def write(self) -> None:
-        """Write the outbox to the socket until it is closed from either side."""
-        # RuntimeError is how the ASGI server says that the socket closed meanwhile.
-        with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-            while (text := await self._outbox.get()) is not None:
-                self._waiting_bytes -= len(text)
-                await self._websocket.send_text(text)
-            await self._websocket.close(self._close_code)
-
-    def gone(self) -> None:
-        """Let go of the timer; from here on the ASGI server closes the socket."""
-        if self._aborting is not None:
-            self._aborting.cancel()
 
 
 class Switchboard:
@@ -169,7 +102,7 @@ class Switchboard:
         self._metrics = metrics
         self._server = server
         self._clock = clock
-        self._sockets: dict[int, _Socket] = {}
+        self._sockets: dict[int, PeerSocket] = {}
         self._numbers = itertools.count(1)
         self._writes: asyncio.Queue[ForStore] = asyncio.Queue()
         self._woken = asyncio.Event()
@@ -293,7 +226,7 @@ class Switchboard:
             )
             return
         connection = next(self._numbers)
-        socket = _Socket(websocket, address)
+        socket = PeerSocket(websocket, address)
         is_lost = True
         self._sockets[connection] = socket
         try:
@@ -318,7 +251,7 @@ class Switchboard:
             self.wake()
 
     async def _read(
-        self, connection: int, socket: _Socket, websocket: WebSocket
+        self, connection: int, socket: PeerSocket, websocket: WebSocket
     ) -> int:
         """Read until the socket closes, and return the close code."""
         while True:
@@ -331,7 +264,9 @@ class Switchboard:
             # them, or the replies would fill the outbox of a peer that does read.
             await asyncio.sleep(0)
 
-    async def _received(self, connection: int, socket: _Socket, frame: Message) -> None:
+    async def _received(
+        self, connection: int, socket: PeerSocket, frame: Message
+    ) -> None:
         wait_s = self._take(connection, socket)
         text = frame.get("text")
         try:
@@ -360,7 +295,7 @@ class Switchboard:
             self._metrics.registered(message.role)
             self.wake()
 
-    def _take(self, connection: int, socket: _Socket) -> float:
+    def _take(self, connection: int, socket: PeerSocket) -> float:
         now = time.monotonic()
         return self._messages.take(str(connection), now) or self._address_messages.take(
             socket.address, now

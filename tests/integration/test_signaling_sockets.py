@@ -44,8 +44,8 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
 )
 from sleap_rtc_signaling import gate as gate_module
 from sleap_rtc_signaling import listener as listener_module
+from sleap_rtc_signaling import peer_socket as peer_socket_module
 from sleap_rtc_signaling import rest as rest_module
-from sleap_rtc_signaling import switchboard as switchboard_module
 from sleap_rtc_signaling.limits import (
     HELD_MESSAGE_S,
     MAX_MALFORMED_MESSAGES,
@@ -375,7 +375,7 @@ async def test_a_slow_consumer_is_cut_off_and_holds_nobody_up(lab: Lab) -> None:
 async def test_large_messages_for_a_slow_consumer_are_few(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(switchboard_module, "MAX_WAITING_BYTES", 64_000)
+    monkeypatch.setattr(peer_socket_module, "MAX_WAITING_BYTES", 64_000)
     room = await lab.room()
     await stalled(lab, room, "slow-1")
     sender = await lab.join(room, "client-1")
