@@ -47,11 +47,6 @@ class PairingCode:
         """Return the code as it is shown and typed."""
         return "-".join((str(self.number), *self.words))
 
-    @property
-    def password(self) -> bytes:
-        """What both sides put into SPAKE2: the whole code, so the number counts too."""
-        return str(self).encode()
-
     @classmethod
     def from_random(cls, number: int, random: bytes) -> Self:
         """Make a code.

@@ -10,6 +10,7 @@ seal is ChaCha20-Poly1305 (RFC 8439). Pure but for randomness; called by
 
 import hashlib
 import hmac
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from cryptography.exceptions import InvalidTag
@@ -19,7 +20,6 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from spake2 import SPAKE2_A, SPAKE2_B
 
 from sleap_rtc_plugin.protocol.errors import LocalProtocolError, PairingFailed
-from sleap_rtc_plugin.protocol.pairing_code import PairingCode
 
 __all__ = ["PairingCipher"]
 
@@ -37,13 +37,16 @@ class PairingCipher:
 
     Args:
         side: `worker` shows the code and has the string, `claimer` types it.
-        code: what was shown or typed.
+        words: the words that were shown or typed. The number is not among them: the
+            server gives it only after the worker's first message.
     """
 
-    def __init__(self, side: Literal["worker", "claimer"], code: PairingCode) -> None:
+    def __init__(
+        self, side: Literal["worker", "claimer"], words: Sequence[str]
+    ) -> None:
         self._side = side
         kind = SPAKE2_A if side == "worker" else SPAKE2_B
-        self._spake = kind(code.password, idA=_WORKER, idB=_CLAIMER)
+        self._spake = kind("-".join(words).encode(), idA=_WORKER, idB=_CLAIMER)
         self.message: Final[bytes] = self._spake.start()
         """What goes to the other side."""
         self._transcript = b""
