@@ -13,7 +13,6 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
 
 from sleap_rtc_plugin import __version__
-from sleap_rtc_plugin.protocol.account_messages import ANONYMOUS
 from sleap_rtc_plugin.protocol.errors import NotAllowed, RoomGone, TokenRefused
 from sleap_rtc_plugin.protocol.ids import new_room_id
 from sleap_rtc_plugin.protocol.relay_messages import (
@@ -21,11 +20,8 @@ from sleap_rtc_plugin.protocol.relay_messages import (
     IceServerList,
     RelayTerms,
 )
-from sleap_rtc_signaling.accounts import Accounts
 from sleap_rtc_signaling.config import SignalingConfig
-from sleap_rtc_signaling.limits import SIGN_IN_RATE
 from sleap_rtc_signaling.metrics import Metrics
-from sleap_rtc_signaling.rate_limit import RateLimiter
 from sleap_rtc_signaling.relay_service import RelayService
 from sleap_rtc_signaling.rest import Rest, answer
 from sleap_rtc_signaling.stores import Room, Store
@@ -46,7 +42,6 @@ class Routes:
     Args:
         config: the administrator's settings.
         rest: what all routes share.
-        accounts: who somebody is.
         store: accounts and rooms.
         tokens: issues and verifies.
         switchboard: the live sockets.
@@ -59,7 +54,6 @@ class Routes:
         self,
         config: SignalingConfig,
         rest: Rest,
-        accounts: Accounts,
         store: Store,
         tokens: Tokens,
         switchboard: Switchboard,
@@ -69,7 +63,6 @@ class Routes:
     ) -> None:
         self._config = config
         self._rest = rest
-        self._accounts = accounts
         self._store = store
         self._tokens = tokens
         self._switchboard = switchboard
@@ -77,7 +70,6 @@ class Routes:
         self._metrics = metrics
         self._more = more
         self._clock: Callable[[], float] = rest.clock
-        self._sign_ins = RateLimiter(SIGN_IN_RATE)
 
     def application(self, *, websocket: bool) -> Starlette:
         """Make the application of one port.
@@ -87,7 +79,6 @@ class Routes:
         """
         route = self._rest.route
         routes: list[BaseRoute] = [
-            route("POST", "/anonymous-signin", self._sign_in),
             route("POST", "/create-room", self._create_room),
             route("POST", "/delete-peers-and-room", self._delete_room),
             route("GET", "/ice-servers", self._ice_servers),
@@ -103,11 +94,7 @@ class Routes:
             routes=routes, exception_handlers=self._rest.exception_handlers
         )
 
-    # -- accounts and rooms -------------------------------------------------------
-
-    async def _sign_in(self, request: Request) -> Response:
-        self._rest.take(self._sign_ins, request)
-        return answer(await self._accounts.sign_in(ANONYMOUS, self._clock()))
+    # -- rooms ----------------------------------------------------------------------
 
     async def _create_room(self, request: Request) -> Response:
         owner = (await self._rest.account(request)).account_id

@@ -7,7 +7,7 @@ the command; built directly by a program that embeds the server.
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import platformdirs
@@ -16,12 +16,17 @@ from msgspec import Meta, Struct
 from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
 from sleap_rtc_plugin.protocol.limits import (
     ACCOUNT_TOKEN_LIFETIME_S,
+    KIB,
     MAX_ICE_SERVERS,
+    MAX_NAME_CHARS,
     MAX_URL_CHARS,
     ROOM_LIFETIME_S,
 )
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer
 from sleap_rtc_signaling.limits import (
+    COGNITO_USER_LIFETIME_S,
+    MAX_ALLOWED,
+    MAX_PROVIDERS,
     MAX_RELAYS,
     MAX_RELAYS_PER_ROOM,
     MAX_TURN_SECRET_BYTES,
@@ -41,7 +46,10 @@ __all__ = [
     "DEFAULT_HOST",
     "DEFAULT_PORT",
     "DEFAULT_REST_PORT",
+    "AccountsConfig",
+    "CognitoConfig",
     "ConfigError",
+    "OidcConfig",
     "RelayConfig",
     "SignalingConfig",
     "TurnServer",
@@ -57,6 +65,10 @@ _NO_PORT = "none"
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(gt=0)]
 Positive = Annotated[float, Meta(gt=0)]
+AllowList = Annotated[
+    tuple[Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)], ...],
+    Meta(max_length=MAX_ALLOWED),
+]
 _TURN_URL: Final = (
     r"^turns?:([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
     r"(\?transport=(udp|tcp))?\Z"
@@ -123,6 +135,87 @@ class RelayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     account_share: Annotated[float, Meta(gt=0, le=1)] = RELAY_ACCOUNT_SHARE
 
 
+class CognitoConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An AWS Cognito user pool whose users are the accounts.
+
+    What may be done with it comes from the usual places of AWS (an instance's role,
+    the environment), never from here.
+
+    Attributes:
+        region: such as `us-east-1`.
+        user_pool_id: such as `us-east-1_AbCdEfGhI`.
+        client_id: the app client's, one without a secret.
+        endpoint_url: another place than AWS, for tests.
+        user_lifetime_s: after how long an ephemeral user is deleted.
+    """
+
+    region: Annotated[str, Meta(pattern=r"^[a-z0-9-]{1,32}\Z")]
+    user_pool_id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,55}\Z")]
+    client_id: Annotated[str, Meta(pattern=r"^[\w+]{1,128}\Z")]
+    endpoint_url: Annotated[str, Meta(max_length=MAX_URL_CHARS)] = ""
+    user_lifetime_s: Seconds = COGNITO_USER_LIFETIME_S
+
+
+class OidcConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A provider at which persons sign in by a code (RFC 8628).
+
+    Where one of the `allowed_` lists is set, who is on none of them is refused;
+    otherwise everybody who has an account at the provider is let in.
+
+    Attributes:
+        name: how the way is named in the routes, such as `github`.
+        label: what a person calls it; the name where there is none.
+        kind: `oidc` finds everything by the issuer; `github` is GitHub.
+        issuer: the provider's address; for GitHub there is a default.
+        api_url: of GitHub alone, where its API is.
+        client_id: as the provider has registered this server.
+        client_secret: the same; exactly one of the three, or none.
+        client_secret_file: a file that holds it, and nothing else.
+        client_secret_env: the environment variable that holds it.
+        scope: what is asked for; there is a default for each kind.
+        algorithms: which signatures of ID tokens are accepted.
+        allowed_subjects: persons, as the provider's `sub`; on GitHub the login.
+        allowed_domains: of confirmed e-mail addresses; not on GitHub.
+        allowed_organisations: of GitHub.
+    """
+
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*\Z", max_length=32)]
+    client_id: Annotated[str, Meta(min_length=1, max_length=256)]
+    kind: Literal["oidc", "github"] = "oidc"
+    issuer: Annotated[str, Meta(max_length=MAX_URL_CHARS)] = ""
+    api_url: Annotated[str, Meta(max_length=MAX_URL_CHARS)] = ""
+    label: Annotated[str, Meta(max_length=MAX_NAME_CHARS)] = ""
+    client_secret: Annotated[str, Meta(max_length=KIB)] = ""
+    client_secret_file: Path | None = None
+    client_secret_env: str | None = None
+    scope: Annotated[str, Meta(max_length=KIB)] = ""
+    algorithms: Annotated[
+        tuple[Literal["RS256", "ES256"], ...], Meta(min_length=1, max_length=2)
+    ] = ("RS256", "ES256")
+    allowed_subjects: AllowList = ()
+    allowed_domains: AllowList = ()
+    allowed_organisations: AllowList = ()
+
+    def __repr__(self) -> str:
+        """Leave out the secret."""
+        return f"OidcConfig({self.name!r})"
+
+
+class AccountsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The ways to sign in; any mix of them.
+
+    Attributes:
+        anonymous: whether anybody gets an account without a name.
+        cognito: who keeps the accounts without a name; this server, where nothing
+            is set. With `anonymous` off, the pool's users are known and none is made.
+        oidc: providers at which persons sign in.
+    """
+
+    anonymous: bool = True
+    cognito: CognitoConfig | None = None
+    oidc: Annotated[tuple[OidcConfig, ...], Meta(max_length=MAX_PROVIDERS)] = ()
+
+
 class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of one server.
 
@@ -138,6 +231,7 @@ class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         room_lifetime_s: how long a room lives without a worker in it.
         room_token_lifetime_s: how long a session string may be used at most.
         account_token_lifetime_s: how long an account may open and delete rooms.
+        accounts: the ways to sign in.
         trusted_proxies: addresses whose `X-Forwarded-For` is believed.
     """
 
@@ -154,6 +248,7 @@ class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     room_lifetime_s: Seconds = ROOM_LIFETIME_S
     room_token_lifetime_s: Seconds = ROOM_TOKEN_LIFETIME_S
     account_token_lifetime_s: Seconds = ACCOUNT_TOKEN_LIFETIME_S
+    accounts: AccountsConfig = AccountsConfig()
     trusted_proxies: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
@@ -187,7 +282,29 @@ def load(path: Path) -> SignalingConfig:
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path} is not accepted: {error}.") from None
     turn = tuple(_with_secret(server, path) for server in config.turn)
-    return msgspec.structs.replace(config, turn=turn)
+    oidc = tuple(_with_client_secret(way, path) for way in config.accounts.oidc)
+    accounts = msgspec.structs.replace(config.accounts, oidc=oidc)
+    return msgspec.structs.replace(config, turn=turn, accounts=accounts)
+
+
+def _with_client_secret(way: OidcConfig, path: Path) -> OidcConfig:
+    """Read the secret of a provider's client from where the file says that it is."""
+    given = (way.client_secret, way.client_secret_file, way.client_secret_env)
+    if sum(1 for value in given if value) > 1:
+        raise ConfigError(
+            f"{path} is not accepted: the provider {way.name} has more than one of "
+            "client_secret, client_secret_file and client_secret_env."
+        )
+    secret = way.client_secret
+    if way.client_secret_file is not None:
+        secret = _read_secret(way.client_secret_file)
+    elif way.client_secret_env:
+        secret = os.environ.get(way.client_secret_env, "").strip()
+    if any(given) and not secret:
+        raise ConfigError(f"The client secret of the provider {way.name} is empty.")
+    return msgspec.structs.replace(
+        way, client_secret=secret, client_secret_file=None, client_secret_env=None
+    )
 
 
 def _with_secret(server: TurnServer, path: Path) -> TurnServer:
@@ -223,7 +340,7 @@ def _read_secret(path: Path) -> str:
         with path.open("rb") as file:
             return file.read(MAX_TURN_SECRET_BYTES).decode().strip()
     except FileNotFoundError:
-        raise ConfigError(f"The file {path} with a TURN secret is missing.") from None
+        raise ConfigError(f"The file {path} with a secret is missing.") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise ConfigError(f"{path} cannot be read: {reason}.") from None

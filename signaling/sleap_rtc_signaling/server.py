@@ -16,7 +16,7 @@ from typing import Final, Self
 
 from sleap_rtc_plugin.protocol.errors import StorageFailed
 from sleap_rtc_plugin.protocol.limits import GIB
-from sleap_rtc_signaling.accounts.anonymous import AnonymousAccounts
+from sleap_rtc_signaling.accounts.composite import make_accounts
 from sleap_rtc_signaling.app import Routes
 from sleap_rtc_signaling.config import RelayConfig, SignalingConfig
 from sleap_rtc_signaling.gate import Gate
@@ -29,6 +29,7 @@ from sleap_rtc_signaling.pairing_routes import PairingRoutes
 from sleap_rtc_signaling.relay_book import RelayBook, RelayLimits
 from sleap_rtc_signaling.relay_service import RelayService
 from sleap_rtc_signaling.rest import Rest
+from sleap_rtc_signaling.sign_in_routes import SignInRoutes
 from sleap_rtc_signaling.stores.memory import MemoryRecords
 from sleap_rtc_signaling.stores.sqlite import SqliteStore
 from sleap_rtc_signaling.switchboard import Switchboard
@@ -150,8 +151,15 @@ class SignalingServer:
         store = await SqliteStore.open(config.data_dir / _DATABASE)
         stack.push_async_callback(store.close)
 
-        accounts = AnonymousAccounts(
-            store, tokens, config.account_token_lifetime_s, self.url
+        # One of the store's, once it is made of records.
+        records = MemoryRecords()
+        accounts = make_accounts(
+            config.accounts,
+            store,
+            records,
+            tokens,
+            config.account_token_lifetime_s,
+            self.url,
         )
         stack.push_async_callback(accounts.close)
 
@@ -185,13 +193,12 @@ class SignalingServer:
         routes = Routes(
             config,
             rest,
-            accounts,
             store,
             tokens,
             switchboard,
             relays,
             metrics,
-            more=pairing.routes(),
+            more=[*SignInRoutes(rest, accounts).routes(), *pairing.routes()],
         )
         listeners = [
             Listener(
