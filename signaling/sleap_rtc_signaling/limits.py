@@ -82,6 +82,8 @@ REFRESH_LIFETIME_S: Final = 30 * 24 * 3600.0
 # After so long a person signs in at the provider again, however often they refresh.
 SIGN_IN_LIFETIME_S: Final = 90 * 24 * 3600.0
 # -- a provider's keys
+# Some providers list every group of a person in an ID token.
+MAX_PROVIDER_TOKEN_CHARS: Final = 32 * KIB
 MAX_JWKS_KEYS: Final = 32
 MAX_KEY_ID_CHARS: Final = 256
 MIN_RSA_BITS: Final = 2_048

@@ -183,6 +183,7 @@ class SignalingServer:
             switchboard.keep_store(),
             relays.keep_time(),
             relays.keep_usage(),
+            accounts.keep(clock),
         ):
             stack.push_async_callback(_cancel, asyncio.create_task(work))
 

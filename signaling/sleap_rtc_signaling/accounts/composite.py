@@ -4,6 +4,9 @@ A token is verified by whoever signed it; which one that is, is read from the to
 before, and believed by nobody. Made by the server, called by the routes.
 """
 
+import asyncio
+import logging
+from collections.abc import Callable
 from typing import TypeVar
 
 from sleap_rtc_plugin.protocol.account_messages import (
@@ -13,7 +16,13 @@ from sleap_rtc_plugin.protocol.account_messages import (
     DevicePending,
     SignInMethod,
 )
-from sleap_rtc_plugin.protocol.errors import BadRequest, NotAllowed, TokenRefused
+from sleap_rtc_plugin.protocol.errors import (
+    AccountsUnavailable,
+    BadRequest,
+    NotAllowed,
+    StorageFailed,
+    TokenRefused,
+)
 from sleap_rtc_signaling.accounts import Identity
 from sleap_rtc_signaling.accounts.anonymous import AnonymousAccounts
 from sleap_rtc_signaling.accounts.cognito import CognitoAccounts
@@ -23,11 +32,14 @@ from sleap_rtc_signaling.accounts.jwks import unverified_issuer
 from sleap_rtc_signaling.accounts.oidc import OidcProvider
 from sleap_rtc_signaling.accounts.sign_ins import SignIns, is_ours
 from sleap_rtc_signaling.config import AccountsConfig, ConfigError
+from sleap_rtc_signaling.limits import PURGE_INTERVAL_S
 from sleap_rtc_signaling.stores import Store
 from sleap_rtc_signaling.stores.records import Records
 from sleap_rtc_signaling.tokens import Tokens
 
 __all__ = ["MixedAccounts", "make_accounts"]
+
+_log = logging.getLogger(__name__)
 
 Signed = TypeVar("Signed", Account, Identity)
 
@@ -117,14 +129,14 @@ class MixedAccounts:
             raise self._refused("this server has no accounts without a name")
         return await self._anonymous.identify(token, now)
 
-    async def delete_old(self, now: float) -> None:
-        """Delete users that nobody needs any more, where there may be some.
-
-        Raises:
-            AccountsUnavailable: whoever keeps them does not answer.
-        """
-        if self._cognito is not None:
-            await self._cognito.delete_old(now)
+    async def keep(self, clock: Callable[[], float]) -> None:
+        """Delete users that nobody needs any more, now and then, for ever."""
+        while self._cognito is not None:
+            await asyncio.sleep(PURGE_INTERVAL_S)
+            try:
+                await self._cognito.delete_old(clock())
+            except (AccountsUnavailable, StorageFailed) as error:
+                _log.warning("old users could not be deleted: %s", error)
 
     async def close(self) -> None:
         """Let go of everything."""

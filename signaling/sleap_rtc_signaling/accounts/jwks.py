@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from sleap_rtc_plugin.protocol.errors import AccountsUnavailable
-from sleap_rtc_plugin.protocol.limits import MAX_TOKEN_CHARS
 from sleap_rtc_signaling.accounts.provider_http import ProviderHttp
 from sleap_rtc_signaling.limits import (
     CLOCK_SKEW_S,
@@ -27,6 +26,7 @@ from sleap_rtc_signaling.limits import (
     JWKS_STALE_S,
     MAX_JWKS_KEYS,
     MAX_KEY_ID_CHARS,
+    MAX_PROVIDER_TOKEN_CHARS,
     MAX_RSA_BITS,
     MIN_RSA_BITS,
 )
@@ -118,7 +118,7 @@ class ProviderKeys:
 
     def _header(self, token: str) -> tuple[Algorithm, str]:
         try:
-            if not 0 < len(token) <= MAX_TOKEN_CHARS:
+            if not 0 < len(token) <= MAX_PROVIDER_TOKEN_CHARS:
                 raise ValueError
             header = jwt.get_unverified_header(token)
         except Exception:
@@ -187,7 +187,7 @@ def unverified_issuer(token: str) -> str:
 
     It is believed by nobody: whoever is named verifies the token.
     """
-    if not 0 < len(token) <= MAX_TOKEN_CHARS:
+    if not 0 < len(token) <= MAX_PROVIDER_TOKEN_CHARS:
         return ""
     try:
         claims = jwt.decode(token, options={"verify_signature": False})
