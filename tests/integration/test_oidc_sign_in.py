@@ -1,18 +1,26 @@
 """Signing in at a real OpenID provider on this machine, through a real server."""
 
 import asyncio
-import base64
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import jwt
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
-from support.oidc_provider import CLIENT_ID, OidcProvider, Person, SigningKey
+from support.oidc_provider import (
+    CLIENT_ID,
+    OidcProvider,
+    Person,
+    SigningKey,
+    unsigned,
+    with_shared_secret,
+)
 from support.signaling_lab import Clock, Lab, config
 
 from sleap_rtc_plugin.protocol.ids import is_id
@@ -450,23 +458,6 @@ async def test_settings_that_make_no_sense_are_told(
 # -- bad ID tokens --------------------
 
 
-def hs256_with_public(provider: OidcProvider) -> Callable[[dict[str, Any]], str]:
-    key = json.dumps(provider.keys[0].public()).encode()
-
-    def make(claims: dict[str, Any]) -> str:
-        return jwt.encode(claims, key * 4, algorithm="HS256", headers={"kid": "first"})
-
-    return make
-
-
-def unsigned(claims: dict[str, Any]) -> str:
-    def part(value: dict[str, Any]) -> str:
-        text = json.dumps(value).encode()
-        return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
-
-    return f"{part({'alg': 'none', 'kid': 'first'})}.{part(claims)}."
-
-
 CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "expired": lambda c: c.update(exp=c["iat"]),
     "without an end": lambda c: c.pop("exp"),
@@ -496,8 +487,19 @@ async def test_id_tokens_that_are_not_good(
 @pytest.mark.parametrize(
     "forge",
     [
-        lambda provider: unsigned,
-        hs256_with_public,
+        lambda provider: partial(unsigned, alg="none", kid="first"),
+        lambda provider: partial(
+            with_shared_secret,
+            json.dumps(provider.keys[0].public()).encode(),
+            key_id="first",
+        ),
+        lambda provider: partial(
+            with_shared_secret,
+            provider.keys[0]
+            .private.public_key()
+            .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+            key_id="first",
+        ),
         lambda provider: SigningKey.make("first").sign,
         lambda provider: SigningKey.make("first", "RS256").sign,
         lambda provider: SigningKey.make("nobody").sign,
@@ -509,6 +511,7 @@ async def test_id_tokens_that_are_not_good(
     ids=[
         "alg none",
         "HS256 with the public key",
+        "HS256 with the public key in PEM",
         "another key of the same id",
         "another algorithm",
         "an unknown key id",
