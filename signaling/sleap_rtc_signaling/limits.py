@@ -101,6 +101,10 @@ MAX_TURN_SERVERS: Final = 8
 MAX_TURN_URLS: Final = 8
 TURN_NAME_CHARS: Final = 16
 
+# How soon a running server takes up a key that was made beside it; a good deal less
+# than KEY_SETTLE_S, after which the others sign with it.
+KEYS_CHECK_S: Final = 15.0
+
 # -- rates --------------------------------------------------------------------
 SIGN_IN_RATE: Final = Rate(burst=60, per_s=1.0)
 REST_RATE: Final = Rate(burst=300, per_s=20.0)
