@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 import platformdirs
@@ -62,6 +62,7 @@ __all__ = [
     "DEFAULT_REST_PORT",
     "ENVIRONMENT_PREFIX",
     "ConfigError",
+    "LogConfig",
     "RelayConfig",
     "Section",
     "SignalingConfig",
@@ -198,6 +199,18 @@ class TlsConfig(Section):
     key: HomePath | None = None
 
 
+class LogConfig(Section):
+    """What the server writes to stderr while it serves.
+
+    Attributes:
+        format: `text` for a person, `json` for a program.
+        level: from which level on.
+    """
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "warning"
+
+
 class SignalingConfig(Section):
     """The settings of one server.
 
@@ -215,6 +228,7 @@ class SignalingConfig(Section):
         account_token_lifetime_s: how long an account may open and delete rooms.
         trusted_proxies: addresses whose `X-Forwarded-For` is believed.
         tls: the server's own certificate; None where a proxy has one, or nobody.
+        log: what it writes to stderr.
         public_url: the address that is told to people, where it is not the server's
             own: that of a proxy, or a name.
     """
@@ -236,6 +250,7 @@ class SignalingConfig(Section):
     account_token_lifetime_s: Seconds = ACCOUNT_TOKEN_LIFETIME_S
     trusted_proxies: tuple[str, ...] = ()
     tls: TlsConfig | None = None
+    log: LogConfig = LogConfig()
     public_url: Annotated[str, AfterValidator(_check_url)] | None = None
 
     def __repr__(self) -> str:

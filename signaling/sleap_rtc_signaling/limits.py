@@ -51,6 +51,8 @@ KEEP_ALIVE_S: Final = 5
 STOP_GRACE_S: Final = 1
 STOP_DEADLINE_S: Final = 3.0
 
+REQUEST_BUCKETS_S: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+
 # -- the store ----------------------------------------------------------------
 MAX_ACCOUNTS: Final = 100_000
 STORE_BUSY_TIMEOUT_S: Final = 5.0

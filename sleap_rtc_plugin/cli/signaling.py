@@ -7,6 +7,7 @@ it is imported only when the command runs.
 import asyncio
 import contextlib
 import ipaddress
+import logging
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -89,6 +90,17 @@ _data_option = click.option(
     metavar="URL",
     help="Address under which people reach the server, behind a proxy say.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    help="Lines for a person, or JSON lines for a program.  [default: text]",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="From which level on; `info` has a line for each request and peer.  "
+    "[default: warning]",
+)
 @_config_option
 @click.pass_context
 def signaling(
@@ -101,6 +113,8 @@ def signaling(
     tls_cert: Path | None,
     tls_key: Path | None,
     public_url: str | None,
+    log_format: str | None,
+    log_level: str | None,
     config: Path | None,
 ) -> None:
     """Run the server at which workers and clients find each other.
@@ -115,13 +129,17 @@ def signaling(
         "rest_port": rest_port,
         "data_dir": data,
         "relay": None if relay is None else {"enabled": relay},
-        "tls": _tls(tls_cert, tls_key),
+        "tls": _given(cert=tls_cert, key=tls_key),
         "public_url": public_url,
+        "log": _given(format=log_format, level=log_level),
     }
     with _errors_told():
+        from sleap_rtc_signaling import event_log
         from sleap_rtc_signaling.server import SignalingServer
 
         settings = _load(config, given)
+        level = logging.getLevelNamesMapping()[settings.log.level.upper()]
+        event_log.set_up(settings.log.format, level)
         asyncio.run(_serve(SignalingServer(settings), settings))
 
 
@@ -167,9 +185,9 @@ def check_config(config: Path | None) -> None:
         click.echo(json.dumps(shown(_load(config, {})), indent=2))
 
 
-def _tls(cert: Path | None, key: Path | None) -> dict[str, Path] | None:
-    files = {"cert": cert, "key": key}
-    named = {name: path for name, path in files.items() if path is not None}
+def _given(**options: object) -> dict[str, object] | None:
+    """Return a table of the options that were given, or None without any."""
+    named = {name: value for name, value in options.items() if value is not None}
     return named or None
 
 
@@ -177,8 +195,7 @@ def _load(path: Path | None, given: Mapping[str, object]) -> "SignalingConfig":
     """Gather the settings; what is None was not given."""
     from sleap_rtc_signaling.config import load
 
-    options = {name: value for name, value in given.items() if value is not None}
-    return load(path, options)
+    return load(path, _given(**given))
 
 
 @contextlib.contextmanager
