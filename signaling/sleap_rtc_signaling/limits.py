@@ -53,6 +53,15 @@ STOP_DEADLINE_S: Final = 3.0
 
 # -- the store ----------------------------------------------------------------
 MAX_ACCOUNTS: Final = 100_000
+# Below what DynamoDB takes as one item (400 KB), with its keys and names.
+MAX_RECORD_BYTES: Final = 320 * KIB
+# How often a change is tried again where others change the same record at once.
+MAX_STORE_TRIES: Final = 64
+MAX_STORE_CALLS_AT_ONCE: Final = 16
+# A room that is just being made keeps its place among those of its account.
+ROOM_MAKING_S: Final = 60.0
+# What belongs to rooms that are gone is looked for and removed so often.
+SWEEP_INTERVAL_S: Final = 6 * 3600.0
 STORE_BUSY_TIMEOUT_S: Final = 5.0
 STORE_RETRY_S: Final = 0.02
 PURGE_INTERVAL_S: Final = 600.0

@@ -29,8 +29,8 @@ from sleap_rtc_signaling.pairing_routes import PairingRoutes
 from sleap_rtc_signaling.relay_book import RelayBook, RelayLimits
 from sleap_rtc_signaling.relay_service import RelayService
 from sleap_rtc_signaling.rest import Rest
-from sleap_rtc_signaling.stores.memory import MemoryRecords
-from sleap_rtc_signaling.stores.sqlite import SqliteStore
+from sleap_rtc_signaling.stores import Store
+from sleap_rtc_signaling.stores.sqlite import SqliteRecords
 from sleap_rtc_signaling.switchboard import Switchboard
 from sleap_rtc_signaling.tokens import Tokens, load_or_make_key
 
@@ -147,7 +147,7 @@ class SignalingServer:
             reason = error.strerror or type(error).__name__
             raise StorageFailed(place=str(config.data_dir), reason=reason) from error
         tokens = Tokens(load_or_make_key(config.data_dir), self.url)
-        store = await SqliteStore.open(config.data_dir / _DATABASE)
+        store = Store(await SqliteRecords.open(config.data_dir / _DATABASE))
         stack.push_async_callback(store.close)
 
         accounts = AnonymousAccounts(
@@ -180,7 +180,7 @@ class SignalingServer:
 
         rest = Rest(accounts, metrics, self.url, clock)
         pairing = PairingRoutes(
-            rest, PairingBook(MemoryRecords()), partial(tokens.verify, "room")
+            rest, PairingBook(store.records), partial(tokens.verify, "room")
         )
         routes = Routes(
             config,
