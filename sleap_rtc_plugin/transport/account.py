@@ -22,15 +22,20 @@ from sleap_rtc_plugin.protocol.account_messages import (
     AccountInfo,
     ChangeMember,
     ChangeRoom,
+    ClaimPairing,
     CreateRoom,
     Credential,
     CredentialKind,
     DeviceFlow,
     DevicePending,
+    FinishPairing,
     Invitation,
     InviteMember,
     MakeCredential,
     MemberRole,
+    OpenPairing,
+    Pairing,
+    PairingState,
     PollDevice,
     Refresh,
     RevokeById,
@@ -275,6 +280,42 @@ class AccountClient:
         """
         path = f"/ice-servers?room_id={_part(room_id)}" if room_id else "/ice-servers"
         return await self._call("GET", path, IceServerList, token)
+
+    # -- pairing ----------------------------------------------------------------------
+
+    async def open_pairing(self, room_token: str, message: str) -> Pairing:
+        """Open a pairing for a room (`POST /pairings`)."""
+        body = OpenPairing(message=message)
+        return await self._call("POST", "/pairings", Pairing, room_token, body)
+
+    async def claim_pairing(self, number: int) -> PairingState:
+        """Take the one try that a code has (`POST /pairings/{number}/claim`)."""
+        return await self._pairing(number, "claim", ClaimPairing())
+
+    async def answer_pairing(
+        self, number: int, key: str, message: str, proof: str
+    ) -> PairingState:
+        """Leave the claimer's message and proof (`.../answer`)."""
+        body = FinishPairing(key=key, message=message, sealed=proof)
+        return await self._pairing(number, "answer", body)
+
+    async def finish_pairing(self, number: int, key: str, sealed: str) -> PairingState:
+        """Leave what the worker sealed, or nothing (`.../finish`)."""
+        body = FinishPairing(key=key, sealed=sealed)
+        return await self._pairing(number, "finish", body)
+
+    async def pairing_state(self, number: int, key: str) -> PairingState:
+        """Ask how far the other side is (`.../state`)."""
+        return await self._pairing(number, "state", FinishPairing(key=key))
+
+    async def close_pairing(self, number: int, key: str) -> None:
+        """Take an own pairing back (`.../close`)."""
+        path = f"/pairings/{number}/close"
+        await self._exchange("POST", path, body=FinishPairing(key=key))
+
+    async def _pairing(self, number: int, step: str, body: Struct) -> PairingState:
+        path = f"/pairings/{number}/{step}"
+        return await self._call("POST", path, PairingState, body=body)
 
     # -- one question and its answer -------------------------------------------------
 
