@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 
 from sleap_rtc_plugin.protocol.limits import KIB, MIB
 
+DAY_S: Final = 86_400.0
+
 
 class Rate(NamedTuple):
     """A token bucket: `burst` at once, then `per_s` each second."""
@@ -69,6 +71,17 @@ PURGE_INTERVAL_S: Final = 600.0
 AWAKE_INTERVAL_S: Final = 30.0
 CLOCK_CHECK_S: Final = 5.0
 
+# -- members, invitations, credentials ------------------------------------------
+MAX_INVITATIONS_PER_ROOM: Final = 50
+MAX_CREDENTIALS_PER_ROOM: Final = 100
+MAX_ROOMS_LISTED: Final = 200
+INVITATION_SECRET_BYTES: Final = 16
+INVITATION_LIFETIME_S: Final = 7 * DAY_S
+MAX_INVITATION_LIFETIME_S: Final = 30 * DAY_S
+MAX_CREDENTIAL_LIFETIME_S: Final = 366 * DAY_S
+# The room of an account with a name, after somebody used it last.
+NAMED_ROOM_LIFETIME_S: Final = 90 * DAY_S
+
 # -- tokens -------------------------------------------------------------------
 ROOM_TOKEN_LIFETIME_S: Final = 30 * 24 * 3600.0
 
@@ -95,7 +108,6 @@ MIN_RELAY_FRAME_COST_BYTES: Final = 512
 # What lies in the kernel delays an urgent frame; without a bound that is seconds.
 RELAY_RECEIVE_BUFFER_BYTES: Final = 256 * KIB
 RELAY_USAGE_INTERVAL_S: Final = 30.0
-DAY_S: Final = 86_400.0
 BYTES_PER_MBIT: Final = 125_000
 
 # -- TURN ---------------------------------------------------------------------
@@ -117,4 +129,8 @@ REFUSAL_RATE: Final = Rate(burst=100, per_s=1.0)
 # A number that is claimed is spent, so a claim a minute would already be a nuisance.
 CLAIM_RATE: Final = Rate(burst=5, per_s=0.05)
 ALL_CLAIMS_RATE: Final = Rate(burst=60, per_s=1.0)
+# A person changes a room by hand; a lab invites its people in one go.
+ROOM_CHANGE_RATE: Final = Rate(burst=120, per_s=2.0)
+# The secret of an invitation cannot be guessed; this keeps the store from being asked.
+ACCEPT_RATE: Final = Rate(burst=30, per_s=0.5)
 MAX_RATE_KEYS: Final = 20_000

@@ -17,6 +17,7 @@ from typing import Final, Self
 from sleap_rtc_plugin.protocol.errors import StorageFailed
 from sleap_rtc_plugin.protocol.limits import GIB
 from sleap_rtc_signaling.accounts.anonymous import AnonymousAccounts
+from sleap_rtc_signaling.admission import Admissions
 from sleap_rtc_signaling.app import Routes
 from sleap_rtc_signaling.config import RelayConfig, SignalingConfig
 from sleap_rtc_signaling.gate import Gate
@@ -29,6 +30,8 @@ from sleap_rtc_signaling.pairing_routes import PairingRoutes
 from sleap_rtc_signaling.relay_book import RelayBook, RelayLimits
 from sleap_rtc_signaling.relay_service import RelayService
 from sleap_rtc_signaling.rest import Rest
+from sleap_rtc_signaling.room_routes import RoomRoutes
+from sleap_rtc_signaling.rooms import Rooms
 from sleap_rtc_signaling.stores import Store
 from sleap_rtc_signaling.stores.sqlite import SqliteRecords
 from sleap_rtc_signaling.switchboard import Switchboard
@@ -154,6 +157,7 @@ class SignalingServer:
             store, tokens, config.account_token_lifetime_s, self.url
         )
         stack.push_async_callback(accounts.close)
+        admissions = Admissions(store, tokens, accounts, self.url)
 
         hub = Hub(self.url, HubLimits(room_lifetime_s=config.room_lifetime_s))
         now = self._clock()
@@ -163,10 +167,10 @@ class SignalingServer:
         metrics, gate, clock = Metrics(), Gate(), self._clock
         book = RelayBook(_relay_limits(config.relay))
         relays = RelayService(
-            config.relay, book, hub, gate, store, tokens, metrics, clock
+            config.relay, book, hub, gate, store, admissions, metrics, clock
         )
         switchboard = Switchboard(
-            hub, gate, relays, store, tokens, metrics, self.url, clock
+            hub, gate, relays, store, admissions, metrics, self.url, clock
         )
         self._switchboard, self._relays = switchboard, relays
         stack.push_async_callback(switchboard.stop)
@@ -182,16 +186,24 @@ class SignalingServer:
         pairing = PairingRoutes(
             rest, PairingBook(store.records), partial(tokens.verify, "room")
         )
+        rooms = Rooms(
+            store,
+            tokens,
+            switchboard,
+            self.url,
+            config.room_lifetime_s,
+            config.room_token_lifetime_s,
+        )
         routes = Routes(
             config,
             rest,
             accounts,
             store,
-            tokens,
+            admissions,
             switchboard,
             relays,
             metrics,
-            more=pairing.routes(),
+            more=[*RoomRoutes(rest, rooms).routes(), *pairing.routes()],
         )
         listeners = [
             Listener(

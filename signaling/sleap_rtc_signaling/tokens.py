@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -23,7 +23,7 @@ from sleap_rtc_plugin.protocol.errors import StorageFailed, TokenRefused
 from sleap_rtc_plugin.protocol.ids import is_id
 from sleap_rtc_plugin.protocol.limits import MAX_TOKEN_CHARS
 
-__all__ = ["KEY_FILE", "TokenKind", "Tokens", "load_or_make_key"]
+__all__ = ["KEY_FILE", "RoomToken", "TokenKind", "Tokens", "load_or_make_key"]
 
 _log = logging.getLogger(__name__)
 
@@ -40,8 +40,17 @@ _TYPE: Final[dict[TokenKind, str]] = {
     "account": "sleap-rtc-account+jwt",
     "room": "sleap-rtc-room+jwt",
 }
+_CREDENTIAL: Final = "cid"
 _REQUIRED: Final = ["iss", "aud", "sub", "exp", "iat"]
 _PRIVATE_MODE: Final = stat.S_IRUSR | stat.S_IWUSR
+
+
+class RoomToken(NamedTuple):
+    """What a room token says; one of an older version has no credential's id."""
+
+    room_id: str
+    credential_id: str
+    expires_at: float
 
 
 class Tokens:
@@ -64,7 +73,13 @@ class Tokens:
         return f"Tokens(key_id={self.key_id!r})"
 
     def issue(
-        self, kind: TokenKind, subject: str, now: float, expires_at: float
+        self,
+        kind: TokenKind,
+        subject: str,
+        now: float,
+        expires_at: float,
+        *,
+        credential_id: str = "",
     ) -> str:
         """Sign a token.
 
@@ -73,8 +88,9 @@ class Tokens:
             subject: the account or the room.
             now: Unix time in seconds.
             expires_at: until when it is good, as Unix time.
+            credential_id: by which it can be taken back; a room's tokens have one.
         """
-        claims = {
+        claims: dict[str, str | float] = {
             "iss": _ISSUER,
             "aud": _AUDIENCE[kind],
             "sub": subject,
@@ -82,6 +98,8 @@ class Tokens:
             "exp": expires_at,
             "jti": secrets.token_hex(8),
         }
+        if credential_id:
+            claims[_CREDENTIAL] = credential_id
         headers = {"kid": self.key_id, "typ": _TYPE[kind]}
         return jwt.encode(claims, self._key, algorithm=_ALGORITHM, headers=headers)
 
@@ -102,6 +120,26 @@ class Tokens:
         Raises:
             TokenRefused: as `verify`.
         """
+        subject, expires_at, _ = self._verified(kind, token, now)
+        return subject, expires_at
+
+    def verify_room(self, token: str, now: float) -> RoomToken:
+        """Check a room token; whether it was taken back is for the store to say.
+
+        Raises:
+            TokenRefused: as `verify`.
+        """
+        room_id, expires_at, claims = self._verified("room", token, now)
+        credential_id = claims.get(_CREDENTIAL, "")
+        if not isinstance(credential_id, str) or (
+            credential_id and not is_id(credential_id)
+        ):
+            raise self._refused("the token is not valid")
+        return RoomToken(room_id, credential_id, expires_at)
+
+    def _verified(
+        self, kind: TokenKind, token: str, now: float
+    ) -> tuple[str, float, dict[str, Any]]:
         try:
             claims = self._claims(kind, token)
         # Whatever a hostile token makes the library raise, the answer is no; and
@@ -115,7 +153,7 @@ class Tokens:
             raise self._refused("the token has expired")
         if not is_id(subject):
             raise self._refused("the token is not valid")
-        return subject, float(expires_at)
+        return subject, float(expires_at), claims
 
     def _claims(self, kind: TokenKind, token: str) -> dict[str, Any]:
         if not 0 < len(token) <= MAX_TOKEN_CHARS:

@@ -121,6 +121,8 @@ class Room(Struct, frozen=True, kw_only=True):
         expires_at: when it ends.
         name: what its members call it; may be empty.
         access: who may enter.
+        lifetime_s: how long it lives after it was used last, with or without a worker;
+            0 where a worker alone keeps it.
     """
 
     room_id: str
@@ -129,6 +131,7 @@ class Room(Struct, frozen=True, kw_only=True):
     expires_at: float
     name: str = ""
     access: Access = "open"
+    lifetime_s: float = 0.0
 
 
 class _RoomValue(Struct, frozen=True):
@@ -136,6 +139,7 @@ class _RoomValue(Struct, frozen=True):
     created_at: float
     name: str = ""
     access: Access = "open"
+    lifetime_s: float = 0.0
     woken_at: float = 0.0
 
 
@@ -153,7 +157,14 @@ def room_key(room_id: str) -> RecordKey:
 
 def room_record(room: Room, version: int = 0, woken_at: float = 0.0) -> Record:
     """Return a room as a record."""
-    value = _RoomValue(room.owner, room.created_at, room.name, room.access, woken_at)
+    value = _RoomValue(
+        owner=room.owner,
+        created_at=room.created_at,
+        name=room.name,
+        access=room.access,
+        lifetime_s=room.lifetime_s,
+        woken_at=woken_at,
+    )
     return Record(
         room_key(room.room_id),
         msgspec.json.encode(value),
@@ -172,6 +183,7 @@ def room_of(record: Record) -> tuple[Room, float]:
         expires_at=record.expires_at or 0.0,
         name=value.name,
         access=value.access,
+        lifetime_s=value.lifetime_s,
     )
     return room, value.woken_at
 

@@ -54,6 +54,12 @@ class Store:
     def __init__(self, records: Records) -> None:
         self.records: Final = records
 
+    async def put(self, record: Record, now: float) -> bool:
+        """Create a record that was not there, or replace the one that was."""
+        if record.version:
+            return await self.records.replace(record, now)
+        return await self.records.create(record, now)
+
     # -- accounts -----------------------------------------------------------------
 
     async def add_account(
@@ -104,7 +110,7 @@ class Store:
             made.append(Made(room.room_id, now))
             version = 0 if record is None else record.version
             changed = layout.made_record(room.owner, made, version)
-            if await self._put(changed, now):
+            if await self.put(changed, now):
                 break
         else:
             raise contended()
@@ -132,6 +138,11 @@ class Store:
             return replace(room, expires_at=max(room.expires_at, expires_at))
 
         return await self._change_room(room_id, renew, AT_ANY_TIME) is not None
+
+    async def use_room(self, room: Room, now: float) -> None:
+        """Take note that a member uses a room that lives on by that."""
+        if room.lifetime_s and room.expires_at < now + room.lifetime_s / 2:
+            await self.renew_room(room.room_id, now + room.lifetime_s)
 
     async def change_room(
         self, room_id: str, name: str | None, access: Access | None, now: float
@@ -170,7 +181,7 @@ class Store:
                 break
             left = [m for m in layout.made_of(record) if m.room_id != room.room_id]
             changed = layout.made_record(room.owner, left, record.version)
-            if await self._put(changed, AT_ANY_TIME):
+            if await self.put(changed, AT_ANY_TIME):
                 break
         return True
 
@@ -205,12 +216,6 @@ class Store:
                 return changed
         raise contended()
 
-    async def _put(self, record: Record, now: float) -> bool:
-        """Create a record that was not there, or replace the one that was."""
-        if record.version:
-            return await self.records.replace(record, now)
-        return await self.records.create(record, now)
-
     # -- down for a while ---------------------------------------------------------
 
     async def wake_up(self, now: float) -> None:
@@ -223,7 +228,7 @@ class Store:
         for _ in range(MAX_STORE_TRIES):
             record = await self.records.get(layout.awake_key(), now)
             if record is None:
-                if await self._put(layout.awake_record(Awake(now)), now):
+                if await self.put(layout.awake_record(Awake(now)), now):
                     return
                 continue
             awake = layout.awake_of(record)
@@ -234,7 +239,7 @@ class Store:
                 after = Awake(awake.at, waking_to=now)
             else:
                 after = Awake(now)
-            swapped = await self._put(layout.awake_record(after, record.version), now)
+            swapped = await self.put(layout.awake_record(after, record.version), now)
             if swapped and after.waking_to is None and after.at >= now:
                 return
         raise contended()
@@ -244,7 +249,7 @@ class Store:
         for _ in range(MAX_STORE_TRIES):
             record = await self.records.get(layout.awake_key(), now)
             version = 0 if record is None else record.version
-            if await self._put(layout.awake_record(Awake(now), version), now):
+            if await self.put(layout.awake_record(Awake(now), version), now):
                 return
         raise contended()
 
@@ -280,7 +285,7 @@ class Store:
             changed = layout.kept_record(
                 kept.room_id, kept.peer_id, kept.resume_digest, version
             )
-            if await self._put(changed, AT_ANY_TIME):
+            if await self.put(changed, AT_ANY_TIME):
                 return
         raise contended()
 
