@@ -103,6 +103,7 @@ class Switchboard:
         self._clock = clock
         self._sockets: dict[int, PeerSocket] = {}
         self._numbers = itertools.count(1)
+        self._revocations = 0
         self._writes: asyncio.Queue[ForStore] = asyncio.Queue()
         self._woken = asyncio.Event()
         self._messages = RateLimiter(PEER_MESSAGE_RATE)
@@ -123,6 +124,7 @@ class Switchboard:
         self, room_id: str, *, credential_id: str = "", account_id: str = ""
     ) -> None:
         """Send those out whom a credential or an account let in."""
+        self._revocations += 1
         now = self._clock()
         self._perform(
             self._hub.revoke(
@@ -287,7 +289,12 @@ class Switchboard:
             self.wake()  # it is held, and until when is for the hub to say
 
     async def _register(self, connection: int, message: Register) -> None:
-        admission = await self._admit(message)
+        while True:
+            revocations = self._revocations
+            admission = await self._admit(message)
+            # What was looked up may have been taken back in the meantime.
+            if revocations == self._revocations:
+                break
         now = self._clock()
         self._perform(self._hub.handle(connection, message, now, admission))
         if self._hub.is_registered(connection):
