@@ -7,7 +7,7 @@ the command; built directly by a program that embeds the server.
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import platformdirs
@@ -22,6 +22,7 @@ from sleap_rtc_plugin.protocol.limits import (
 )
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer
 from sleap_rtc_signaling.limits import (
+    BACKUP_INTERVAL_S,
     MAX_RELAYS,
     MAX_RELAYS_PER_ROOM,
     MAX_TURN_SECRET_BYTES,
@@ -44,6 +45,7 @@ __all__ = [
     "ConfigError",
     "RelayConfig",
     "SignalingConfig",
+    "StoreConfig",
     "TurnServer",
     "default_data_dir",
     "load",
@@ -123,6 +125,26 @@ class RelayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     account_share: Annotated[float, Meta(gt=0, le=1)] = RELAY_ACCOUNT_SHARE
 
 
+class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where rooms and accounts are kept.
+
+    Attributes:
+        kind: `sqlite`, a file in `data_dir`; or `dynamodb`, for several instances.
+        table: the DynamoDB table, which is there already.
+        region: its AWS region; where empty, what AWS's programs are set to.
+        endpoint: another address than AWS's, for tests.
+        backup_to: an object store's address for backups; where empty, there are none.
+        backup_every_s: how long between two backups.
+    """
+
+    kind: Literal["sqlite", "dynamodb"] = "sqlite"
+    table: str = "sleap-remote"
+    region: str = ""
+    endpoint: str = ""
+    backup_to: str = ""
+    backup_every_s: Seconds = BACKUP_INTERVAL_S
+
+
 class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of one server.
 
@@ -138,6 +160,7 @@ class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         room_lifetime_s: how long a room lives without a worker in it.
         room_token_lifetime_s: how long a session string may be used at most.
         account_token_lifetime_s: how long an account may open and delete rooms.
+        store: where rooms and accounts are kept.
         trusted_proxies: addresses whose `X-Forwarded-For` is believed.
     """
 
@@ -154,6 +177,7 @@ class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     room_lifetime_s: Seconds = ROOM_LIFETIME_S
     room_token_lifetime_s: Seconds = ROOM_TOKEN_LIFETIME_S
     account_token_lifetime_s: Seconds = ACCOUNT_TOKEN_LIFETIME_S
+    store: StoreConfig = StoreConfig()
     trusted_proxies: tuple[str, ...] = ()
 
     def __repr__(self) -> str:

@@ -33,6 +33,8 @@ from sleap_rtc_signaling.rest import Rest
 from sleap_rtc_signaling.room_routes import RoomRoutes
 from sleap_rtc_signaling.rooms import Rooms
 from sleap_rtc_signaling.stores import Store
+from sleap_rtc_signaling.stores.dynamodb import DynamoRecords
+from sleap_rtc_signaling.stores.records import Records
 from sleap_rtc_signaling.stores.sqlite import SqliteRecords
 from sleap_rtc_signaling.switchboard import Switchboard
 from sleap_rtc_signaling.tokens import Tokens, load_or_make_key
@@ -150,7 +152,7 @@ class SignalingServer:
             reason = error.strerror or type(error).__name__
             raise StorageFailed(place=str(config.data_dir), reason=reason) from error
         tokens = Tokens(load_or_make_key(config.data_dir), self.url)
-        store = Store(await SqliteRecords.open(config.data_dir / _DATABASE))
+        store = Store(await _open_records(config))
         stack.push_async_callback(store.close)
 
         accounts = AnonymousAccounts(
@@ -218,6 +220,12 @@ class SignalingServer:
         for listener in listeners:
             await listener.start()
         stack.push_async_callback(relays.stop)
+
+
+async def _open_records(config: SignalingConfig) -> Records:
+    if config.store.kind == "dynamodb":
+        return await DynamoRecords.open(config.store)
+    return await SqliteRecords.open(config.data_dir / _DATABASE)
 
 
 def _relay_limits(config: RelayConfig) -> RelayLimits:
