@@ -1,9 +1,9 @@
 """Records in one DynamoDB table, for several instances and for nobody's backups.
 
-Every call runs on one of a few threads of the table's own and has a time of its own, so
+Every call runs on one of a few threads of the table's own and has a bounded time, so
 the event loop never waits. Conditions decide who comes first. A throttled call is tried
-again for a while; whether a write was done whose answer was lost is unknown, so that one
-is not. DynamoDB removes what has ended when it likes: the end is always checked here.
+again for a while; a write whose answer was lost is not, since it may have been done.
+DynamoDB removes what has ended when it likes: the end is always checked here.
 """
 
 import asyncio
