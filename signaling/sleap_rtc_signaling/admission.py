@@ -31,7 +31,7 @@ from sleap_rtc_signaling.stores.roster import (
     roster_key,
     roster_of,
 )
-from sleap_rtc_signaling.tokens import RoomToken, Tokens
+from sleap_rtc_signaling.tokens import Claims, Tokens
 
 __all__ = ["Admissions", "Entry", "Pass", "judge"]
 
@@ -143,8 +143,8 @@ class Admissions:
             StorageFailed: nothing can be looked up.
         """
         token = message.token
-        verified = self._tokens.verify_room(token, now) if token else None
-        if verified is not None and verified.room_id != message.room_id:
+        verified = self._verify(token, now) if token else None
+        if verified is not None and verified[1].subject != message.room_id:
             raise TokenRefused(server=self._server, reason="it is for another room")
         identity, fault = await self._identify(message.account, now)
         if verified is None and identity is None:
@@ -154,7 +154,7 @@ class Admissions:
         roster = await self._roster(room, now)
         shown = None
         if verified is not None:
-            shown = self._shown(roster, verified, now)
+            shown = self._shown(roster, *verified, now)
         member = None
         if identity is not None:
             member = find_member(roster, identity.account_id, now)
@@ -186,14 +186,14 @@ class Admissions:
             RoomGone: there is no such room, or the account is no member of it.
         """
         try:
-            verified = self._tokens.verify_room(token, now)
+            verified = self._verify(token, now)
         except TokenRefused as as_room:
             if not room_id:
                 raise
             return await self._enter_as_member(token, room_id, as_room, now)
-        room = await self._room(verified.room_id, now, _nobody_revives)
+        room = await self._room(verified[1].subject, now, _nobody_revives)
         roster = await self._roster(room, now)
-        shown = self._shown(roster, verified, now)
+        shown = self._shown(roster, *verified, now)
         return Entry(room, shown.expires_at)
 
     async def hands_out(self, token: str, now: float) -> str:
@@ -203,9 +203,9 @@ class Admissions:
             TokenRefused, RoomGone: as `enter`.
             NotAllowed: the token is a worker's credential, which is no session string.
         """
-        verified = self._tokens.verify_room(token, now)
-        room = await self._room(verified.room_id, now, _nobody_revives)
-        shown = self._shown(await self._roster(room, now), verified, now)
+        kind, claims = self._verify(token, now)
+        room = await self._room(claims.subject, now, _nobody_revives)
+        shown = self._shown(await self._roster(room, now), kind, claims, now)
         if shown.kind != "session":
             raise NotAllowed(action="hand out this room's session string")
         return room.room_id
@@ -242,13 +242,28 @@ class Admissions:
         record = await self._store.records.get(roster_key(room.room_id), now)
         return roster_of(record, room)
 
-    def _shown(self, roster: Roster, token: RoomToken, now: float) -> Pass:
-        if not token.credential_id:
-            return Pass(OLD_CREDENTIAL, "session", token.expires_at)
-        kept = find_credential(roster, token.credential_id, now)
-        if kept is None:
+    def _verify(self, token: str, now: float) -> tuple[CredentialKind, Claims]:
+        """Check a room token of either kind."""
+        try:
+            return "session", self._tokens.verify_claims("room", token, now)
+        except TokenRefused as as_session:
+            try:
+                return "worker", self._tokens.verify_claims("worker", token, now)
+            except TokenRefused as as_worker:
+                # Who knows its kind knows more than that it is "not valid".
+                raise (
+                    as_worker if "expired" in as_worker.reason else as_session
+                ) from None
+
+    def _shown(
+        self, roster: Roster, kind: CredentialKind, claims: Claims, now: float
+    ) -> Pass:
+        if not claims.credential_id and kind == "session":
+            return Pass(OLD_CREDENTIAL, kind, claims.expires_at)
+        kept = find_credential(roster, claims.credential_id, now)
+        if kept is None or kept.kind != kind:
             raise TokenRefused(server=self._server, reason="it was taken back")
-        return Pass(kept.credential_id, kept.kind, token.expires_at)
+        return Pass(kept.credential_id, kind, claims.expires_at)
 
     async def _identify(
         self, token: str, now: float

@@ -66,8 +66,20 @@ MAX_STORE_CALLS_AT_ONCE: Final = 16
 ROOM_MAKING_S: Final = 60.0
 # What belongs to rooms that are gone is looked for and removed so often.
 SWEEP_INTERVAL_S: Final = 6 * 3600.0
+BACKUP_INTERVAL_S: Final = DAY_S
+# A backup of each day of the week is kept.
+BACKUPS_KEPT: Final = 7
+MAX_BACKUP_BYTES: Final = 1024 * MIB
 STORE_BUSY_TIMEOUT_S: Final = 5.0
 STORE_RETRY_S: Final = 0.02
+DYNAMODB_CONNECT_TIMEOUT_S: Final = 3.0
+DYNAMODB_READ_TIMEOUT_S: Final = 5.0
+# How long a throttled call is tried again; a peer waits 10 s for its registration.
+DYNAMODB_RETRY_S: Final = 6.0
+DYNAMODB_BACKOFF_FIRST_S: Final = 0.05
+DYNAMODB_BACKOFF_MAX_S: Final = 1.0
+# By so much later it may remove what has ended: all servers may be down for a while.
+DYNAMODB_KEPT_S: Final = 14 * DAY_S
 PURGE_INTERVAL_S: Final = 600.0
 # By so much a room's life may be shortened when the server is killed.
 AWAKE_INTERVAL_S: Final = 30.0

@@ -43,9 +43,12 @@ class RoomRoutes:
     Args:
         rest: what all routes share.
         rooms: carries it out.
+        public_url: the server's address in invitations; where None, the one by which
+            the inviting owner reaches it.
     """
 
-    def __init__(self, rest: Rest, rooms: Rooms) -> None:
+    def __init__(self, rest: Rest, rooms: Rooms, public_url: str | None = None) -> None:
+        self._public_url = public_url
         self._rest = rest
         self._rooms = rooms
         self._changes = RateLimiter(ROOM_CHANGE_RATE)
@@ -126,8 +129,7 @@ class RoomRoutes:
         self._rest.take(self._changes, request)
         identity = await self._rest.account(request)
         asked = await self._body(request, InviteMember)
-        # The address by which the owner reaches the server is good for the invited.
-        url = f"{request.url.scheme}://{request.url.netloc}"
+        url = self._public_url or f"{request.url.scheme}://{request.url.netloc}"
         return answer(
             await self._rooms.invite(
                 identity, self._room_id(request), asked, url, self._rest.clock()

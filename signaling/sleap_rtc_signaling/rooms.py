@@ -477,11 +477,11 @@ class Rooms:
 
     def _token(self, room_id: str, credential: KeptCredential, now: float) -> str:
         return self._tokens.issue(
-            "room",
+            "worker" if credential.kind == "worker" else "room",
             room_id,
             now,
             credential.expires_at,
-            credential_id=credential.credential_id,
+            credential.credential_id,
         )
 
     def _revoke_credential(self, room_id: str, credential_id: str) -> None:

@@ -36,6 +36,8 @@ from sleap_rtc_signaling.room_routes import RoomRoutes
 from sleap_rtc_signaling.rooms import Rooms
 from sleap_rtc_signaling.server_tls import ServerTls
 from sleap_rtc_signaling.stores import Store
+from sleap_rtc_signaling.stores.dynamodb import DynamoRecords
+from sleap_rtc_signaling.stores.records import Records
 from sleap_rtc_signaling.stores.sqlite import SqliteRecords
 from sleap_rtc_signaling.switchboard import Switchboard
 from sleap_rtc_signaling.tokens import Tokens, load_or_make_keys
@@ -188,7 +190,7 @@ class SignalingServer:
             self._tls = ServerTls(config.tls)
         tokens = Tokens(load_or_make_keys(config.data_dir), self.url)
         self._tokens = tokens
-        store = Store(await SqliteRecords.open(config.data_dir / _DATABASE))
+        store = Store(await _open_records(config))
         stack.push_async_callback(store.close)
 
         accounts = AnonymousAccounts(
@@ -240,7 +242,10 @@ class SignalingServer:
             switchboard,
             relays,
             metrics,
-            more=[*RoomRoutes(rest, rooms).routes(), *pairing.routes()],
+            more=[
+                *RoomRoutes(rest, rooms, config.public_url).routes(),
+                *pairing.routes(),
+            ],
         )
         listeners = [
             Listener(
@@ -256,6 +261,12 @@ class SignalingServer:
         for listener in listeners:
             await listener.start()
         stack.push_async_callback(relays.stop)
+
+
+async def _open_records(config: SignalingConfig) -> Records:
+    if config.store.kind == "dynamodb":
+        return await DynamoRecords.open(config.store)
+    return await SqliteRecords.open(config.data_dir / _DATABASE)
 
 
 def _names(directory: Path) -> frozenset[str]:

@@ -7,7 +7,7 @@ where they come from is said in `signing_keys`.
 
 import secrets
 from collections.abc import Sequence
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -27,7 +27,6 @@ from sleap_rtc_signaling.signing_keys import (
 __all__ = [
     "KEY_FILE",
     "Claims",
-    "RoomToken",
     "TokenKind",
     "Tokens",
     "load_or_make_key",
@@ -35,18 +34,20 @@ __all__ = [
     "rotate",
 ]
 
-TokenKind = Literal["account", "room"]
-"""What a token is for. Whom a room's admits is for the store to say."""
+TokenKind = Literal["account", "room", "worker"]
+"""What a token is for: `room` admits anybody to a room, `worker` a worker alone."""
 
 _ALGORITHM: Final = "EdDSA"
 _ISSUER: Final = "sleap-rtc-signaling"
 _AUDIENCE: Final[dict[TokenKind, str]] = {
     "account": "sleap-rtc-account",
     "room": "sleap-rtc-room",
+    "worker": "sleap-rtc-worker",
 }
 _TYPE: Final[dict[TokenKind, str]] = {
     "account": "sleap-rtc-account+jwt",
     "room": "sleap-rtc-room+jwt",
+    "worker": "sleap-rtc-worker+jwt",
 }
 _REQUIRED: Final = ["iss", "aud", "sub", "exp", "iat"]
 
@@ -64,14 +65,6 @@ class Claims(Struct, frozen=True, kw_only=True):
     subject: str
     expires_at: float
     credential_id: str = ""
-
-
-class RoomToken(NamedTuple):
-    """What a room token says; one of an older version has no credential's id."""
-
-    room_id: str
-    credential_id: str
-    expires_at: float
 
 
 class Tokens:
@@ -161,17 +154,6 @@ class Tokens:
         """
         claims = self.verify_claims(kind, token, now)
         return claims.subject, claims.expires_at
-
-    def verify_room(self, token: str, now: float) -> RoomToken:
-        """Check a room token, be it for anybody or for a worker alone.
-
-        Which of the two, and whether it was taken back, is for the store to say.
-
-        Raises:
-            TokenRefused: as `verify`.
-        """
-        claims = self.verify_claims("room", token, now)
-        return RoomToken(claims.subject, claims.credential_id, claims.expires_at)
 
     def verify_claims(self, kind: TokenKind, token: str, now: float) -> Claims:
         """Check a token, and return what it says.

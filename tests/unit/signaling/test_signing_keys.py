@@ -111,8 +111,8 @@ def test_new_keys_are_private(tmp_path: Path) -> None:
 
 def test_a_claim_names_what_can_be_taken_back(tmp_path: Path) -> None:
     tokens = Tokens(load_or_make_keys(tmp_path), "http://server")
-    token = tokens.issue("room", "room-1", NOW, NOW + HOUR_S, credential_id="cred-1")
-    claims = tokens.verify_claims("room", token, NOW)
+    token = tokens.issue("worker", "room-1", NOW, NOW + HOUR_S, credential_id="cred-1")
+    claims = tokens.verify_claims("worker", token, NOW)
     assert (claims.subject, claims.credential_id) == ("room-1", "cred-1")
     assert claims.expires_at == NOW + HOUR_S
     plain = tokens.issue("room", "room-1", NOW, NOW + HOUR_S)

@@ -63,6 +63,7 @@ def test_kinds_are_not_interchangeable() -> None:
         ROOM[:-3],
         ROOM.rpartition(".")[0] + ".",
         Tokens(Ed25519PrivateKey.generate(), "s").issue("room", "r", NOW, NOW + 60),
+        TOKENS.issue("worker", "room-1", NOW, NOW + 60),
         forged({"cid": 7}),
         forged({"cid": None}),
         forged({"cid": "../x"}),
