@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 import platformdirs
@@ -18,7 +18,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
 )
@@ -31,23 +30,19 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
 from sleap_rtc_plugin.protocol.limits import (
     ACCOUNT_TOKEN_LIFETIME_S,
-    KIB,
     MAX_ICE_SERVERS,
-    MAX_NAME_CHARS,
     MAX_URL_CHARS,
     ROOM_LIFETIME_S,
 )
+from sleap_rtc_plugin.protocol.session_string import is_signaling_url
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer
+from sleap_rtc_signaling.accounts_config import AccountsConfig, with_client_secrets
 from sleap_rtc_signaling.limits import (
-    COGNITO_USER_LIFETIME_S,
-    MAX_ALLOWED,
-    MAX_PROVIDERS,
+    BACKUP_INTERVAL_S,
     MAX_RELAYS,
     MAX_RELAYS_PER_ROOM,
-    MAX_TURN_SECRET_BYTES,
     MAX_TURN_SERVERS,
     MAX_TURN_URLS,
     MIN_TURN_SECRET_CHARS,
@@ -59,6 +54,15 @@ from sleap_rtc_signaling.limits import (
     ROOM_TOKEN_LIFETIME_S,
     TURN_LIFETIME_S,
 )
+from sleap_rtc_signaling.sections import (
+    ConfigError,
+    HomePath,
+    Positive,
+    Seconds,
+    Section,
+    Switch,
+    read_secret,
+)
 
 __all__ = [
     "DEFAULT_HOST",
@@ -66,15 +70,17 @@ __all__ = [
     "DEFAULT_REST_PORT",
     "ENVIRONMENT_PREFIX",
     "AccountsConfig",
-    "CognitoConfig",
     "ConfigError",
-    "OidcConfig",
+    "LogConfig",
     "RelayConfig",
     "Section",
     "SignalingConfig",
+    "StoreConfig",
+    "TlsConfig",
     "TurnServer",
     "default_data_dir",
     "load",
+    "shown",
 ]
 
 DEFAULT_HOST = "127.0.0.1"
@@ -83,12 +89,6 @@ DEFAULT_REST_PORT = 8001
 ENVIRONMENT_PREFIX: Final = "SLEAP_SIGNALING_"
 _NESTED: Final = "__"
 _NO_PORT: Final = "none"
-
-
-class ConfigError(Exception):
-    """What the administrator asked for cannot be; the text is one sentence."""
-
-    exit_code = EXIT_USAGE
 
 
 # -- what values look like ------------------------------------------------------------
@@ -107,27 +107,18 @@ def _read_ice_server(value: Any) -> Any:
         raise ValueError(str(error)) from None
 
 
-def _refuse_numbers(value: Any) -> Any:
-    # Words such as "true" come from the environment; a 1 in a file is a slip.
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        raise ValueError("true or false is expected")
-    return value
+def _check_url(value: str) -> str:
+    if not is_signaling_url(value):
+        raise ValueError("an address such as https://signaling.lab.example is expected")
+    return value.rstrip("/")
 
 
-Switch = Annotated[bool, BeforeValidator(_refuse_numbers)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Seconds = Positive
 _TURN_URL: Final = (
     r"^turns?:([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
     r"(\?transport=(udp|tcp))?$"
 )
 TurnUrl = Annotated[str, Field(pattern=_TURN_URL, max_length=MAX_URL_CHARS)]
-HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
-AllowList = Annotated[
-    tuple[Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)], ...],
-    Field(max_length=MAX_ALLOWED),
-]
 Ice = Annotated[IceServer, BeforeValidator(_read_ice_server)]
 
 
@@ -137,12 +128,6 @@ def default_data_dir() -> Path:
 
 
 # -- the sections ---------------------------------------------------------------------
-
-
-class Section(BaseModel):
-    """A table of the file; what it does not know is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
 class TurnServer(Section):
@@ -189,81 +174,48 @@ class RelayConfig(Section):
     account_share: Annotated[float, Field(gt=0, le=1)] = RELAY_ACCOUNT_SHARE
 
 
-class CognitoConfig(Section):
-    """An AWS Cognito user pool whose users are the accounts.
-
-    What may be done with it comes from the usual places of AWS (an instance's role,
-    the environment), never from here.
+class StoreConfig(Section):
+    """Where rooms and accounts are kept.
 
     Attributes:
-        region: such as `us-east-1`.
-        user_pool_id: such as `us-east-1_AbCdEfGhI`.
-        client_id: the app client's, one without a secret.
-        endpoint_url: another place than AWS, for tests.
-        user_lifetime_s: after how long an ephemeral user is deleted.
+        kind: `sqlite`, a file in `data_dir`; or `dynamodb`, for several instances.
+        table: the DynamoDB table, which is there already.
+        region: its AWS region; where empty, what AWS's programs are set to.
+        endpoint: another address than AWS's, for tests.
+        backup_to: an object store's address for backups; where empty, there are none.
+        backup_every_s: how long between two backups.
     """
 
-    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
-    user_pool_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,55}$")]
-    client_id: Annotated[str, Field(pattern=r"^[\w+]{1,128}$")]
-    endpoint_url: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
-    user_lifetime_s: Seconds = COGNITO_USER_LIFETIME_S
+    kind: Literal["sqlite", "dynamodb"] = "sqlite"
+    table: str = "sleap-remote"
+    region: str = ""
+    endpoint: str = ""
+    backup_to: str = ""
+    backup_every_s: Seconds = BACKUP_INTERVAL_S
 
 
-class OidcConfig(Section):
-    """A provider at which persons sign in by a code (RFC 8628).
-
-    Where one of the `allowed_` lists is set, who is on none of them is refused;
-    otherwise everybody who has an account at the provider is let in.
+class TlsConfig(Section):
+    """The server's certificate; without this table it speaks plain HTTP.
 
     Attributes:
-        name: how the way is named in the routes, such as `github`.
-        label: what a person calls it; the name where there is none.
-        kind: `oidc` finds everything by the issuer; `github` is GitHub.
-        issuer: the provider's address; for GitHub there is a default.
-        api_url: of GitHub alone, where its API is.
-        client_id: as the provider has registered this server.
-        client_secret: the same; exactly one of the three, or none.
-        client_secret_file: a file that holds it, and nothing else.
-        client_secret_env: the environment variable that holds it.
-        scope: what is asked for; there is a default for each kind.
-        algorithms: which signatures of ID tokens are accepted.
-        allowed_subjects: persons, as the provider's `sub`; on GitHub the login.
-        allowed_domains: of confirmed e-mail addresses; not on GitHub.
-        allowed_organisations: of GitHub.
+        cert: a PEM file with the certificate and those above it.
+        key: a PEM file with its private key; None where `cert` holds it too.
     """
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=32)]
-    client_id: Annotated[str, Field(min_length=1, max_length=256)]
-    kind: Literal["oidc", "github"] = "oidc"
-    issuer: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
-    api_url: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
-    label: Annotated[str, Field(max_length=MAX_NAME_CHARS)] = ""
-    client_secret: Annotated[str, Field(max_length=KIB, repr=False)] = ""
-    client_secret_file: HomePath | None = None
-    client_secret_env: str | None = None
-    scope: Annotated[str, Field(max_length=KIB)] = ""
-    algorithms: Annotated[
-        tuple[Literal["RS256", "ES256"], ...], Field(min_length=1, max_length=2)
-    ] = ("RS256", "ES256")
-    allowed_subjects: AllowList = ()
-    allowed_domains: AllowList = ()
-    allowed_organisations: AllowList = ()
+    cert: HomePath
+    key: HomePath | None = None
 
 
-class AccountsConfig(Section):
-    """The ways to sign in; any mix of them.
+class LogConfig(Section):
+    """What the server writes to stderr while it serves.
 
     Attributes:
-        anonymous: whether anybody gets an account without a name.
-        cognito: who keeps the accounts without a name; this server, where nothing
-            is set. With `anonymous` off, the pool's users are known and none is made.
-        oidc: providers at which persons sign in.
+        format: `text` for a person, `json` for a program.
+        level: from which level on.
     """
 
-    anonymous: Switch = True
-    cognito: CognitoConfig | None = None
-    oidc: Annotated[tuple[OidcConfig, ...], Field(max_length=MAX_PROVIDERS)] = ()
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "warning"
 
 
 class SignalingConfig(Section):
@@ -282,7 +234,12 @@ class SignalingConfig(Section):
         room_token_lifetime_s: how long a session string may be used at most.
         account_token_lifetime_s: how long an account may open and delete rooms.
         accounts: the ways to sign in.
+        store: where rooms and accounts are kept.
         trusted_proxies: addresses whose `X-Forwarded-For` is believed.
+        tls: the server's own certificate; None where a proxy has one, or nobody.
+        log: what it writes to stderr.
+        public_url: the address that is told to people, where it is not the server's
+            own: that of a proxy, or a name.
     """
 
     host: str = DEFAULT_HOST
@@ -300,8 +257,12 @@ class SignalingConfig(Section):
     room_lifetime_s: Seconds = ROOM_LIFETIME_S
     room_token_lifetime_s: Seconds = ROOM_TOKEN_LIFETIME_S
     account_token_lifetime_s: Seconds = ACCOUNT_TOKEN_LIFETIME_S
+    store: StoreConfig = StoreConfig()
     accounts: AccountsConfig = AccountsConfig()
     trusted_proxies: tuple[str, ...] = ()
+    tls: TlsConfig | None = None
+    log: LogConfig = LogConfig()
+    public_url: Annotated[str, AfterValidator(_check_url)] | None = None
 
     def __repr__(self) -> str:
         """Leave out the TURN servers, which may carry a password."""
@@ -311,17 +272,6 @@ class SignalingConfig(Section):
         )
 
     __str__ = __repr__
-
-
-_SECTIONS: Final[Mapping[tuple[str, ...], type[Section]]] = {
-    (): SignalingConfig,
-    ("relay",): RelayConfig,
-    ("turn",): TurnServer,
-    ("accounts",): AccountsConfig,
-    ("accounts", "cognito"): CognitoConfig,
-    ("accounts", "oidc"): OidcConfig,
-}
-"""Which section is where, to name the setting that was meant."""
 
 
 # -- from outside ---------------------------------------------------------------------
@@ -383,9 +333,15 @@ def load(
     place = str(path) if path is not None else "The configuration"
     settings = {name: getattr(found, name) for name in SignalingConfig.model_fields}
     settings["turn"] = tuple(_with_secret(server, place) for server in found.turn)
-    oidc = tuple(_with_client_secret(way, place) for way in found.accounts.oidc)
-    settings["accounts"] = found.accounts.model_copy(update={"oidc": oidc})
+    settings["accounts"] = with_client_secrets(found.accounts, place)
     return SignalingConfig(**settings)
+
+
+def shown(config: SignalingConfig) -> dict[str, Any]:
+    """Return the settings as JSON values, with what is secret left out."""
+    values = config.model_dump(mode="json", exclude={"ice_servers", "turn"})
+    servers: list[IceServer | TurnServer] = [*config.ice_servers, *config.turn]
+    return values | {"ice_servers": [list(server.urls) for server in servers]}
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -422,13 +378,7 @@ def _check_environment() -> None:
 def _variable_at_fault() -> str:
     """Name the variable whose JSON cannot be read; pydantic names the field only."""
     for name, (first, *rest) in _variables():
-        if not rest and first in (
-            "ice_servers",
-            "turn",
-            "relay",
-            "accounts",
-            "trusted_proxies",
-        ):
+        if not rest and first in ("ice_servers", "turn", "relay", "accounts"):
             try:
                 msgspec.json.decode(os.environ[name].encode())
             except msgspec.DecodeError:
@@ -443,6 +393,19 @@ def _nearest(name: str, section: type[BaseModel], prefix: str = "") -> str:
     return f"; {prefix}{near[0].upper() if prefix else near[0]} is meant, perhaps"
 
 
+def _section(words: list[str]) -> type[BaseModel]:
+    """Return the section that a path of settings leads to."""
+    section: type[BaseModel] = SignalingConfig
+    for word in words:
+        known = section.model_fields.get(word)
+        kinds = [] if known is None else [known.annotation, *get_args(known.annotation)]
+        # A list of tables has numbers in its path, which lead nowhere.
+        kinds += [inner for kind in kinds for inner in get_args(kind)]
+        found = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+        section = found[0] if found else section
+    return section
+
+
 def _sentence(error: ValidationError, path: Path | None) -> str:
     """Say in one sentence what is wrong, and where it comes from."""
     first = error.errors(include_url=False, include_input=False)[0]
@@ -454,36 +417,8 @@ def _sentence(error: ValidationError, path: Path | None) -> str:
             place = f"The environment variable {name}"
     reason = first["msg"]
     if first["type"] == "extra_forbidden":
-        section = _SECTIONS.get(
-            tuple(word for word in words if not word.isdigit())[:-1]
-        )
-        nearest = _nearest(words[-1], section) if section else ""
-        reason = f"there is no such setting{nearest}"
+        reason = f"there is no such setting{_nearest(words[-1], _section(words[:-1]))}"
     return f"{place} is not accepted: {where}: {reason}."
-
-
-def _with_client_secret(way: OidcConfig, place: str) -> OidcConfig:
-    """Read the secret of a provider's client from where the file says that it is."""
-    given = (way.client_secret, way.client_secret_file, way.client_secret_env)
-    if sum(1 for value in given if value) > 1:
-        raise ConfigError(
-            f"{place} is not accepted: the provider {way.name} has more than one of "
-            "client_secret, client_secret_file and client_secret_env."
-        )
-    secret = way.client_secret
-    if way.client_secret_file is not None:
-        secret = _read_secret(way.client_secret_file)
-    elif way.client_secret_env:
-        secret = os.environ.get(way.client_secret_env, "").strip()
-    if any(given) and not secret:
-        raise ConfigError(f"The client secret of the provider {way.name} is empty.")
-    return way.model_copy(
-        update={
-            "client_secret": secret,
-            "client_secret_file": None,
-            "client_secret_env": None,
-        }
-    )
 
 
 def _with_secret(server: TurnServer, place: str) -> TurnServer:
@@ -497,7 +432,7 @@ def _with_secret(server: TurnServer, place: str) -> TurnServer:
     secret = server.secret
     if server.secret_file is not None:
         place = str(server.secret_file)
-        secret = _read_secret(server.secret_file)
+        secret = read_secret(server.secret_file)
     elif server.secret_env:
         place = f"the environment variable {server.secret_env}"
         secret = os.environ.get(server.secret_env, "").strip()
@@ -508,14 +443,3 @@ def _with_secret(server: TurnServer, place: str) -> TurnServer:
             "one."
         )
     return TurnServer(urls=server.urls, secret=secret)
-
-
-def _read_secret(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_TURN_SECRET_BYTES).decode().strip()
-    except FileNotFoundError:
-        raise ConfigError(f"The file {path} with a secret is missing.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise ConfigError(f"{path} cannot be read: {reason}.") from None

@@ -26,7 +26,7 @@ from sleap_rtc_plugin.protocol.close_codes import CloseCode
 from sleap_rtc_plugin.protocol.ids import is_id
 from sleap_rtc_plugin.protocol.limits import MAX_TOKEN_CHARS
 from sleap_rtc_signaling.accounts.cognito import CognitoAccounts
-from sleap_rtc_signaling.config import AccountsConfig, CognitoConfig
+from sleap_rtc_signaling.accounts_config import AccountsConfig, CognitoConfig
 from sleap_rtc_signaling.limits import JWKS_FRESH_S, JWKS_RETRY_S, JWKS_STALE_S
 from sleap_rtc_signaling.server import SignalingServer
 from sleap_rtc_signaling.stores.memory import MemoryRecords

@@ -24,7 +24,7 @@ from support.oidc_provider import (
 from support.signaling_lab import Clock, Lab, config
 
 from sleap_rtc_plugin.protocol.ids import is_id
-from sleap_rtc_signaling.config import AccountsConfig, ConfigError, OidcConfig
+from sleap_rtc_signaling.accounts_config import AccountsConfig, OidcConfig
 from sleap_rtc_signaling.limits import (
     JWKS_FRESH_S,
     JWKS_RETRY_S,
@@ -32,6 +32,7 @@ from sleap_rtc_signaling.limits import (
     SIGN_IN_LIFETIME_S,
     SIGN_IN_TOKEN_S,
 )
+from sleap_rtc_signaling.sections import ConfigError
 from sleap_rtc_signaling.server import SignalingServer
 
 BOB = Person(subject="bob-2", name="Bob \u202eevil", email="bob@else.example")
