@@ -154,8 +154,13 @@ class OidcProvider:
         opened.bind(("127.0.0.1", self.port))
         opened.listen(64)
         self._socket, self.port = opened, opened.getsockname()[1]
+        # Its own settings of the log would be those of the whole process.
         config = uvicorn.Config(
-            self._application(), log_level="critical", lifespan="off", ws="none"
+            self._application(),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
         )
         self._server = uvicorn.Server(config)
         self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
