@@ -17,7 +17,7 @@ from typing import Final, Self
 
 from sleap_rtc_plugin.protocol.errors import RtcError, StorageFailed
 from sleap_rtc_plugin.protocol.limits import GIB
-from sleap_rtc_signaling.accounts.anonymous import AnonymousAccounts
+from sleap_rtc_signaling.accounts.composite import make_accounts
 from sleap_rtc_signaling.admission import Admissions
 from sleap_rtc_signaling.app import Routes
 from sleap_rtc_signaling.config import ConfigError, RelayConfig, SignalingConfig
@@ -35,6 +35,7 @@ from sleap_rtc_signaling.rest import Rest
 from sleap_rtc_signaling.room_routes import RoomRoutes
 from sleap_rtc_signaling.rooms import Rooms
 from sleap_rtc_signaling.server_tls import ServerTls
+from sleap_rtc_signaling.sign_in_routes import SignInRoutes
 from sleap_rtc_signaling.stores import Store
 from sleap_rtc_signaling.stores.dynamodb import DynamoRecords
 from sleap_rtc_signaling.stores.records import Records
@@ -193,8 +194,13 @@ class SignalingServer:
         store = Store(await _open_records(config))
         stack.push_async_callback(store.close)
 
-        accounts = AnonymousAccounts(
-            store, tokens, config.account_token_lifetime_s, self.url
+        accounts = make_accounts(
+            config.accounts,
+            store,
+            store.records,
+            tokens,
+            config.account_token_lifetime_s,
+            self.url,
         )
         stack.push_async_callback(accounts.close)
         admissions = Admissions(store, tokens, accounts, self.url)
@@ -220,6 +226,7 @@ class SignalingServer:
             relays.keep_time(),
             relays.keep_usage(),
             self._keep_keys(),
+            accounts.keep(clock),
         ):
             stack.push_async_callback(_cancel, asyncio.create_task(work))
 
@@ -236,13 +243,13 @@ class SignalingServer:
         routes = Routes(
             config,
             rest,
-            accounts,
             store,
             admissions,
             switchboard,
             relays,
             metrics,
             more=[
+                *SignInRoutes(rest, accounts).routes(),
                 *RoomRoutes(rest, rooms, config.public_url).routes(),
                 *pairing.routes(),
             ],
