@@ -18,7 +18,15 @@ from sleap_rtc_plugin.session.accounts import SignedInAccounts
 from sleap_rtc_plugin.session.credentials import CredentialStore
 from sleap_rtc_plugin.session.settings import RememberedRoom, Settings
 
-__all__ = ["KnownRoom", "find_session", "keep_session", "known_rooms", "rooms_at"]
+__all__ = [
+    "KnownRoom",
+    "find_room",
+    "find_session",
+    "keep_session",
+    "known_rooms",
+    "load_session",
+    "rooms_at",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -155,14 +163,25 @@ async def find_session(
         # A remembered room is found although nobody can be asked.
         for room in await credentials.rooms():
             if room.room_id == wanted:
-                return await _kept(wanted, wanted, room.server, credentials)
+                return await load_session(wanted, wanted, room.server, credentials)
     found = await find_room(wanted, accounts, credentials)
-    return await _kept(found.title, found.room_id, found.server, credentials)
+    return await load_session(found.title, found.room_id, found.server, credentials)
 
 
-async def _kept(
+async def load_session(
     title: str, room_id: str, server: str, credentials: CredentialStore
 ) -> Session:
+    """Return the session of a room that is remembered here.
+
+    Args:
+        title: what the room is called before people.
+        room_id: which.
+        server: where it is.
+        credentials: the session strings.
+
+    Raises:
+        SessionNotKept: its session string is not here, or is of another server.
+    """
     text = await credentials.load(room_id)
     session = None if text is None else Session.parse(text)
     if session is None or session.url != server:

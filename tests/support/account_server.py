@@ -7,7 +7,17 @@ ends the account, as at a real server.
 import asyncio
 from typing import Any, Self
 
-from sleap_rtc_plugin.protocol.account_messages import Account, AccountInfo
+from sleap_rtc_plugin.protocol.account_messages import (
+    Account,
+    AccountInfo,
+    Credential,
+    CredentialKind,
+    DeviceFlow,
+    DevicePending,
+    RoomDetails,
+    RoomInfo,
+    SignInMethod,
+)
 from sleap_rtc_plugin.protocol.errors import RtcError, TokenRefused
 
 TOKEN_LIFETIME_S = 3600.0
@@ -34,6 +44,15 @@ class AccountServer:
         self.fault: RtcError | None = None
         self.gate: asyncio.Event | None = None
         self.has_ended = False
+        self.rooms: dict[str, list[RoomInfo]] = {}
+        self.details: RoomDetails | None = None
+        self.made: list[tuple[str, str, str]] = []
+        self.revoked: list[str] = []
+        self.invited: RoomInfo | None = None
+        self.accepted: list[tuple[str, str]] = []
+        self.methods: list[SignInMethod] = []
+        self.flow: DeviceFlow | None = None
+        self.polls: list[Account | DevicePending | RtcError] = []
         self._spent: set[str] = set()
 
     def client(self, server: str) -> "_Client":
@@ -89,3 +108,59 @@ class _Client:
         if token in self._world.refused:
             raise TokenRefused(server=self._server, reason="it is not good")
         return AccountInfo(account_id="a", name=token, method="github", expires_at=0.0)
+
+    async def rooms(self, token: str) -> list[RoomInfo]:
+        if self._world.fault is not None:
+            raise self._world.fault
+        return self._world.rooms[self._server]
+
+    async def room(self, token: str, room_id: str) -> RoomDetails:
+        assert self._world.details is not None
+        return self._world.details
+
+    async def make_credential(
+        self,
+        token: str,
+        room_id: str,
+        kind: CredentialKind,
+        *,
+        label: str = "",
+        expires_in_s: float | None = None,
+    ) -> Credential:
+        self._world.made.append((room_id, kind, label))
+        number = len(self._world.made)
+        return Credential(
+            credential_id=f"credential-{number}",
+            kind=kind,
+            token=f"credential-{number}",
+            expires_at=9e9,
+        )
+
+    async def revoke_invitation(self, token: str, room_id: str, wanted: str) -> None:
+        self._world.revoked.append(wanted)
+
+    async def revoke_credential(self, token: str, room_id: str, wanted: str) -> None:
+        self._world.revoked.append(wanted)
+
+    async def accept_invitation(self, token: str, code: str) -> RoomInfo:
+        assert self._world.invited is not None
+        self._world.accepted.append((self._server, code))
+        return self._world.invited
+
+    async def sign_in_methods(self) -> list[SignInMethod]:
+        return self._world.methods
+
+    async def sign_in(self, method: str) -> Account:
+        return self._world.account(method=method)
+
+    async def start_device_flow(self, method: str) -> DeviceFlow:
+        assert self._world.flow is not None
+        return self._world.flow
+
+    async def poll_device_flow(
+        self, method: str, flow: DeviceFlow
+    ) -> Account | DevicePending:
+        answer = self._world.polls.pop(0)
+        if isinstance(answer, RtcError):
+            raise answer
+        return answer
