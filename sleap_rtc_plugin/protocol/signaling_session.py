@@ -341,6 +341,10 @@ class SignalingSession(Machine[SessionState, Event, Instruction]):
         self._pings = 0
         self._pong_by: float | None = None
 
+    def use_room_token(self, token: str) -> None:
+        """Register with this room token from now on; an empty text is none."""
+        self._register = msgspec.structs.replace(self._register, token=token)
+
     def deadline(self) -> float | None:
         """When the machine wants `Ticked`, or None."""
         times = [self._retry_at, self._reply_by, self._ping_at, self._pong_by]

@@ -120,6 +120,7 @@ class RemoteSession:
     async def __aenter__(self) -> Self:
         """Enter the room; raises the `RtcError` that says why it cannot be."""
         await self._ice.current()
+        self._signaling.use_room_token(self._ice.room_token)
         await self._signaling.__aenter__()
         return self
 

@@ -57,6 +57,15 @@ class IceSource:
         """The servers did not work; ask again before they are used again."""
         self._is_doubtful = True
 
+    @property
+    def room_token(self) -> str:
+        """The room's token, or an empty text where the server did not take it.
+
+        It may have ended, or been taken back, in a room of which the account that is
+        signed in is a member.
+        """
+        return "" if self._uses_account else self._token
+
     async def bearer(self) -> str:
         """Return the token that the server takes: the room's, or the account's.
 

@@ -156,6 +156,10 @@ class SignalingClient:
             if future is not None and not future.done():
                 future.cancel()
 
+    def use_room_token(self, token: str) -> None:
+        """Register with this room token from now on; an empty text is none."""
+        self._session.use_room_token(token)
+
     # -- commands ------------------------------------------------------------------
 
     async def ask(self, message: ClientMessage) -> Reply:

@@ -235,11 +235,11 @@ class RTCWorkerClient:
     async def _stay(
         self, session: Session, on_ready: Callable[[], None], account: AccountToken
     ) -> None:
-        await self._offers.prepare(session, account)
+        token = await self._offers.prepare(session, account)
         async with SignalingClient(
             server=session.url,
             room_id=session.room_id,
-            token=session.token,
+            token=token,
             peer_id=self.identity.peer_id,
             resume_key=self.identity.resume_key,
             role="worker",

@@ -73,12 +73,15 @@ class OfferService:
         self._source: IceSource | None = None
         self._ways = AnswerWays(relay_only=self._options.relay_only)
 
-    async def prepare(self, session: Session, account: AccountToken) -> None:
+    async def prepare(self, session: Session, account: AccountToken) -> str:
         """Fetch what the room's server says of STUN, TURN and its relay.
 
         Args:
             session: the room and its secret.
             account: gives the token of who is signed in at its server.
+
+        Returns:
+            The room token to register with; empty where the account alone admits.
 
         Raises:
             RtcError: the server cannot be asked.
@@ -88,6 +91,7 @@ class OfferService:
             session.url, session.token, room_id=session.room_id, account=account
         )
         await self._source.current()
+        return self._source.room_token
 
     def enter(self, signaling: SignalingClient) -> None:
         """Answer through `signaling` from now on."""
