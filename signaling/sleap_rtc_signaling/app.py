@@ -86,7 +86,7 @@ class Routes:
             routes=routes, exception_handlers=self._rest.exception_handlers
         )
 
-    # -- ICE servers ----------------------------------------------------
+    # -- ICE servers ------------------------------------------------------------------
 
     async def _ice_servers(self, request: Request) -> Response:
         token, now = self._rest.bearer(request), self._clock()

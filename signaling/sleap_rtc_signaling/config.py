@@ -71,7 +71,9 @@ __all__ = [
     "ENVIRONMENT_PREFIX",
     "AccountsConfig",
     "ConfigError",
+    "DashboardConfig",
     "LogConfig",
+    "RegistryConfig",
     "RelayConfig",
     "Section",
     "SignalingConfig",
@@ -218,6 +220,27 @@ class LogConfig(Section):
     level: Literal["debug", "info", "warning", "error"] = "warning"
 
 
+class DashboardConfig(Section):
+    """The pages for people with a browser.
+
+    Attributes:
+        enabled: whether there are any.
+    """
+
+    enabled: Switch = True
+
+
+class RegistryConfig(Section):
+    """Where the models of the rooms are, for the dashboard to show.
+
+    Attributes:
+        store: a folder or `s3://...`, as workers name it with `--model-store`; empty
+            where the dashboard shows no models.
+    """
+
+    store: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
+
+
 class SignalingConfig(Section):
     """The settings of one server.
 
@@ -236,6 +259,8 @@ class SignalingConfig(Section):
         accounts: the ways to sign in.
         store: where rooms and accounts are kept.
         trusted_proxies: addresses whose `X-Forwarded-For` is believed.
+        dashboard: the pages at `/`.
+        registry: the models that they show.
         tls: the server's own certificate; None where a proxy has one, or nobody.
         log: what it writes to stderr.
         public_url: the address that is told to people, where it is not the server's
@@ -260,6 +285,8 @@ class SignalingConfig(Section):
     store: StoreConfig = StoreConfig()
     accounts: AccountsConfig = AccountsConfig()
     trusted_proxies: tuple[str, ...] = ()
+    dashboard: DashboardConfig = DashboardConfig()
+    registry: RegistryConfig = RegistryConfig()
     tls: TlsConfig | None = None
     log: LogConfig = LogConfig()
     public_url: Annotated[str, AfterValidator(_check_url)] | None = None
