@@ -231,6 +231,11 @@ def _more_than_nothing(
     help="How much of the models is kept at hand: 20GB, or 0 for what is in use.  "
     "[default: 20 GiB or a fifth of the disk, whichever is less]",
 )
+@click.option(
+    "--hide-jobs",
+    is_flag=True,
+    help="Do not show the room, and its dashboard, how far the jobs here are.",
+)
 @transport_options
 @verbose_option
 def worker(
@@ -253,6 +258,7 @@ def worker(
     model_store: str | None,
     model_room: str | None,
     model_cache: int | None,
+    hide_jobs: bool,
     transport: "TransportOptions",
     verbose: bool,
 ) -> None:
@@ -292,6 +298,7 @@ def worker(
             store_limit_bytes=store_limit,
             models=ModelOptions(model_store, model_room or "", model_cache),
             transport=transport,
+            shows_jobs=not hide_jobs,
         )
         try:
             async with _session(client, session, signaling, server) as found:
