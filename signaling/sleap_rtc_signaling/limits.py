@@ -63,6 +63,11 @@ CLOCK_CHECK_S: Final = 5.0
 # -- tokens -------------------------------------------------------------------
 ROOM_TOKEN_LIFETIME_S: Final = 30 * 24 * 3600.0
 
+# -- pairing ------------------------------------------------------------------
+MAX_PAIRINGS_PER_ROOM: Final = 3
+MAX_PAIRING_TRIES: Final = 12
+SHORT_PAIRING_NUMBERS: Final = 99
+
 # -- the relay of last resort ---------------------------------------------------
 RELAY_MAX_MBIT: Final = 8.0
 RELAY_TOTAL_MBIT: Final = 100.0
@@ -100,4 +105,7 @@ CONNECT_RATE: Final = Rate(burst=200, per_s=10.0)
 PEER_MESSAGE_RATE: Final = Rate(burst=400, per_s=100.0)
 ADDRESS_MESSAGE_RATE: Final = Rate(burst=8_000, per_s=2_000.0)
 REFUSAL_RATE: Final = Rate(burst=100, per_s=1.0)
+# A number that is claimed is spent, so a claim a minute would already be a nuisance.
+CLAIM_RATE: Final = Rate(burst=5, per_s=0.05)
+ALL_CLAIMS_RATE: Final = Rate(burst=60, per_s=1.0)
 MAX_RATE_KEYS: Final = 20_000

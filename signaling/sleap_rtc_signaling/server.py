@@ -10,6 +10,7 @@ import contextlib
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
@@ -23,9 +24,12 @@ from sleap_rtc_signaling.hub import Hub
 from sleap_rtc_signaling.instructions import HubLimits
 from sleap_rtc_signaling.listener import Listener, bind
 from sleap_rtc_signaling.metrics import Metrics
+from sleap_rtc_signaling.pairing_book import PairingBook
+from sleap_rtc_signaling.pairing_routes import PairingRoutes
 from sleap_rtc_signaling.relay_book import RelayBook, RelayLimits
 from sleap_rtc_signaling.relay_service import RelayService
 from sleap_rtc_signaling.rest import Rest
+from sleap_rtc_signaling.stores.memory import MemoryRecords
 from sleap_rtc_signaling.stores.sqlite import SqliteStore
 from sleap_rtc_signaling.switchboard import Switchboard
 from sleap_rtc_signaling.tokens import Tokens, load_or_make_key
@@ -175,8 +179,19 @@ class SignalingServer:
             stack.push_async_callback(_cancel, asyncio.create_task(work))
 
         rest = Rest(accounts, metrics, self.url, clock)
+        pairing = PairingRoutes(
+            rest, PairingBook(MemoryRecords()), partial(tokens.verify, "room")
+        )
         routes = Routes(
-            config, rest, accounts, store, tokens, switchboard, relays, metrics
+            config,
+            rest,
+            accounts,
+            store,
+            tokens,
+            switchboard,
+            relays,
+            metrics,
+            more=pairing.routes(),
         )
         listeners = [
             Listener(

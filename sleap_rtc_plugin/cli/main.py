@@ -29,6 +29,7 @@ _COMMANDS = {
     "doctor": ("doctor", "Find out what keeps remote training from working."),
     "demo": ("demo", "Try everything on this machine, with a made-up project."),
     "worker": ("worker", "Run a worker on this machine."),
+    "pair": ("pair", "Enter a room by the code that a worker shows."),
     "signaling": ("signaling", "Run a signaling server."),
     "bench": ("bench", "Measure this machine."),
 }

@@ -4,9 +4,11 @@ The worker itself is in `sleap_rtc_worker`; it is imported when the command runs
 Standard output carries exactly one line, the session string; all else is on stderr.
 """
 
+import asyncio
 import contextlib
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +25,7 @@ from sleap_rtc_plugin.cli.options import (
     verbose_option,
 )
 from sleap_rtc_plugin.cli.sizes import parse_size
-from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
+from sleap_rtc_plugin.protocol.errors import EXIT_USAGE, RtcError
 from sleap_rtc_plugin.protocol.ids import is_id
 from sleap_rtc_plugin.protocol.limits import (
     MAX_JOBS_QUEUED,
@@ -34,6 +36,7 @@ from sleap_rtc_plugin.protocol.mounts import is_mount_name, place_fault
 from sleap_rtc_plugin.protocol.session_string import Session, is_signaling_url
 
 if TYPE_CHECKING:
+    from sleap_rtc_plugin.protocol.pairing_code import PairingCode
     from sleap_rtc_plugin.transport.transport_options import TransportOptions
     from sleap_rtc_worker.client import RTCWorkerClient
 
@@ -236,6 +239,13 @@ def _more_than_nothing(
     is_flag=True,
     help="Do not show the room, and its dashboard, how far the jobs here are.",
 )
+@click.option(
+    "--pair",
+    "pairs",
+    is_flag=True,
+    help="Show a code of a number and three words, good once and for five minutes, "
+    "which somebody types instead of copying the session string.",
+)
 @transport_options
 @verbose_option
 def worker(
@@ -259,6 +269,7 @@ def worker(
     model_room: str | None,
     model_cache: int | None,
     hide_jobs: bool,
+    pairs: bool,
     transport: "TransportOptions",
     verbose: bool,
 ) -> None:
@@ -303,7 +314,11 @@ def worker(
         try:
             async with _session(client, session, signaling, server) as found:
                 await _serve(
-                    client, found, prints_session=session is None, mounts=mounts
+                    client,
+                    found,
+                    prints_session=session is None,
+                    pairs=pairs,
+                    mounts=mounts,
                 )
         finally:
             client.close()
@@ -394,9 +409,11 @@ async def _serve(
     session: Session,
     *,
     prints_session: bool,
+    pairs: bool,
     mounts: dict[str, Path],
 ) -> None:
     on_interrupt(client.stop)
+    tasks: list[asyncio.Task[None]] = []
 
     def ready() -> None:
         if prints_session:
@@ -410,9 +427,37 @@ async def _serve(
             click.echo(f"Clients may look into {folder}, as {name}.", err=True)
         for warning in capabilities.warnings:
             click.echo(warning, err=True)
+        if pairs:
+            tasks.append(asyncio.create_task(_show_codes(session)))
 
-    await client.run_worker(session, on_ready=ready)
+    try:
+        await client.run_worker(session, on_ready=ready)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
     last = "The worker has stopped."
     if client.running_jobs:
         last += " What runs goes on; the next worker on this folder takes it up."
     click.echo(last, err=True)
+
+
+async def _show_codes(session: Session) -> None:
+    """Hand the session over by a code; whatever comes of it, the worker goes on."""
+    from sleap_rtc_plugin.session.pairing import hand_over
+
+    def show(code: "PairingCode", expires_at: float) -> None:
+        until = time.strftime("%H:%M:%S", time.localtime(expires_at))
+        click.echo(
+            f"Pairing code, good once and until {until}:\n\n    {code}\n\n"
+            f"Type it in SLEAP (Remote Train), or: "
+            f"sleap-remote pair {code} --server {session.url}",
+            err=True,
+        )
+
+    try:
+        await hand_over(session, show)
+    except RtcError as error:
+        click.echo(str(error), err=True)
+    else:
+        click.echo("Paired: the code was typed and is used up now.", err=True)

@@ -55,6 +55,14 @@ MAX_MEMBERS_PER_ROOM = 200
 MAX_INVITATION_CHARS = 512
 MAX_PAIRING_MESSAGE_BYTES = 16 * KIB
 PAIRING_LIFETIME_S = 300.0
+MAX_PAIRING_NUMBER = 9_999
+MAX_PAIRING_CODE_CHARS = 200
+# How often each side asks the server how far the other is.
+PAIRING_POLL_S = 1.0
+# How long one side waits for a message that the other's program sends by itself.
+PAIRING_ANSWER_S = 20.0
+# After so many wrong guesses in a row, a worker shows no new code by itself.
+MAX_PAIRING_CODES = 3
 
 # -- the relay of last resort ---------------------------------------------------
 RELAY_JOIN_TIMEOUT_S = 10.0

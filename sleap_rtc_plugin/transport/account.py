@@ -11,6 +11,13 @@ import httpx
 import msgspec
 from msgspec import Struct
 
+from sleap_rtc_plugin.protocol.account_messages import (
+    ClaimPairing,
+    FinishPairing,
+    OpenPairing,
+    Pairing,
+    PairingState,
+)
 from sleap_rtc_plugin.protocol.errors import (
     RemoteProtocolError,
     SignalingUnreachable,
@@ -110,18 +117,57 @@ class AccountClient:
         """Return them with when they expire, and whether there is a relay."""
         return await self._call("GET", "/ice-servers", token, IceServerList)
 
+    # -- pairing ----------------------------------------------------------------------
+
+    async def open_pairing(self, room_token: str, message: str) -> Pairing:
+        """Open a pairing for a room (`POST /pairings`)."""
+        body = OpenPairing(message=message)
+        return await self._call("POST", "/pairings", room_token, Pairing, body)
+
+    async def claim_pairing(self, number: int) -> PairingState:
+        """Take the one try that a code has (`POST /pairings/{number}/claim`)."""
+        return await self._pairing(number, "claim", ClaimPairing())
+
+    async def answer_pairing(
+        self, number: int, key: str, message: str, proof: str
+    ) -> PairingState:
+        """Leave the claimer's message and proof (`.../answer`)."""
+        body = FinishPairing(key=key, message=message, sealed=proof)
+        return await self._pairing(number, "answer", body)
+
+    async def finish_pairing(self, number: int, key: str, sealed: str) -> PairingState:
+        """Leave what the worker sealed, or nothing (`.../finish`)."""
+        body = FinishPairing(key=key, sealed=sealed)
+        return await self._pairing(number, "finish", body)
+
+    async def pairing_state(self, number: int, key: str) -> PairingState:
+        """Ask how far the other side is (`.../state`)."""
+        return await self._pairing(number, "state", FinishPairing(key=key))
+
+    async def close_pairing(self, number: int, key: str) -> None:
+        """Take an own pairing back (`.../close`)."""
+        path = f"/pairings/{number}/close"
+        await self._call("POST", path, None, dict, FinishPairing(key=key))
+
+    async def _pairing(self, number: int, step: str, body: Struct) -> PairingState:
+        path = f"/pairings/{number}/{step}"
+        return await self._call("POST", path, None, PairingState, body)
+
     async def _call(
         self,
         method: str,
         path: str,
         token: str | None,
         kind: type[T],
-        body: dict[str, str] | None = None,
+        body: Struct | dict[str, str] | None = None,
     ) -> T:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             response = await self._http.request(
-                method, path, headers=headers, json=body
+                method,
+                path,
+                headers=headers,
+                content=None if body is None else msgspec.json.encode(body),
             )
         except httpx.HTTPError as error:
             reason = clean_text(str(error), 100) or type(error).__name__

@@ -14,7 +14,7 @@ from sleap_rtc_plugin.session.remote_session import RemoteSession
 USAGE = 2
 COMMANDS = (
     *("train", "jobs", "workers", "files", "doctor", "demo"),
-    *("worker", "signaling", "bench"),
+    *("worker", "signaling", "bench", "pair"),
 )
 HEAVY = {
     "aiortc",
