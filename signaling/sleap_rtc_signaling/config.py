@@ -42,6 +42,8 @@ __all__ = [
     "DEFAULT_PORT",
     "DEFAULT_REST_PORT",
     "ConfigError",
+    "DashboardConfig",
+    "RegistryConfig",
     "RelayConfig",
     "SignalingConfig",
     "TurnServer",
@@ -123,6 +125,27 @@ class RelayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     account_share: Annotated[float, Meta(gt=0, le=1)] = RELAY_ACCOUNT_SHARE
 
 
+class DashboardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The pages for people with a browser.
+
+    Attributes:
+        enabled: whether there are any.
+    """
+
+    enabled: bool = True
+
+
+class RegistryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the models of the rooms are, for the dashboard to show.
+
+    Attributes:
+        store: a folder or `s3://...`, as workers name it with `--model-store`; empty
+            where the dashboard shows no models.
+    """
+
+    store: Annotated[str, Meta(max_length=MAX_URL_CHARS)] = ""
+
+
 class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of one server.
 
@@ -139,6 +162,8 @@ class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         room_token_lifetime_s: how long a session string may be used at most.
         account_token_lifetime_s: how long an account may open and delete rooms.
         trusted_proxies: addresses whose `X-Forwarded-For` is believed.
+        dashboard: the pages at `/`.
+        registry: the models that they show.
     """
 
     host: str = DEFAULT_HOST
@@ -155,6 +180,8 @@ class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     room_token_lifetime_s: Seconds = ROOM_TOKEN_LIFETIME_S
     account_token_lifetime_s: Seconds = ACCOUNT_TOKEN_LIFETIME_S
     trusted_proxies: tuple[str, ...] = ()
+    dashboard: DashboardConfig = DashboardConfig()
+    registry: RegistryConfig = RegistryConfig()
 
     def __repr__(self) -> str:
         """Leave out the TURN servers, which may carry a password."""

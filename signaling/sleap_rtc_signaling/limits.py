@@ -109,3 +109,23 @@ REFUSAL_RATE: Final = Rate(burst=100, per_s=1.0)
 CLAIM_RATE: Final = Rate(burst=5, per_s=0.05)
 ALL_CLAIMS_RATE: Final = Rate(burst=60, per_s=1.0)
 MAX_RATE_KEYS: Final = 20_000
+
+# -- the dashboard --------------------------------------------------------------
+PAGE_RATE: Final = Rate(burst=300, per_s=20.0)
+MAX_FORM_FIELDS: Final = 16
+LOGIN_LIFETIME_S: Final = 7 * 24 * 3600.0
+# A token is renewed this long before it ends, and whoever else wants it waits so long.
+LOGIN_RENEW_BEFORE_S: Final = 60.0
+LOGIN_RENEW_DEADLINE_S: Final = 10.0
+LOGIN_RENEW_POLL_S: Final = 0.1
+MAX_LIVE_STREAMS: Final = 512
+MAX_LIVE_STREAMS_PER_LOGIN: Final = 8
+LIVE_INTERVAL_S: Final = 1.0
+# What was taken back ends a stream after this time at the latest.
+LIVE_ACCESS_CHECK_S: Final = 5.0
+LIVE_COMMENT_S: Final = 15.0
+LIVE_SEND_DEADLINE_S: Final = 20.0
+MAX_JOBS_READ_PER_WORKER: Final = 16
+MAX_JOBS_SHOWN: Final = 60
+MAX_ENDED_JOBS_SHOWN: Final = 20
+MAX_CURVE_POINTS_SHOWN: Final = 64

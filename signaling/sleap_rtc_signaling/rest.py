@@ -34,7 +34,7 @@ from sleap_rtc_signaling.limits import (
 from sleap_rtc_signaling.metrics import Metrics
 from sleap_rtc_signaling.rate_limit import RateLimiter, address_key
 
-__all__ = ["Rest", "answer"]
+__all__ = ["Rest", "answer", "read_body", "status_of"]
 
 _log = logging.getLogger(__name__)
 _encoder: Final = msgspec.json.Encoder()
@@ -149,7 +149,7 @@ class Rest:
             BadRequest: it is something else, or did not come whole or in time.
         """
         try:
-            return msgspec.json.decode(await _read_body(request) or b"{}", type=kind)
+            return msgspec.json.decode(await read_body(request) or b"{}", type=kind)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
             raise BadRequest(reason=f"the body must be {expected}") from None
 
@@ -161,7 +161,7 @@ class Rest:
             _log.error("%s", error)
             error = StorageFailed(place="The server's store", reason="see its log")
         self._metrics.refused(error.code)
-        status = _STATUS.get(error.code, 400)
+        status = status_of(error)
         headers = {}
         if isinstance(error, RateLimited):
             headers["retry-after"] = str(int(float(error.retry_after_s)) + 1)
@@ -176,8 +176,17 @@ class Rest:
         return _error(refusal, 413, {"connection": "close"})
 
 
-async def _read_body(request: Request) -> bytes:
-    """Read a body that is bounded in size and in time."""
+def status_of(error: RtcError) -> int:
+    """Return the HTTP status of a refusal."""
+    return _STATUS.get(error.code, 400)
+
+
+async def read_body(request: Request) -> bytes:
+    """Read a body that is bounded in size and in time.
+
+    Raises:
+        BadRequest: it did not come whole or in time.
+    """
     body = bytearray()
     size = 0
     try:

@@ -19,6 +19,7 @@ from sleap_rtc_plugin.protocol.limits import GIB
 from sleap_rtc_signaling.accounts.anonymous import AnonymousAccounts
 from sleap_rtc_signaling.app import Routes
 from sleap_rtc_signaling.config import RelayConfig, SignalingConfig
+from sleap_rtc_signaling.dashboard import Dashboard
 from sleap_rtc_signaling.gate import Gate
 from sleap_rtc_signaling.hub import Hub
 from sleap_rtc_signaling.instructions import HubLimits
@@ -182,6 +183,7 @@ class SignalingServer:
         pairing = PairingRoutes(
             rest, PairingBook(MemoryRecords()), partial(tokens.verify, "room")
         )
+        dashboard = Dashboard(rest, MemoryRecords(), switchboard.peers)
         routes = Routes(
             config,
             rest,
@@ -192,7 +194,9 @@ class SignalingServer:
             relays,
             metrics,
             more=pairing.routes(),
+            pages=dashboard.routes() if config.dashboard.enabled else (),
         )
+        dashboard.connect(routes.application(websocket=False))
         listeners = [
             Listener(
                 routes.application(websocket=websocket),
@@ -203,6 +207,7 @@ class SignalingServer:
             if opened is not None
         ]
         stack.push_async_callback(_stop, listeners)
+        stack.callback(dashboard.close)
         for listener in listeners:
             await listener.start()
         stack.push_async_callback(relays.stop)
