@@ -125,6 +125,10 @@ LIVE_INTERVAL_S: Final = 1.0
 LIVE_ACCESS_CHECK_S: Final = 5.0
 LIVE_COMMENT_S: Final = 15.0
 LIVE_SEND_DEADLINE_S: Final = 20.0
+MODELS_PER_PAGE: Final = 50
+# A list of models may be so old; each look asks the store.
+MODELS_FRESH_S: Final = 5.0
+MAX_REGISTRIES_HELD: Final = 64
 MAX_JOBS_READ_PER_WORKER: Final = 16
 MAX_JOBS_SHOWN: Final = 60
 MAX_ENDED_JOBS_SHOWN: Final = 20

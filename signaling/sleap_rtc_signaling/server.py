@@ -183,7 +183,7 @@ class SignalingServer:
         pairing = PairingRoutes(
             rest, PairingBook(MemoryRecords()), partial(tokens.verify, "room")
         )
-        dashboard = Dashboard(rest, MemoryRecords(), switchboard.peers)
+        dashboard = Dashboard(rest, MemoryRecords(), switchboard.peers, config.registry)
         routes = Routes(
             config,
             rest,

@@ -10,10 +10,15 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from sleap_rtc_plugin.protocol.signaling_messages import PeerInfo
+from sleap_rtc_signaling.config import RegistryConfig
+from sleap_rtc_signaling.dashboard.model_pages import ModelPages
+from sleap_rtc_signaling.dashboard.models import Models
+from sleap_rtc_signaling.dashboard.people_pages import PeoplePages
 from sleap_rtc_signaling.dashboard.rest_calls import RestCalls
 from sleap_rtc_signaling.dashboard.room_pages import RoomPages
 from sleap_rtc_signaling.dashboard.sign_in_pages import SignInPages
 from sleap_rtc_signaling.dashboard.site import BASE, Site
+from sleap_rtc_signaling.dashboard.string_pages import StringPages
 from sleap_rtc_signaling.rest import Rest
 from sleap_rtc_signaling.stores.records import Records
 
@@ -27,6 +32,7 @@ class Dashboard:
         rest: what all HTTP routes share.
         records: where sessions are kept.
         peers: says who is in a room.
+        registry: where the rooms' models are.
     """
 
     def __init__(
@@ -34,16 +40,22 @@ class Dashboard:
         rest: Rest,
         records: Records,
         peers: Callable[[str], Awaitable[list[PeerInfo]]],
+        registry: RegistryConfig,
     ) -> None:
         self._site = Site(rest, records)
         self._rooms = RoomPages(self._site, peers, rest.clock)
-        self._sign_in = SignInPages(self._site)
+        self._others = (
+            SignInPages(self._site),
+            PeoplePages(self._site),
+            StringPages(self._site),
+            ModelPages(self._site, Models(registry.store)),
+        )
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes of every page."""
         return [
             *self._rooms.routes(),
-            *self._sign_in.routes(),
+            *(route for pages in self._others for route in pages.routes()),
             Route(f"{BASE}/static/{{name}}", self._site.assets.serve),
         ]
 

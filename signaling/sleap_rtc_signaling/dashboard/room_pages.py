@@ -24,7 +24,7 @@ from sleap_rtc_signaling.dashboard.live import Live
 from sleap_rtc_signaling.dashboard.site import BASE, Site, Visit
 from sleap_rtc_signaling.dashboard.views import RoomView, duration_words
 
-__all__ = ["RoomPages", "find_room"]
+__all__ = ["RoomPages", "ends_words", "find_room"]
 
 # What ends a live page; anything else may pass, and is tried again.
 _FINAL = (TokenRefused, NotAllowed, RoomGone, SignInRequired)
@@ -87,7 +87,7 @@ class RoomPages:
                 "room": room,
                 "workers": sum(peer.role == "worker" for peer in inside),
                 "clients": sum(peer.role == "client" for peer in inside),
-                "ends": _ends(room, visit.now),
+                "ends": ends_words(room, visit.now),
             }
             for room, inside in zip(rooms, peers, strict=True)
         ]
@@ -99,7 +99,7 @@ class RoomPages:
             visit,
             "room.html",
             room=room,
-            ends=_ends(room, visit.now),
+            ends=ends_words(room, visit.now),
             parts=await self._live.parts(room.room_id),
         )
 
@@ -127,6 +127,7 @@ class RoomPages:
         }
 
 
-def _ends(room: RoomInfo, now: float) -> str:
+def ends_words(room: RoomInfo, now: float) -> str:
+    """Say when a room ends."""
     left_s = room.expires_at - now
     return f"in {duration_words(left_s)}" if left_s > 0 else "now"

@@ -127,6 +127,10 @@ class Site:
             "size": size_words,
         }
 
+    def let_templates_know(self, **values: object) -> None:
+        """Give every template a value or a function."""
+        self._templates.globals |= values
+
     # -- routes -----------------------------------------------------------------------
 
     def page(
@@ -171,22 +175,20 @@ class Site:
 
     # -- answers ----------------------------------------------------------------------
 
-    def html(self, name: str, **values: object) -> str:
+    def html(self, template: str, /, **values: object) -> str:
         """Fill in a template."""
-        return self._templates.get_template(name).render(values)
+        return self._templates.get_template(template).render(values)
 
-    def render(
-        self, visit: Visit, name: str, status: int = 200, **values: object
-    ) -> Response:
+    def render(self, visit: Visit, template: str, /, **values: object) -> Response:
         """Answer with a page."""
         html = self.html(
-            name,
+            template,
             login=visit.login,
             form_token="" if visit.session is None else visit.session.form_token,
             now=visit.now,
             **values,
         )
-        return HTMLResponse(html, status, headers=dict(HEADERS))
+        return HTMLResponse(html, headers=dict(HEADERS))
 
     def refusal(self, request: Request, error: RtcError) -> Response:
         """Answer with a page that says what is wrong and what to do."""

@@ -1,4 +1,4 @@
-"""PURE: what a page shows of the peers of a room.
+"""What a page shows of the peers of a room: values in, values out.
 
 A peer wrote its metadata, so every value is checked for its type, bounded and cleaned,
 and what does not fit is left out. No template decides anything. Called by the pages.
