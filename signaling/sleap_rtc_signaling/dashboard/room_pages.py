@@ -22,7 +22,7 @@ from sleap_rtc_plugin.protocol.ids import is_id
 from sleap_rtc_plugin.protocol.signaling_messages import PeerInfo
 from sleap_rtc_signaling.dashboard.live import Live
 from sleap_rtc_signaling.dashboard.site import BASE, Site, Visit
-from sleap_rtc_signaling.dashboard.views import RoomView, duration_words
+from sleap_rtc_signaling.dashboard.views import RoomView, left_words
 
 __all__ = ["RoomPages", "ends_words", "find_room"]
 
@@ -130,4 +130,4 @@ class RoomPages:
 def ends_words(room: RoomInfo, now: float) -> str:
     """Say when a room ends."""
     left_s = room.expires_at - now
-    return f"in {duration_words(left_s)}" if left_s > 0 else "now"
+    return f"in {left_words(left_s)}" if left_s > 0 else "now"

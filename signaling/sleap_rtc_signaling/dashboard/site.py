@@ -29,7 +29,12 @@ from sleap_rtc_plugin.protocol.errors import (
 from sleap_rtc_signaling.dashboard.assets import Assets
 from sleap_rtc_signaling.dashboard.rest_calls import RestCalls
 from sleap_rtc_signaling.dashboard.sessions import Content, Login, Session, Sessions
-from sleap_rtc_signaling.dashboard.views import duration_words, moment, size_words
+from sleap_rtc_signaling.dashboard.views import (
+    duration_words,
+    left_words,
+    moment,
+    size_words,
+)
 from sleap_rtc_signaling.limits import (
     LOGIN_LIFETIME_S,
     LOGIN_RENEW_BEFORE_S,
@@ -123,6 +128,7 @@ class Site:
         }
         self._templates.filters |= {
             "duration": duration_words,
+            "left": left_words,
             "moment": moment,
             "size": size_words,
         }

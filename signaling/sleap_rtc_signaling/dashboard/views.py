@@ -32,6 +32,7 @@ __all__ = [
     "State",
     "WorkerView",
     "duration_words",
+    "left_words",
     "moment",
     "room_view",
     "size_words",
@@ -214,6 +215,11 @@ def duration_words(seconds: float) -> str:
         return f"{hours} h {rest // _MINUTE_S:02d} min"
     days = int(seconds // _DAY_S)
     return "1 day" if days == 1 else f"{days} days"
+
+
+def left_words(seconds: float) -> str:
+    """Say how much time is left; what was a week a moment ago is still one."""
+    return duration_words(seconds + _MINUTE_S - 1)
 
 
 def moment(at: float) -> str:
