@@ -1,17 +1,35 @@
 """What an administrator decides about a signaling server.
 
-Everything has a default, so that a laptop needs no file at all. Read from TOML by
-the command; built directly by a program that embeds the server.
+Everything has a default, so that a laptop needs no file at all. The command reads
+options, then the environment, then a TOML file (pydantic-settings); a program that
+embeds the server builds a `SignalingConfig`, and no environment is read.
 """
 
+import difflib
 import os
 import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
 import platformdirs
-from msgspec import Meta, Struct
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
 from sleap_rtc_plugin.protocol.limits import (
@@ -41,10 +59,12 @@ __all__ = [
     "DEFAULT_HOST",
     "DEFAULT_PORT",
     "DEFAULT_REST_PORT",
+    "ENVIRONMENT_PREFIX",
     "ConfigError",
     "DashboardConfig",
     "RegistryConfig",
     "RelayConfig",
+    "Section",
     "SignalingConfig",
     "TurnServer",
     "default_data_dir",
@@ -54,16 +74,9 @@ __all__ = [
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
 DEFAULT_REST_PORT = 8001
-_NO_PORT = "none"
-
-Port = Annotated[int, Meta(ge=0, le=65535)]
-Seconds = Annotated[float, Meta(gt=0)]
-Positive = Annotated[float, Meta(gt=0)]
-_TURN_URL: Final = (
-    r"^turns?:([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
-    r"(\?transport=(udp|tcp))?\Z"
-)
-TurnUrl = Annotated[str, Meta(pattern=_TURN_URL, max_length=MAX_URL_CHARS)]
+ENVIRONMENT_PREFIX: Final = "SLEAP_SIGNALING_"
+_NESTED: Final = "__"
+_NO_PORT: Final = "none"
 
 
 class ConfigError(Exception):
@@ -72,16 +85,61 @@ class ConfigError(Exception):
     exit_code = EXIT_USAGE
 
 
+# -- what values look like ------------------------------------------------------------
+
+
+def _read_rest_port(value: Any) -> Any:
+    return None if value == _NO_PORT else value
+
+
+def _read_ice_server(value: Any) -> Any:
+    if isinstance(value, IceServer):
+        return value
+    try:
+        return msgspec.convert(value, IceServer)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
+
+
+def _refuse_numbers(value: Any) -> Any:
+    # Words such as "true" come from the environment; a 1 in a file is a slip.
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError("true or false is expected")
+    return value
+
+
+Switch = Annotated[bool, BeforeValidator(_refuse_numbers)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Positive
+_TURN_URL: Final = (
+    r"^turns?:([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+    r"(\?transport=(udp|tcp))?$"
+)
+TurnUrl = Annotated[str, Field(pattern=_TURN_URL, max_length=MAX_URL_CHARS)]
+HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
+Ice = Annotated[IceServer, BeforeValidator(_read_ice_server)]
+
+
 def default_data_dir() -> Path:
     """Return where the key and the rooms are kept where nothing else is said."""
     return platformdirs.user_data_path("sleap-remote") / "signaling"
 
 
-class TurnServer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+# -- the sections ---------------------------------------------------------------------
+
+
+class Section(BaseModel):
+    """A table of the file; what it does not know is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class TurnServer(Section):
     """A TURN server that shares a secret with this one (`use-auth-secret`).
 
-    In a file, exactly one of the three says what the secret is; `load` reads the
-    other two, so that `secret` is always there.
+    Exactly one of the three says what the secret is; `load` reads the other two, so
+    that `secret` is always there.
 
     Attributes:
         urls: `turn:` and `turns:` addresses, `?transport=tcp` among them.
@@ -90,17 +148,13 @@ class TurnServer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         secret_env: the environment variable that holds it.
     """
 
-    urls: Annotated[tuple[TurnUrl, ...], Meta(min_length=1, max_length=MAX_TURN_URLS)]
-    secret: str = ""
-    secret_file: Path | None = None
+    urls: Annotated[tuple[TurnUrl, ...], Field(min_length=1, max_length=MAX_TURN_URLS)]
+    secret: Annotated[str, Field(repr=False)] = ""
+    secret_file: HomePath | None = None
     secret_env: str | None = None
 
-    def __repr__(self) -> str:
-        """Leave out the secret."""
-        return f"TurnServer({list(self.urls)!r})"
 
-
-class RelayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RelayConfig(Section):
     """The relay of last resort, through this server's WebSocket.
 
     Attributes:
@@ -115,27 +169,27 @@ class RelayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             of one account may have together.
     """
 
-    enabled: bool = False
+    enabled: Switch = False
     max_mbit: Positive = RELAY_MAX_MBIT
     total_mbit: Positive = RELAY_TOTAL_MBIT
-    max_relays: Annotated[int, Meta(ge=1)] = MAX_RELAYS
-    max_relays_per_room: Annotated[int, Meta(ge=1)] = MAX_RELAYS_PER_ROOM
+    max_relays: Annotated[int, Field(ge=1)] = MAX_RELAYS
+    max_relays_per_room: Annotated[int, Field(ge=1)] = MAX_RELAYS_PER_ROOM
     room_gib_per_day: Positive = RELAY_ROOM_GIB_PER_DAY
     total_gib_per_day: Positive = RELAY_TOTAL_GIB_PER_DAY
-    account_share: Annotated[float, Meta(gt=0, le=1)] = RELAY_ACCOUNT_SHARE
+    account_share: Annotated[float, Field(gt=0, le=1)] = RELAY_ACCOUNT_SHARE
 
 
-class DashboardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DashboardConfig(Section):
     """The pages for people with a browser.
 
     Attributes:
         enabled: whether there are any.
     """
 
-    enabled: bool = True
+    enabled: Switch = True
 
 
-class RegistryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RegistryConfig(Section):
     """Where the models of the rooms are, for the dashboard to show.
 
     Attributes:
@@ -143,10 +197,10 @@ class RegistryConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             where the dashboard shows no models.
     """
 
-    store: Annotated[str, Meta(max_length=MAX_URL_CHARS)] = ""
+    store: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
 
 
-class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SignalingConfig(Section):
     """The settings of one server.
 
     Attributes:
@@ -168,12 +222,14 @@ class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     host: str = DEFAULT_HOST
     port: Port = DEFAULT_PORT
-    rest_port: Port | None = DEFAULT_REST_PORT
-    data_dir: Path = msgspec.field(default_factory=default_data_dir)
+    rest_port: Annotated[Port | None, BeforeValidator(_read_rest_port)] = (
+        DEFAULT_REST_PORT
+    )
+    data_dir: HomePath = Field(default_factory=default_data_dir)
     ice_servers: Annotated[
-        tuple[IceServer, ...], Meta(max_length=MAX_ICE_SERVERS - MAX_TURN_SERVERS)
+        tuple[Ice, ...], Field(max_length=MAX_ICE_SERVERS - MAX_TURN_SERVERS)
     ] = ()
-    turn: Annotated[tuple[TurnServer, ...], Meta(max_length=MAX_TURN_SERVERS)] = ()
+    turn: Annotated[tuple[TurnServer, ...], Field(max_length=MAX_TURN_SERVERS)] = ()
     turn_lifetime_s: Seconds = TURN_LIFETIME_S
     relay: RelayConfig = RelayConfig()
     room_lifetime_s: Seconds = ROOM_LIFETIME_S
@@ -190,13 +246,72 @@ class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             f"rest_port={self.rest_port}, data_dir={str(self.data_dir)!r})"
         )
 
+    __str__ = __repr__
 
-def load(path: Path) -> SignalingConfig:
-    """Read a TOML file; `rest_port = "none"` opens no second port.
+
+# -- from outside ---------------------------------------------------------------------
+
+
+class _FromOutside(BaseSettings, SignalingConfig):
+    """The same settings, filled from options, the environment and a file."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter=_NESTED,
+        frozen=True,
+        extra="forbid",
+        arbitrary_types_allowed=True,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take options and the file, which `load` hands over, and the environment."""
+        assert isinstance(init_settings, InitSettingsSource)  # noqa: S101 -- pydantic's
+        given = init_settings.init_kwargs
+        options = InitSettingsSource(settings_cls, dict(given.get("options", {})))
+        file = InitSettingsSource(settings_cls, dict(given.get("file", {})))
+        return options, EnvSettingsSource(settings_cls), file
+
+
+def load(
+    path: Path | None = None, options: Mapping[str, Any] | None = None
+) -> SignalingConfig:
+    """Gather the settings: options go before the environment, that before the file.
+
+    `SLEAP_SIGNALING_PORT=80`, `SLEAP_SIGNALING_RELAY__ENABLED=true`, lists as JSON;
+    `rest_port = "none"` opens no second port.
+
+    Args:
+        path: a TOML file.
+        options: what the command line says, by the names of the settings.
 
     Raises:
-        ConfigError: the file is missing, not TOML, or sets what does not exist.
+        ConfigError: the file is missing or not TOML, or something sets what does not
+            exist or cannot be.
     """
+    values = {} if path is None else _read_toml(path)
+    _check_environment()
+    try:
+        found = _FromOutside(file=values, options=dict(options or {}))  # type: ignore[call-arg]
+    except SettingsError:
+        where = _variable_at_fault()
+        raise ConfigError(f"{where} is not accepted: it is not JSON.") from None
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, path)) from None
+    place = str(path) if path is not None else "The configuration"
+    settings = {name: getattr(found, name) for name in SignalingConfig.model_fields}
+    settings["turn"] = tuple(_with_secret(server, place) for server in found.turn)
+    return SignalingConfig(**settings)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -204,25 +319,69 @@ def load(path: Path) -> SignalingConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}.") from None
     try:
-        values = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
-    if values.get("rest_port") == _NO_PORT:
-        values["rest_port"] = None
-    try:
-        config = msgspec.convert(values, SignalingConfig, dec_hook=_decode_path)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{path} is not accepted: {error}.") from None
-    turn = tuple(_with_secret(server, path) for server in config.turn)
-    return msgspec.structs.replace(config, turn=turn)
 
 
-def _with_secret(server: TurnServer, path: Path) -> TurnServer:
+def _variables() -> Iterator[tuple[str, list[str]]]:
+    """Yield our variables, and the path of settings that each one names."""
+    for name in os.environ:
+        if name.upper().startswith(ENVIRONMENT_PREFIX):
+            rest = name[len(ENVIRONMENT_PREFIX) :].lower()
+            yield name, rest.split(_NESTED)
+
+
+def _check_environment() -> None:
+    """Refuse variables that set nothing: a slip there would go unnoticed."""
+    for name, (first, *_) in _variables():
+        if first not in SignalingConfig.model_fields:
+            raise ConfigError(
+                f"The environment variable {name} sets nothing"
+                f"{_nearest(first, SignalingConfig, ENVIRONMENT_PREFIX)}."
+            )
+
+
+def _variable_at_fault() -> str:
+    """Name the variable whose JSON cannot be read; pydantic names the field only."""
+    for name, (first, *rest) in _variables():
+        if not rest and first in ("ice_servers", "turn", "relay", "trusted_proxies"):
+            try:
+                msgspec.json.decode(os.environ[name].encode())
+            except msgspec.DecodeError:
+                return f"The environment variable {name}"
+    return "An environment variable"
+
+
+def _nearest(name: str, section: type[BaseModel], prefix: str = "") -> str:
+    near = difflib.get_close_matches(name, section.model_fields, n=1)
+    if not near:
+        return ""
+    return f"; {prefix}{near[0].upper() if prefix else near[0]} is meant, perhaps"
+
+
+def _sentence(error: ValidationError, path: Path | None) -> str:
+    """Say in one sentence what is wrong, and where it comes from."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    words = [str(word) for word in first["loc"]]
+    where = ".".join(words) or "the configuration"
+    place = str(path) if path is not None else "The configuration"
+    for name, keys in _variables():
+        if keys == words[: len(keys)]:
+            place = f"The environment variable {name}"
+    reason = first["msg"]
+    if first["type"] == "extra_forbidden":
+        section = RelayConfig if words[:-1] == ["relay"] else SignalingConfig
+        reason = f"there is no such setting{_nearest(words[-1], section)}"
+    return f"{place} is not accepted: {where}: {reason}."
+
+
+def _with_secret(server: TurnServer, place: str) -> TurnServer:
     """Read the secret from where the file says that it is."""
     given = (server.secret, server.secret_file, server.secret_env)
     if sum(1 for value in given if value) != 1:
         raise ConfigError(
-            f"{path} is not accepted: a [[turn]] table needs one of secret, "
+            f"{place} is not accepted: a [[turn]] table needs one of secret, "
             "secret_file and secret_env."
         )
     secret = server.secret
@@ -232,17 +391,13 @@ def _with_secret(server: TurnServer, path: Path) -> TurnServer:
     elif server.secret_env:
         place = f"the environment variable {server.secret_env}"
         secret = os.environ.get(server.secret_env, "").strip()
-    else:
-        place = str(path)
     if len(secret) < MIN_TURN_SECRET_CHARS:
         raise ConfigError(
             f"The TURN secret in {place} is missing or shorter than "
             f"{MIN_TURN_SECRET_CHARS} characters; `openssl rand -hex 32` makes a good "
             "one."
         )
-    return msgspec.structs.replace(
-        server, secret=secret, secret_file=None, secret_env=None
-    )
+    return TurnServer(urls=server.urls, secret=secret)
 
 
 def _read_secret(path: Path) -> str:
@@ -254,9 +409,3 @@ def _read_secret(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise ConfigError(f"{path} cannot be read: {reason}.") from None
-
-
-def _decode_path(kind: type[Any], value: Any) -> Any:
-    if kind is Path and isinstance(value, str):
-        return Path(value).expanduser()
-    raise ValueError("Expected `str`")

@@ -62,6 +62,9 @@ CLOCK_CHECK_S: Final = 5.0
 
 # -- tokens -------------------------------------------------------------------
 ROOM_TOKEN_LIFETIME_S: Final = 30 * 24 * 3600.0
+MAX_SIGNING_KEYS: Final = 32
+# How long a new key waits until it signs, so that every server has read it by then.
+KEY_SETTLE_S: Final = 60.0
 
 # -- pairing ------------------------------------------------------------------
 MAX_PAIRINGS_PER_ROOM: Final = 3

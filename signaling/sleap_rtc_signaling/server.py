@@ -33,7 +33,7 @@ from sleap_rtc_signaling.rest import Rest
 from sleap_rtc_signaling.stores.memory import MemoryRecords
 from sleap_rtc_signaling.stores.sqlite import SqliteStore
 from sleap_rtc_signaling.switchboard import Switchboard
-from sleap_rtc_signaling.tokens import Tokens, load_or_make_key
+from sleap_rtc_signaling.tokens import Tokens, load_or_make_keys
 
 __all__ = ["SignalingServer"]
 
@@ -147,7 +147,7 @@ class SignalingServer:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise StorageFailed(place=str(config.data_dir), reason=reason) from error
-        tokens = Tokens(load_or_make_key(config.data_dir), self.url)
+        tokens = Tokens(load_or_make_keys(config.data_dir), self.url)
         store = await SqliteStore.open(config.data_dir / _DATABASE)
         stack.push_async_callback(store.close)
 

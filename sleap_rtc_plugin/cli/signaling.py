@@ -78,9 +78,7 @@ def signaling(
 ) -> None:
     """Run the server at which workers and clients find each other."""
     try:
-        from msgspec.structs import replace
-
-        from sleap_rtc_signaling.config import ConfigError, SignalingConfig, load
+        from sleap_rtc_signaling.config import ConfigError, load
         from sleap_rtc_signaling.server import SignalingServer
     except ImportError as error:
         if (error.name or "").partition(".")[0].startswith("sleap_rtc"):
@@ -93,13 +91,11 @@ def signaling(
         name: value for name, value in given.items() if value is not None
     }
     if rest_port is not None:
-        changes["rest_port"] = None if rest_port == _NO_PORT else rest_port
+        changes["rest_port"] = rest_port
+    if relay is not None:
+        changes["relay"] = {"enabled": relay}
     try:
-        settings = load(config) if config is not None else SignalingConfig()
-        settings = replace(settings, **changes)
-        if relay is not None:
-            changed = replace(settings.relay, enabled=relay)
-            settings = replace(settings, relay=changed)
+        settings = load(config, changes)
         asyncio.run(_serve(SignalingServer(settings), settings))
     except (RtcError, ConfigError) as error:
         click.echo(str(error), err=True)
