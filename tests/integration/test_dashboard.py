@@ -373,9 +373,10 @@ async def test_a_login_has_a_bounded_number_of_live_pages(ann: Visitor) -> None:
     room = await ann.room("Flies")
     path = f"/dashboard/rooms/{room[0]}/live"
     async with contextlib.AsyncExitStack() as stack:
+        opened = []  # held, or the collector would close them
         for _ in range(MAX_LIVE_STREAMS_PER_LOGIN):
-            live = await stack.enter_async_context(events(ann, room[0]))
-            await live.next("workers")
+            opened.append(await stack.enter_async_context(events(ann, room[0])))
+            await opened[-1].next("workers")
         assert (await ann.get(path)).status_code == 409
     async with asyncio.timeout(WAIT_S):
         while True:
