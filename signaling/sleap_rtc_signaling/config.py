@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 import platformdirs
@@ -38,6 +38,7 @@ from sleap_rtc_plugin.protocol.limits import (
     MAX_URL_CHARS,
     ROOM_LIFETIME_S,
 )
+from sleap_rtc_plugin.protocol.session_string import is_signaling_url
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer
 from sleap_rtc_signaling.limits import (
     MAX_RELAYS,
@@ -62,13 +63,16 @@ __all__ = [
     "ENVIRONMENT_PREFIX",
     "ConfigError",
     "DashboardConfig",
+    "LogConfig",
     "RegistryConfig",
     "RelayConfig",
     "Section",
     "SignalingConfig",
+    "TlsConfig",
     "TurnServer",
     "default_data_dir",
     "load",
+    "shown",
 ]
 
 DEFAULT_HOST = "127.0.0.1"
@@ -106,6 +110,12 @@ def _refuse_numbers(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool):
         raise ValueError("true or false is expected")
     return value
+
+
+def _check_url(value: str) -> str:
+    if not is_signaling_url(value):
+        raise ValueError("an address such as https://signaling.lab.example is expected")
+    return value.rstrip("/")
 
 
 Switch = Annotated[bool, BeforeValidator(_refuse_numbers)]
@@ -200,6 +210,30 @@ class RegistryConfig(Section):
     store: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
 
 
+class TlsConfig(Section):
+    """The server's certificate; without this table it speaks plain HTTP.
+
+    Attributes:
+        cert: a PEM file with the certificate and those above it.
+        key: a PEM file with its private key; None where `cert` holds it too.
+    """
+
+    cert: HomePath
+    key: HomePath | None = None
+
+
+class LogConfig(Section):
+    """What the server writes to stderr while it serves.
+
+    Attributes:
+        format: `text` for a person, `json` for a program.
+        level: from which level on.
+    """
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "warning"
+
+
 class SignalingConfig(Section):
     """The settings of one server.
 
@@ -218,6 +252,10 @@ class SignalingConfig(Section):
         trusted_proxies: addresses whose `X-Forwarded-For` is believed.
         dashboard: the pages at `/`.
         registry: the models that they show.
+        tls: the server's own certificate; None where a proxy has one, or nobody.
+        log: what it writes to stderr.
+        public_url: the address that is told to people, where it is not the server's
+            own: that of a proxy, or a name.
     """
 
     host: str = DEFAULT_HOST
@@ -238,6 +276,9 @@ class SignalingConfig(Section):
     trusted_proxies: tuple[str, ...] = ()
     dashboard: DashboardConfig = DashboardConfig()
     registry: RegistryConfig = RegistryConfig()
+    tls: TlsConfig | None = None
+    log: LogConfig = LogConfig()
+    public_url: Annotated[str, AfterValidator(_check_url)] | None = None
 
     def __repr__(self) -> str:
         """Leave out the TURN servers, which may carry a password."""
@@ -311,6 +352,13 @@ def load(
     return SignalingConfig(**settings)
 
 
+def shown(config: SignalingConfig) -> dict[str, Any]:
+    """Return the settings as JSON values, with what is secret left out."""
+    values = config.model_dump(mode="json", exclude={"ice_servers", "turn"})
+    servers: list[IceServer | TurnServer] = [*config.ice_servers, *config.turn]
+    return values | {"ice_servers": [list(server.urls) for server in servers]}
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
@@ -360,6 +408,19 @@ def _nearest(name: str, section: type[BaseModel], prefix: str = "") -> str:
     return f"; {prefix}{near[0].upper() if prefix else near[0]} is meant, perhaps"
 
 
+def _section(words: list[str]) -> type[BaseModel]:
+    """Return the section that a path of settings leads to."""
+    section: type[BaseModel] = SignalingConfig
+    for word in words:
+        known = section.model_fields.get(word)
+        kinds = [] if known is None else [known.annotation, *get_args(known.annotation)]
+        # A list of tables has numbers in its path, which lead nowhere.
+        kinds += [inner for kind in kinds for inner in get_args(kind)]
+        found = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+        section = found[0] if found else section
+    return section
+
+
 def _sentence(error: ValidationError, path: Path | None) -> str:
     """Say in one sentence what is wrong, and where it comes from."""
     first = error.errors(include_url=False, include_input=False)[0]
@@ -371,8 +432,7 @@ def _sentence(error: ValidationError, path: Path | None) -> str:
             place = f"The environment variable {name}"
     reason = first["msg"]
     if first["type"] == "extra_forbidden":
-        section = RelayConfig if words[:-1] == ["relay"] else SignalingConfig
-        reason = f"there is no such setting{_nearest(words[-1], section)}"
+        reason = f"there is no such setting{_nearest(words[-1], _section(words[:-1]))}"
     return f"{place} is not accepted: {where}: {reason}."
 
 

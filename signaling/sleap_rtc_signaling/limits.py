@@ -51,6 +51,8 @@ KEEP_ALIVE_S: Final = 5
 STOP_GRACE_S: Final = 1
 STOP_DEADLINE_S: Final = 3.0
 
+REQUEST_BUCKETS_S: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+
 # -- the store ----------------------------------------------------------------
 MAX_ACCOUNTS: Final = 100_000
 STORE_BUSY_TIMEOUT_S: Final = 5.0
@@ -100,6 +102,10 @@ MAX_TURN_SECRET_BYTES: Final = 1 * KIB
 MAX_TURN_SERVERS: Final = 8
 MAX_TURN_URLS: Final = 8
 TURN_NAME_CHARS: Final = 16
+
+# How soon a running server takes up a key that was made beside it; a good deal less
+# than KEY_SETTLE_S, after which the others sign with it.
+KEYS_CHECK_S: Final = 15.0
 
 # -- rates --------------------------------------------------------------------
 SIGN_IN_RATE: Final = Rate(burst=60, per_s=1.0)

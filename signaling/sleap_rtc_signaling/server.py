@@ -7,22 +7,25 @@ It installs no signal handlers.
 
 import asyncio
 import contextlib
+import logging
 import socket
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from sleap_rtc_plugin.protocol.errors import StorageFailed
+from sleap_rtc_plugin.protocol.errors import RtcError, StorageFailed
 from sleap_rtc_plugin.protocol.limits import GIB
 from sleap_rtc_signaling.accounts.anonymous import AnonymousAccounts
 from sleap_rtc_signaling.app import Routes
-from sleap_rtc_signaling.config import RelayConfig, SignalingConfig
+from sleap_rtc_signaling.config import ConfigError, RelayConfig, SignalingConfig
 from sleap_rtc_signaling.dashboard import Dashboard
 from sleap_rtc_signaling.gate import Gate
 from sleap_rtc_signaling.hub import Hub
 from sleap_rtc_signaling.instructions import HubLimits
+from sleap_rtc_signaling.limits import KEYS_CHECK_S
 from sleap_rtc_signaling.listener import Listener, bind
 from sleap_rtc_signaling.metrics import Metrics
 from sleap_rtc_signaling.pairing_book import PairingBook
@@ -30,12 +33,15 @@ from sleap_rtc_signaling.pairing_routes import PairingRoutes
 from sleap_rtc_signaling.relay_book import RelayBook, RelayLimits
 from sleap_rtc_signaling.relay_service import RelayService
 from sleap_rtc_signaling.rest import Rest
+from sleap_rtc_signaling.server_tls import ServerTls
 from sleap_rtc_signaling.stores.memory import MemoryRecords
 from sleap_rtc_signaling.stores.sqlite import SqliteStore
 from sleap_rtc_signaling.switchboard import Switchboard
 from sleap_rtc_signaling.tokens import Tokens, load_or_make_keys
 
 __all__ = ["SignalingServer"]
+
+_log = logging.getLogger(__name__)
 
 _DATABASE: Final = "signaling.sqlite3"
 _ANYWHERE: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
@@ -59,6 +65,8 @@ class SignalingServer:
         self._stack = contextlib.AsyncExitStack()
         self._switchboard: Switchboard | None = None
         self._relays: RelayService | None = None
+        self._tokens: Tokens | None = None
+        self._tls: ServerTls | None = None
         self._port = 0
         self._rest_port: int | None = None
 
@@ -93,17 +101,17 @@ class SignalingServer:
 
     @property
     def url(self) -> str:
-        """Where this machine reaches the server: `http://host:port`."""
+        """Where people reach the server, or else where this machine does."""
+        if self._config.public_url is not None:
+            return self._config.public_url
         host = _ANYWHERE.get(self._config.host, self._config.host)
-        return (
-            f"http://[{host}]:{self._port}"
-            if ":" in host
-            else (f"http://{host}:{self._port}")
-        )
+        scheme = "http" if self._config.tls is None else "https"
+        named = f"[{host}]" if ":" in host else host
+        return f"{scheme}://{named}:{self._port}"
 
     @property
     def websocket_url(self) -> str:
-        """Where this machine reaches the WebSocket: `ws://host:port/ws`."""
+        """Where the WebSocket is reached: `ws://host:port/ws`."""
         return f"ws{self.url.removeprefix('http')}/ws"
 
     async def start(self) -> None:
@@ -130,6 +138,34 @@ class SignalingServer:
         if self._relays is not None:
             self._relays.wake()
 
+    async def _keep_keys(self) -> None:
+        """Take up keys that `rotate-keys` made, for ever; SIGHUP does so at once."""
+        known = _names(self._config.data_dir)
+        while True:
+            await asyncio.sleep(KEYS_CHECK_S)
+            names = await asyncio.to_thread(_names, self._config.data_dir)
+            if names == known:
+                continue
+            try:
+                self.reload()
+            except (RtcError, ConfigError) as error:
+                _log.error("%s The keys in use stay.", error)
+            else:
+                known = names
+                _log.info("the signing keys were read again")
+
+    def reload(self) -> None:
+        """Read the signing keys and the certificate again; nobody is disconnected.
+
+        Raises:
+            StorageFailed: the keys cannot be read; those in use stay.
+            ConfigError: the certificate cannot be used; the one in use stays.
+        """
+        if self._tokens is not None:
+            self._tokens.reload(load_or_make_keys(self._config.data_dir))
+        if self._tls is not None:
+            self._tls.reload()
+
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         config = self._config
         main = bind(config.host, config.port, "--port")
@@ -147,7 +183,10 @@ class SignalingServer:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise StorageFailed(place=str(config.data_dir), reason=reason) from error
+        if config.tls is not None:
+            self._tls = ServerTls(config.tls)
         tokens = Tokens(load_or_make_keys(config.data_dir), self.url)
+        self._tokens = tokens
         store = await SqliteStore.open(config.data_dir / _DATABASE)
         stack.push_async_callback(store.close)
 
@@ -176,6 +215,7 @@ class SignalingServer:
             switchboard.keep_store(),
             relays.keep_time(),
             relays.keep_usage(),
+            self._keep_keys(),
         ):
             stack.push_async_callback(_cancel, asyncio.create_task(work))
 
@@ -183,7 +223,13 @@ class SignalingServer:
         pairing = PairingRoutes(
             rest, PairingBook(MemoryRecords()), partial(tokens.verify, "room")
         )
-        dashboard = Dashboard(rest, MemoryRecords(), switchboard.peers, config.registry)
+        dashboard = Dashboard(
+            rest,
+            MemoryRecords(),
+            switchboard.peers,
+            config.registry,
+            config.public_url,
+        )
         routes = Routes(
             config,
             rest,
@@ -202,6 +248,7 @@ class SignalingServer:
                 routes.application(websocket=websocket),
                 opened,
                 config.trusted_proxies,
+                self._tls,
             )
             for opened, websocket in ((main, True), (rest_socket, False))
             if opened is not None
@@ -211,6 +258,13 @@ class SignalingServer:
         for listener in listeners:
             await listener.start()
         stack.push_async_callback(relays.stop)
+
+
+def _names(directory: Path) -> frozenset[str]:
+    try:
+        return frozenset(path.name for path in directory.glob("*.pem"))
+    except OSError:
+        return frozenset()
 
 
 def _relay_limits(config: RelayConfig) -> RelayLimits:

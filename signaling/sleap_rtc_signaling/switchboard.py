@@ -32,6 +32,7 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     Register,
     ServerError,
 )
+from sleap_rtc_signaling.event_log import note
 from sleap_rtc_signaling.gate import Gate
 from sleap_rtc_signaling.hub import Hub
 from sleap_rtc_signaling.instructions import (
@@ -243,6 +244,7 @@ class Switchboard:
                     await writer
         finally:
             socket.gone()
+            note(_log, logging.INFO, "socket closed", connection=connection)
             del self._sockets[connection]
             self._gate.leave(address)
             self._hub.disconnected(connection, self._clock(), is_lost=is_lost)
@@ -291,7 +293,18 @@ class Switchboard:
         admission = await self._admit(message)
         now = self._clock()
         self._perform(self._hub.handle(connection, message, now, admission))
-        if self._hub.is_registered(connection):
+        is_in = self._hub.is_registered(connection)
+        note(
+            _log,
+            logging.INFO,
+            "peer registered" if is_in else "registration refused",
+            connection=connection,
+            room=message.room_id,
+            peer=message.peer_id,
+            role=message.role,
+            code=admission.code if isinstance(admission, RtcError) else None,
+        )
+        if is_in:
             self._metrics.registered(message.role)
             self.wake()
 

@@ -33,6 +33,7 @@ class Dashboard:
         records: where sessions are kept.
         peers: says who is in a room.
         registry: where the rooms' models are.
+        public_url: where people reach the server, if it was told.
     """
 
     def __init__(
@@ -41,8 +42,9 @@ class Dashboard:
         records: Records,
         peers: Callable[[str], Awaitable[list[PeerInfo]]],
         registry: RegistryConfig,
+        public_url: str | None = None,
     ) -> None:
-        self._site = Site(rest, records)
+        self._site = Site(rest, records, public_url)
         self._rooms = RoomPages(self._site, peers, rest.clock)
         self._others = (
             SignInPages(self._site),

@@ -103,13 +103,17 @@ class Site:
     Args:
         rest: counts requests, tells the time, and names the server.
         records: where sessions are kept.
+        public_url: where people reach the server, if it was told.
     """
 
-    def __init__(self, rest: Rest, records: Records) -> None:
+    def __init__(
+        self, rest: Rest, records: Records, public_url: str | None = None
+    ) -> None:
         self.assets = Assets(Path(__file__).with_name("static"))
         self.calls: RestCalls | None = None
         self._rest = rest
         self._sessions = Sessions(records)
+        self._public_url = public_url or ""
         self._limiter = RateLimiter(PAGE_RATE)
         self._renewing: dict[str, asyncio.Lock] = {}
         self._templates = jinja2.Environment(
@@ -124,6 +128,7 @@ class Site:
             "asset": self.assets.path,
             "base": BASE,
             "server": rest.server,
+            "public_url": self._public_url,
             "version": __version__,
         }
         self._templates.filters |= {
@@ -167,11 +172,11 @@ class Site:
 
     async def _visit(self, request: Request) -> Visit:
         now = self._rest.clock()
-        session = await self._sessions.find(_cookie(request), now)
+        session = await self._sessions.find(self._cookie(request), now)
         form: dict[str, str] = {}
         if request.method == "POST":
             form = await _form(request)
-            _check_origin(request)
+            self._check_origin(request)
             token = form.pop("form_token", "")
             if session is not None and not session.allows(token):
                 raise BadRequest(
@@ -208,8 +213,8 @@ class Site:
     def to_sign_in(self, request: Request) -> Response:
         """Send the browser to the page that signs in, and forget its cookie."""
         answer = to(request, SIGN_IN)
-        if _cookie(request):
-            _set_cookie(answer, request, "", 0)
+        if self._cookie(request):
+            self._set_cookie(answer, request, "", 0)
         return answer
 
     # -- sessions ---------------------------------------------------------------------
@@ -221,7 +226,7 @@ class Site:
         await self.close_session(visit)
         ends = visit.now + lifetime_s
         session = await self._sessions.open(content, ends, visit.now)
-        _set_cookie(answer, visit.request, session.cookie, int(lifetime_s))
+        self._set_cookie(answer, visit.request, session.cookie, int(lifetime_s))
 
     async def close_session(self, visit: Visit) -> None:
         """End the visit's session, if it has one."""
@@ -234,6 +239,54 @@ class Site:
         cookie = "" if visit.session is None else visit.session.cookie
         session = await self._sessions.find(cookie, now)
         return None if session is None else replace(visit, session=session, now=now)
+
+    # -- cookies and origins ----------------------------------------------------------
+
+    def _is_secure(self, request: Request) -> bool:
+        """Tell whether the browser came over https, to us or to a proxy before us."""
+        host = request.headers.get("host", "")
+        return request.url.scheme == "https" or self._public_url == f"https://{host}"
+
+    def _cookie_name(self, request: Request) -> str:
+        return _SECURE_COOKIE if self._is_secure(request) else _COOKIE
+
+    def _cookie(self, request: Request) -> str:
+        return request.cookies.get(self._cookie_name(request), "")
+
+    def _set_cookie(
+        self, answer: Response, request: Request, value: str, age_s: int
+    ) -> None:
+        answer.set_cookie(
+            self._cookie_name(request),
+            value,
+            max_age=age_s,
+            path="/",
+            secure=self._is_secure(request),
+            httponly=True,
+            samesite="strict",
+        )
+
+    def _check_origin(self, request: Request) -> None:
+        """Refuse a form that another site sent, whatever cookie came with it.
+
+        Raises:
+            BadRequest: it is not known to be one of ours.
+        """
+        # W3C Fetch Metadata; over plain http browsers leave it out.
+        site = request.headers.get("sec-fetch-site")
+        origin = request.headers.get("origin", "")
+        host = request.headers.get("host", "")
+        is_own = (
+            site == "same-origin"
+            if site is not None
+            else bool(origin)
+            and origin in (f"http://{host}", f"https://{host}", self._public_url)
+        )
+        if not is_own:
+            raise BadRequest(
+                reason="the form came from another site; open this server's own "
+                "address, and let a proxy in front of it pass the Host header on"
+            )
 
     # -- the REST routes, as the person who visits ------------------------------------
 
@@ -351,26 +404,6 @@ def _is_due(login: Login, now: float) -> bool:
 # -- requests --------------------------------------------------------------------
 
 
-def _cookie(request: Request) -> str:
-    return request.cookies.get(_cookie_name(request), "")
-
-
-def _cookie_name(request: Request) -> str:
-    return _SECURE_COOKIE if request.url.scheme == "https" else _COOKIE
-
-
-def _set_cookie(answer: Response, request: Request, value: str, age_s: int) -> None:
-    answer.set_cookie(
-        _cookie_name(request),
-        value,
-        max_age=age_s,
-        path="/",
-        secure=request.url.scheme == "https",
-        httponly=True,
-        samesite="strict",
-    )
-
-
 async def _form(request: Request) -> dict[str, str]:
     try:
         text = (await read_body(request)).decode("ascii")
@@ -383,25 +416,3 @@ async def _form(request: Request) -> dict[str, str]:
     except ValueError:
         raise BadRequest(reason="the form cannot be read") from None
     return dict(pairs)
-
-
-def _check_origin(request: Request) -> None:
-    """Refuse a form that another site sent, whatever cookie came with it.
-
-    Raises:
-        BadRequest: it is not known to be one of ours.
-    """
-    # W3C Fetch Metadata; over plain http browsers leave it out.
-    site = request.headers.get("sec-fetch-site")
-    origin = request.headers.get("origin", "")
-    host = request.headers.get("host", "")
-    is_own = (
-        site == "same-origin"
-        if site is not None
-        else bool(host) and origin in (f"http://{host}", f"https://{host}")
-    )
-    if not is_own:
-        raise BadRequest(
-            reason="the form came from another site; open this server's own address, "
-            "and let a proxy in front of it pass the Host header on"
-        )

@@ -6,7 +6,7 @@
 (() => {
   const root = document.querySelector("[data-strings]");
   if (root === null) return;
-  const { scheme, version, secretBytes, room } = root.dataset;
+  const { scheme, version, secretBytes, room, url } = root.dataset;
   const PREFERRED = "worker-any"; /* no worker is there yet to be preferred */
 
   function encode64(bytes) {
@@ -35,7 +35,7 @@
   function make(token, secret, peer) {
     const fields = {
       v: Number(version),
-      url: location.origin,
+      url: url || location.origin,
       room_id: room,
       token,
       peer_id: peer,
