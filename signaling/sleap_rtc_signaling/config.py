@@ -41,6 +41,7 @@ from sleap_rtc_plugin.protocol.limits import (
 from sleap_rtc_plugin.protocol.session_string import is_signaling_url
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer
 from sleap_rtc_signaling.limits import (
+    BACKUP_INTERVAL_S,
     MAX_RELAYS,
     MAX_RELAYS_PER_ROOM,
     MAX_TURN_SECRET_BYTES,
@@ -68,6 +69,7 @@ __all__ = [
     "RelayConfig",
     "Section",
     "SignalingConfig",
+    "StoreConfig",
     "TlsConfig",
     "TurnServer",
     "default_data_dir",
@@ -210,6 +212,26 @@ class RegistryConfig(Section):
     store: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
 
 
+class StoreConfig(Section):
+    """Where rooms and accounts are kept.
+
+    Attributes:
+        kind: `sqlite`, a file in `data_dir`; or `dynamodb`, for several instances.
+        table: the DynamoDB table, which is there already.
+        region: its AWS region; where empty, what AWS's programs are set to.
+        endpoint: another address than AWS's, for tests.
+        backup_to: an object store's address for backups; where empty, there are none.
+        backup_every_s: how long between two backups.
+    """
+
+    kind: Literal["sqlite", "dynamodb"] = "sqlite"
+    table: str = "sleap-remote"
+    region: str = ""
+    endpoint: str = ""
+    backup_to: str = ""
+    backup_every_s: Seconds = BACKUP_INTERVAL_S
+
+
 class TlsConfig(Section):
     """The server's certificate; without this table it speaks plain HTTP.
 
@@ -249,6 +271,7 @@ class SignalingConfig(Section):
         room_lifetime_s: how long a room lives without a worker in it.
         room_token_lifetime_s: how long a session string may be used at most.
         account_token_lifetime_s: how long an account may open and delete rooms.
+        store: where rooms and accounts are kept.
         trusted_proxies: addresses whose `X-Forwarded-For` is believed.
         dashboard: the pages at `/`.
         registry: the models that they show.
@@ -273,6 +296,7 @@ class SignalingConfig(Section):
     room_lifetime_s: Seconds = ROOM_LIFETIME_S
     room_token_lifetime_s: Seconds = ROOM_TOKEN_LIFETIME_S
     account_token_lifetime_s: Seconds = ACCOUNT_TOKEN_LIFETIME_S
+    store: StoreConfig = StoreConfig()
     trusted_proxies: tuple[str, ...] = ()
     dashboard: DashboardConfig = DashboardConfig()
     registry: RegistryConfig = RegistryConfig()

@@ -19,6 +19,7 @@ from typing import Final, Self
 from sleap_rtc_plugin.protocol.errors import RtcError, StorageFailed
 from sleap_rtc_plugin.protocol.limits import GIB
 from sleap_rtc_signaling.accounts.anonymous import AnonymousAccounts
+from sleap_rtc_signaling.admission import Admissions
 from sleap_rtc_signaling.app import Routes
 from sleap_rtc_signaling.config import ConfigError, RelayConfig, SignalingConfig
 from sleap_rtc_signaling.dashboard import Dashboard
@@ -33,9 +34,13 @@ from sleap_rtc_signaling.pairing_routes import PairingRoutes
 from sleap_rtc_signaling.relay_book import RelayBook, RelayLimits
 from sleap_rtc_signaling.relay_service import RelayService
 from sleap_rtc_signaling.rest import Rest
+from sleap_rtc_signaling.room_routes import RoomRoutes
+from sleap_rtc_signaling.rooms import Rooms
 from sleap_rtc_signaling.server_tls import ServerTls
-from sleap_rtc_signaling.stores.memory import MemoryRecords
-from sleap_rtc_signaling.stores.sqlite import SqliteStore
+from sleap_rtc_signaling.stores import Store
+from sleap_rtc_signaling.stores.dynamodb import DynamoRecords
+from sleap_rtc_signaling.stores.records import Records
+from sleap_rtc_signaling.stores.sqlite import SqliteRecords
 from sleap_rtc_signaling.switchboard import Switchboard
 from sleap_rtc_signaling.tokens import Tokens, load_or_make_keys
 
@@ -187,13 +192,14 @@ class SignalingServer:
             self._tls = ServerTls(config.tls)
         tokens = Tokens(load_or_make_keys(config.data_dir), self.url)
         self._tokens = tokens
-        store = await SqliteStore.open(config.data_dir / _DATABASE)
+        store = Store(await _open_records(config))
         stack.push_async_callback(store.close)
 
         accounts = AnonymousAccounts(
             store, tokens, config.account_token_lifetime_s, self.url
         )
         stack.push_async_callback(accounts.close)
+        admissions = Admissions(store, tokens, accounts, self.url)
 
         hub = Hub(self.url, HubLimits(room_lifetime_s=config.room_lifetime_s))
         now = self._clock()
@@ -203,10 +209,10 @@ class SignalingServer:
         metrics, gate, clock = Metrics(), Gate(), self._clock
         book = RelayBook(_relay_limits(config.relay))
         relays = RelayService(
-            config.relay, book, hub, gate, store, tokens, metrics, clock
+            config.relay, book, hub, gate, store, admissions, metrics, clock
         )
         switchboard = Switchboard(
-            hub, gate, relays, store, tokens, metrics, self.url, clock
+            hub, gate, relays, store, admissions, metrics, self.url, clock
         )
         self._switchboard, self._relays = switchboard, relays
         stack.push_async_callback(switchboard.stop)
@@ -221,11 +227,19 @@ class SignalingServer:
 
         rest = Rest(accounts, metrics, self.url, clock)
         pairing = PairingRoutes(
-            rest, PairingBook(MemoryRecords()), partial(tokens.verify, "room")
+            rest, PairingBook(store.records), partial(tokens.verify, "room")
+        )
+        rooms = Rooms(
+            store,
+            tokens,
+            switchboard,
+            self.url,
+            config.room_lifetime_s,
+            config.room_token_lifetime_s,
         )
         dashboard = Dashboard(
             rest,
-            MemoryRecords(),
+            store.records,
             switchboard.peers,
             config.registry,
             config.public_url,
@@ -235,12 +249,15 @@ class SignalingServer:
             rest,
             accounts,
             store,
-            tokens,
+            admissions,
             switchboard,
             relays,
             metrics,
-            more=pairing.routes(),
             pages=dashboard.routes() if config.dashboard.enabled else (),
+            more=[
+                *RoomRoutes(rest, rooms, config.public_url).routes(),
+                *pairing.routes(),
+            ],
         )
         dashboard.connect(routes.application(websocket=False))
         listeners = [
@@ -258,6 +275,12 @@ class SignalingServer:
         for listener in listeners:
             await listener.start()
         stack.push_async_callback(relays.stop)
+
+
+async def _open_records(config: SignalingConfig) -> Records:
+    if config.store.kind == "dynamodb":
+        return await DynamoRecords.open(config.store)
+    return await SqliteRecords.open(config.data_dir / _DATABASE)
 
 
 def _names(directory: Path) -> frozenset[str]:

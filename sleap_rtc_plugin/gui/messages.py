@@ -85,6 +85,20 @@ _ERRORS: Final[Mapping[type[RtcError], str]] = {
         "{server} cannot check accounts at the moment ({reason}). Try again in a "
         "minute."
     ),
+    errors.NotSignedIn: (
+        "Nobody is signed in at {server} on this computer. Sign in there first."
+    ),
+    errors.InvitationCodeInvalid: (
+        "The invitation code cannot be read ({reason}). Copy the whole line that you "
+        "were sent and paste it again."
+    ),
+    errors.RoomNotKnown: (
+        "The lab {room} cannot be opened ({reason}). Choose one of those in the list."
+    ),
+    errors.SessionNotKept: (
+        "The secret of the lab {room} is not on this computer. Ask somebody in the lab "
+        "for a session string and paste it once."
+    ),
     errors.InvitationRefused: (
         "{server} does not accept the invitation ({reason}). Ask the lab's owner for a "
         "new one."

@@ -34,8 +34,9 @@ from support.packages import (
 )
 from support.programs import POSIX, Program, Programs, Worker
 
+from sleap_rtc_plugin.protocol.account_messages import RoomMade
 from sleap_rtc_plugin.protocol.session_string import Session
-from sleap_rtc_plugin.transport.account import AccountClient, Room
+from sleap_rtc_plugin.transport.account import AccountClient
 from sleap_rtc_signaling.tokens import Tokens, load_or_make_key
 
 JOB_FAILED, USAGE, UNREACHABLE, REFUSED, BAD_PACKAGE = 1, 2, 3, 4, 5
@@ -299,7 +300,7 @@ def test_sessions_that_are_not_accepted(
 def make_room(url: str, *, close: bool = False) -> str:
     """Open a room, and close it again if told to; return a session for it."""
 
-    async def make() -> Room:
+    async def make() -> RoomMade:
         async with AccountClient(url) as account:
             owner = await account.sign_in_anonymously()
             room = await account.create_room(owner.token)

@@ -20,6 +20,7 @@ import pytest
 from msgspec import Raw
 from support.programs import POSIX, Program, Programs, Worker
 
+from sleap_rtc_plugin.protocol.account_messages import RoomMade
 from sleap_rtc_plugin.protocol.errors import PeerNotFound, RateLimited, RtcError
 from sleap_rtc_plugin.protocol.ids import new_command_id
 from sleap_rtc_plugin.protocol.session_string import Session
@@ -29,7 +30,7 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     RelayedMessage,
     RelayedPeerMessage,
 )
-from sleap_rtc_plugin.transport.account import AccountClient, Room
+from sleap_rtc_plugin.transport.account import AccountClient
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
 
 pytestmark = POSIX
@@ -113,7 +114,7 @@ class Talk:
                 await self._more.wait()
 
 
-async def open_rooms(url: str, rooms: list[Room], wanted: asyncio.Event) -> None:
+async def open_rooms(url: str, rooms: list[RoomMade], wanted: asyncio.Event) -> None:
     """Open rooms, as fast as the server lets one; a room that is promised counts."""
     while True:
         await wanted.wait()
@@ -152,7 +153,7 @@ async def kill_again_and_again(programs: Programs, kills: int, seed: int) -> str
     worker = programs.scripted_worker("train", "--signaling", server.url)
     await asyncio.to_thread(worker.wait_ready)
     session = Session.parse(worker.session)
-    talk, rooms, wanted = Talk(session), list[Room](), asyncio.Event()
+    talk, rooms, wanted = Talk(session), list[RoomMade](), asyncio.Event()
     slowest = 0.0
     async with talk.one, talk.two:
         tasks = [

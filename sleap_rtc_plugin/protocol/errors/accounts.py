@@ -12,9 +12,13 @@ from sleap_rtc_plugin.protocol.errors.meeting import ConnectionFailure
 __all__ = [
     "AccountError",
     "AccountsUnavailable",
+    "InvitationCodeInvalid",
     "InvitationRefused",
+    "NotSignedIn",
     "PairingFailed",
     "PairingRefused",
+    "RoomNotKnown",
+    "SessionNotKept",
     "SignInRefused",
     "SignInRequired",
 ]
@@ -35,6 +39,18 @@ class SignInRequired(AccountError):
     sentence = (
         "This room is for its members; sign in with `sleap-remote login {server}`, "
         "or ask the room's owner for an invitation."
+    )
+
+
+@dataclass(eq=False)
+class NotSignedIn(AccountError):
+    """Something asks for an account, and this computer keeps none for the server."""
+
+    server: str
+    code = "not_signed_in"
+    sentence = (
+        "Nobody is signed in at {server} on this computer; "
+        "sign in with `sleap-remote login`."
     )
 
 
@@ -62,6 +78,18 @@ class AccountsUnavailable(ConnectionFailure):
 
 
 @dataclass(eq=False)
+class InvitationCodeInvalid(AccountError):
+    """The invitation code cannot be read."""
+
+    reason: str
+    code = "invitation_code_invalid"
+    sentence = (
+        "The invitation code cannot be read ({reason}); "
+        "copy the whole line that you were sent and try again."
+    )
+
+
+@dataclass(eq=False)
 class InvitationRefused(AccountError):
     """An invitation that was used, has expired, or never was."""
 
@@ -71,6 +99,31 @@ class InvitationRefused(AccountError):
     sentence = (
         "{server} does not accept the invitation ({reason}); "
         "ask the room's owner for a new one."
+    )
+
+
+@dataclass(eq=False)
+class RoomNotKnown(AccountError):
+    """No room of that name or id is remembered here, or among those of the account."""
+
+    room: str
+    reason: str
+    code = "room_not_known"
+    sentence = (
+        "The room {room} cannot be named ({reason}); "
+        "see your rooms and their ids with `sleap-remote rooms list`."
+    )
+
+
+@dataclass(eq=False)
+class SessionNotKept(AccountError):
+    """A room may be entered, but its end-to-end secret is not on this computer."""
+
+    room: str
+    code = "session_not_kept"
+    sentence = (
+        "The secret of the room {room} is not on this computer; ask somebody in the "
+        "room for a session string and give it once with --session."
     )
 
 
