@@ -11,7 +11,6 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -226,9 +225,7 @@ class SignalingServer:
             stack.push_async_callback(_cancel, asyncio.create_task(work))
 
         rest = Rest(accounts, metrics, self.url, clock)
-        pairing = PairingRoutes(
-            rest, PairingBook(store.records), partial(tokens.verify, "room")
-        )
+        pairing = PairingRoutes(rest, PairingBook(store.records), admissions.hands_out)
         rooms = Rooms(
             store,
             tokens,
