@@ -21,6 +21,7 @@ from sleap_rtc_signaling.accounts.composite import make_accounts
 from sleap_rtc_signaling.admission import Admissions
 from sleap_rtc_signaling.app import Routes
 from sleap_rtc_signaling.config import ConfigError, RelayConfig, SignalingConfig
+from sleap_rtc_signaling.dashboard import Dashboard
 from sleap_rtc_signaling.gate import Gate
 from sleap_rtc_signaling.hub import Hub
 from sleap_rtc_signaling.instructions import HubLimits
@@ -240,6 +241,13 @@ class SignalingServer:
             config.room_lifetime_s,
             config.room_token_lifetime_s,
         )
+        dashboard = Dashboard(
+            rest,
+            store.records,
+            switchboard.peers,
+            config.registry,
+            config.public_url,
+        )
         routes = Routes(
             config,
             rest,
@@ -248,12 +256,14 @@ class SignalingServer:
             switchboard,
             relays,
             metrics,
+            pages=dashboard.routes() if config.dashboard.enabled else (),
             more=[
                 *SignInRoutes(rest, accounts).routes(),
                 *RoomRoutes(rest, rooms, config.public_url).routes(),
                 *pairing.routes(),
             ],
         )
+        dashboard.connect(routes.application(websocket=False))
         listeners = [
             Listener(
                 routes.application(websocket=websocket),
@@ -265,6 +275,7 @@ class SignalingServer:
             if opened is not None
         ]
         stack.push_async_callback(_stop, listeners)
+        stack.callback(dashboard.close)
         for listener in listeners:
             await listener.start()
         stack.push_async_callback(relays.stop)
