@@ -70,6 +70,8 @@ BACKUP_INTERVAL_S: Final = DAY_S
 # A backup of each day of the week is kept.
 BACKUPS_KEPT: Final = 7
 MAX_BACKUP_BYTES: Final = 1024 * MIB
+MAX_BACKUP_LINE_BYTES: Final = 1 * MIB
+BACKUP_CHECK_S: Final = 300.0
 STORE_BUSY_TIMEOUT_S: Final = 5.0
 STORE_RETRY_S: Final = 0.02
 DYNAMODB_CONNECT_TIMEOUT_S: Final = 3.0
