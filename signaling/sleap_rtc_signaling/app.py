@@ -1,43 +1,33 @@
 """The HTTP routes and the WebSockets of the server, as Starlette applications.
 
-What is here opens and ends rooms, names ICE servers, and tells how the server is. The
-routes of other modules are added. What all of them share is in `rest`.
+What is here makes anonymous accounts, names ICE servers, and tells how the server is.
+The routes of other modules are added. What all of them share is in `rest`.
 """
 
 from collections.abc import Callable, Sequence
 
-from msgspec import Struct
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
 
 from sleap_rtc_plugin import __version__
-from sleap_rtc_plugin.protocol.account_messages import ANONYMOUS
-from sleap_rtc_plugin.protocol.errors import NotAllowed, RoomGone, TokenRefused
-from sleap_rtc_plugin.protocol.ids import new_room_id
+from sleap_rtc_plugin.protocol.errors import TokenRefused
 from sleap_rtc_plugin.protocol.relay_messages import (
     RELAY_PATH,
     IceServerList,
     RelayTerms,
 )
-from sleap_rtc_signaling.accounts import Accounts
+from sleap_rtc_signaling.admission import Admissions
 from sleap_rtc_signaling.config import SignalingConfig
-from sleap_rtc_signaling.limits import SIGN_IN_RATE
 from sleap_rtc_signaling.metrics import Metrics
-from sleap_rtc_signaling.rate_limit import RateLimiter
 from sleap_rtc_signaling.relay_service import RelayService
 from sleap_rtc_signaling.rest import Rest, answer
-from sleap_rtc_signaling.stores import Room, Store
+from sleap_rtc_signaling.stores import Store
 from sleap_rtc_signaling.switchboard import Switchboard
-from sleap_rtc_signaling.tokens import Tokens
 from sleap_rtc_signaling.turn_credentials import turn_name, turn_servers
 
 __all__ = ["Routes"]
-
-
-class _DeleteRoom(Struct, frozen=True):
-    room_id: str
 
 
 class Routes:
@@ -46,9 +36,8 @@ class Routes:
     Args:
         config: the administrator's settings.
         rest: what all routes share.
-        accounts: who somebody is.
-        store: accounts and rooms.
-        tokens: issues and verifies.
+        store: whether it works.
+        admissions: who may be in a room.
         switchboard: the live sockets.
         relays: the relays of last resort.
         metrics: counts.
@@ -59,9 +48,8 @@ class Routes:
         self,
         config: SignalingConfig,
         rest: Rest,
-        accounts: Accounts,
         store: Store,
-        tokens: Tokens,
+        admissions: Admissions,
         switchboard: Switchboard,
         relays: RelayService,
         metrics: Metrics,
@@ -69,15 +57,13 @@ class Routes:
     ) -> None:
         self._config = config
         self._rest = rest
-        self._accounts = accounts
         self._store = store
-        self._tokens = tokens
+        self._admissions = admissions
         self._switchboard = switchboard
         self._relays = relays
         self._metrics = metrics
         self._more = more
         self._clock: Callable[[], float] = rest.clock
-        self._sign_ins = RateLimiter(SIGN_IN_RATE)
 
     def application(self, *, websocket: bool) -> Starlette:
         """Make the application of one port.
@@ -87,9 +73,6 @@ class Routes:
         """
         route = self._rest.route
         routes: list[BaseRoute] = [
-            route("POST", "/anonymous-signin", self._sign_in),
-            route("POST", "/create-room", self._create_room),
-            route("POST", "/delete-peers-and-room", self._delete_room),
             route("GET", "/ice-servers", self._ice_servers),
             route("GET", "/health", self._health),
             route("GET", "/ready", self._ready),
@@ -103,56 +86,26 @@ class Routes:
             routes=routes, exception_handlers=self._rest.exception_handlers
         )
 
-    # -- accounts and rooms -------------------------------------------------------
-
-    async def _sign_in(self, request: Request) -> Response:
-        self._rest.take(self._sign_ins, request)
-        return answer(await self._accounts.sign_in(ANONYMOUS, self._clock()))
-
-    async def _create_room(self, request: Request) -> Response:
-        owner = (await self._rest.account(request)).account_id
-        now = self._clock()
-        room = Room(
-            room_id=new_room_id(),
-            owner=owner,
-            created_at=now,
-            expires_at=now + self._config.room_lifetime_s,
-        )
-        await self._store.add_room(room)
-        # The token outlives the first lifetime of the room: a worker renews the room
-        # for weeks, and the session string that it printed must still admit.
-        token_ends = now + max(
-            self._config.room_token_lifetime_s, self._config.room_lifetime_s
-        )
-        token = self._tokens.issue("room", room.room_id, now, token_ends)
-        return answer(
-            {"room_id": room.room_id, "token": token, "expires_at": room.expires_at}
-        )
-
-    async def _delete_room(self, request: Request) -> Response:
-        owner = (await self._rest.account(request)).account_id
-        asked = await self._rest.body(request, _DeleteRoom, '{"room_id": …}')
-        if not await self._store.delete_room(asked.room_id, owner):
-            # The same for a foreign room and for none: ids are not to be probed.
-            raise NotAllowed(action="delete this room")
-        self._switchboard.close_room(asked.room_id)
-        return answer({"room_id": asked.room_id})
+    # -- ICE servers ------------------------------------------------------------------
 
     async def _ice_servers(self, request: Request) -> Response:
-        token = self._rest.bearer(request)
-        now = self._clock()
+        token, now = self._rest.bearer(request), self._clock()
+        room_id = request.query_params.get("room_id", "")
         try:
-            subject = room_id = self._tokens.verify("room", token, now)
+            entry = await self._admissions.enter(token, room_id, now)
         except TokenRefused as as_room:
+            if room_id:
+                raise
             try:
                 subject = (await self._rest.account(request)).account_id
             except TokenRefused as as_account:
                 # A token of the other kind is merely "not valid"; who knows its kind
                 # may know that it has expired, which helps the user.
-                raise (as_room if "expired" in as_room.reason else as_account) from None
+                as_either = (as_room, as_account)
+                known = [e for e in as_either if e.reason != "the token is not valid"]
+                raise (known or [as_account])[0] from None
         else:
-            if await self._store.find_room(room_id, now) is None:
-                raise RoomGone(server=self._rest.server)
+            subject = entry.room.room_id
         return answer(self._ice_server_list(subject, now))
 
     def _ice_server_list(self, subject: str, now: float) -> IceServerList:

@@ -1,27 +1,52 @@
 """What an administrator decides about a signaling server.
 
-Everything has a default, so that a laptop needs no file at all. Read from TOML by
-the command; built directly by a program that embeds the server.
+Everything has a default, so that a laptop needs no file at all. The command reads
+options, then the environment, then a TOML file (pydantic-settings); a program that
+embeds the server builds a `SignalingConfig`, and no environment is read.
 """
 
+import difflib
 import os
 import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal, get_args
 
 import msgspec
 import platformdirs
-from msgspec import Meta, Struct
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
 from sleap_rtc_plugin.protocol.limits import (
     ACCOUNT_TOKEN_LIFETIME_S,
+    KIB,
     MAX_ICE_SERVERS,
+    MAX_NAME_CHARS,
     MAX_URL_CHARS,
     ROOM_LIFETIME_S,
 )
+from sleap_rtc_plugin.protocol.session_string import is_signaling_url
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer
 from sleap_rtc_signaling.limits import (
+    BACKUP_INTERVAL_S,
+    COGNITO_USER_LIFETIME_S,
+    MAX_ALLOWED,
+    MAX_PROVIDERS,
     MAX_RELAYS,
     MAX_RELAYS_PER_ROOM,
     MAX_TURN_SECRET_BYTES,
@@ -41,27 +66,29 @@ __all__ = [
     "DEFAULT_HOST",
     "DEFAULT_PORT",
     "DEFAULT_REST_PORT",
+    "ENVIRONMENT_PREFIX",
+    "AccountsConfig",
+    "CognitoConfig",
     "ConfigError",
+    "LogConfig",
+    "OidcConfig",
     "RelayConfig",
+    "Section",
     "SignalingConfig",
+    "StoreConfig",
+    "TlsConfig",
     "TurnServer",
     "default_data_dir",
     "load",
+    "shown",
 ]
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 8080
 DEFAULT_REST_PORT = 8001
-_NO_PORT = "none"
-
-Port = Annotated[int, Meta(ge=0, le=65535)]
-Seconds = Annotated[float, Meta(gt=0)]
-Positive = Annotated[float, Meta(gt=0)]
-_TURN_URL: Final = (
-    r"^turns?:([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
-    r"(\?transport=(udp|tcp))?\Z"
-)
-TurnUrl = Annotated[str, Meta(pattern=_TURN_URL, max_length=MAX_URL_CHARS)]
+ENVIRONMENT_PREFIX: Final = "SLEAP_SIGNALING_"
+_NESTED: Final = "__"
+_NO_PORT: Final = "none"
 
 
 class ConfigError(Exception):
@@ -70,16 +97,71 @@ class ConfigError(Exception):
     exit_code = EXIT_USAGE
 
 
+# -- what values look like ------------------------------------------------------------
+
+
+def _read_rest_port(value: Any) -> Any:
+    return None if value == _NO_PORT else value
+
+
+def _read_ice_server(value: Any) -> Any:
+    if isinstance(value, IceServer):
+        return value
+    try:
+        return msgspec.convert(value, IceServer)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
+
+
+def _refuse_numbers(value: Any) -> Any:
+    # Words such as "true" come from the environment; a 1 in a file is a slip.
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError("true or false is expected")
+    return value
+
+
+def _check_url(value: str) -> str:
+    if not is_signaling_url(value):
+        raise ValueError("an address such as https://signaling.lab.example is expected")
+    return value.rstrip("/")
+
+
+Switch = Annotated[bool, BeforeValidator(_refuse_numbers)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Positive
+_TURN_URL: Final = (
+    r"^turns?:([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+    r"(\?transport=(udp|tcp))?$"
+)
+TurnUrl = Annotated[str, Field(pattern=_TURN_URL, max_length=MAX_URL_CHARS)]
+HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
+AllowList = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)], ...],
+    Field(max_length=MAX_ALLOWED),
+]
+Ice = Annotated[IceServer, BeforeValidator(_read_ice_server)]
+
+
 def default_data_dir() -> Path:
     """Return where the key and the rooms are kept where nothing else is said."""
     return platformdirs.user_data_path("sleap-remote") / "signaling"
 
 
-class TurnServer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+# -- the sections ---------------------------------------------------------------------
+
+
+class Section(BaseModel):
+    """A table of the file; what it does not know is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+
+class TurnServer(Section):
     """A TURN server that shares a secret with this one (`use-auth-secret`).
 
-    In a file, exactly one of the three says what the secret is; `load` reads the
-    other two, so that `secret` is always there.
+    Exactly one of the three says what the secret is; `load` reads the other two, so
+    that `secret` is always there.
 
     Attributes:
         urls: `turn:` and `turns:` addresses, `?transport=tcp` among them.
@@ -88,17 +170,13 @@ class TurnServer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         secret_env: the environment variable that holds it.
     """
 
-    urls: Annotated[tuple[TurnUrl, ...], Meta(min_length=1, max_length=MAX_TURN_URLS)]
-    secret: str = ""
-    secret_file: Path | None = None
+    urls: Annotated[tuple[TurnUrl, ...], Field(min_length=1, max_length=MAX_TURN_URLS)]
+    secret: Annotated[str, Field(repr=False)] = ""
+    secret_file: HomePath | None = None
     secret_env: str | None = None
 
-    def __repr__(self) -> str:
-        """Leave out the secret."""
-        return f"TurnServer({list(self.urls)!r})"
 
-
-class RelayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RelayConfig(Section):
     """The relay of last resort, through this server's WebSocket.
 
     Attributes:
@@ -113,17 +191,138 @@ class RelayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             of one account may have together.
     """
 
-    enabled: bool = False
+    enabled: Switch = False
     max_mbit: Positive = RELAY_MAX_MBIT
     total_mbit: Positive = RELAY_TOTAL_MBIT
-    max_relays: Annotated[int, Meta(ge=1)] = MAX_RELAYS
-    max_relays_per_room: Annotated[int, Meta(ge=1)] = MAX_RELAYS_PER_ROOM
+    max_relays: Annotated[int, Field(ge=1)] = MAX_RELAYS
+    max_relays_per_room: Annotated[int, Field(ge=1)] = MAX_RELAYS_PER_ROOM
     room_gib_per_day: Positive = RELAY_ROOM_GIB_PER_DAY
     total_gib_per_day: Positive = RELAY_TOTAL_GIB_PER_DAY
-    account_share: Annotated[float, Meta(gt=0, le=1)] = RELAY_ACCOUNT_SHARE
+    account_share: Annotated[float, Field(gt=0, le=1)] = RELAY_ACCOUNT_SHARE
 
 
-class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class StoreConfig(Section):
+    """Where rooms and accounts are kept.
+
+    Attributes:
+        kind: `sqlite`, a file in `data_dir`; or `dynamodb`, for several instances.
+        table: the DynamoDB table, which is there already.
+        region: its AWS region; where empty, what AWS's programs are set to.
+        endpoint: another address than AWS's, for tests.
+        backup_to: an object store's address for backups; where empty, there are none.
+        backup_every_s: how long between two backups.
+    """
+
+    kind: Literal["sqlite", "dynamodb"] = "sqlite"
+    table: str = "sleap-remote"
+    region: str = ""
+    endpoint: str = ""
+    backup_to: str = ""
+    backup_every_s: Seconds = BACKUP_INTERVAL_S
+
+
+class TlsConfig(Section):
+    """The server's certificate; without this table it speaks plain HTTP.
+
+    Attributes:
+        cert: a PEM file with the certificate and those above it.
+        key: a PEM file with its private key; None where `cert` holds it too.
+    """
+
+    cert: HomePath
+    key: HomePath | None = None
+
+
+class LogConfig(Section):
+    """What the server writes to stderr while it serves.
+
+    Attributes:
+        format: `text` for a person, `json` for a program.
+        level: from which level on.
+    """
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "warning"
+
+
+class CognitoConfig(Section):
+    """An AWS Cognito user pool whose users are the accounts.
+
+    What may be done with it comes from the usual places of AWS (an instance's role,
+    the environment), never from here.
+
+    Attributes:
+        region: such as `us-east-1`.
+        user_pool_id: such as `us-east-1_AbCdEfGhI`.
+        client_id: the app client's, one without a secret.
+        endpoint_url: another place than AWS, for tests.
+        user_lifetime_s: after how long an ephemeral user is deleted.
+    """
+
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
+    user_pool_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,55}$")]
+    client_id: Annotated[str, Field(pattern=r"^[\w+]{1,128}$")]
+    endpoint_url: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
+    user_lifetime_s: Seconds = COGNITO_USER_LIFETIME_S
+
+
+class OidcConfig(Section):
+    """A provider at which persons sign in by a code (RFC 8628).
+
+    Where one of the `allowed_` lists is set, who is on none of them is refused;
+    otherwise everybody who has an account at the provider is let in.
+
+    Attributes:
+        name: how the way is named in the routes, such as `github`.
+        label: what a person calls it; the name where there is none.
+        kind: `oidc` finds everything by the issuer; `github` is GitHub.
+        issuer: the provider's address; for GitHub there is a default.
+        api_url: of GitHub alone, where its API is.
+        client_id: as the provider has registered this server.
+        client_secret: the same; exactly one of the three, or none.
+        client_secret_file: a file that holds it, and nothing else.
+        client_secret_env: the environment variable that holds it.
+        scope: what is asked for; there is a default for each kind.
+        algorithms: which signatures of ID tokens are accepted.
+        allowed_subjects: persons, as the provider's `sub`; on GitHub the login.
+        allowed_domains: of confirmed e-mail addresses; not on GitHub.
+        allowed_organisations: of GitHub.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=32)]
+    client_id: Annotated[str, Field(min_length=1, max_length=256)]
+    kind: Literal["oidc", "github"] = "oidc"
+    issuer: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
+    api_url: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
+    label: Annotated[str, Field(max_length=MAX_NAME_CHARS)] = ""
+    client_secret: Annotated[str, Field(max_length=KIB, repr=False)] = ""
+    client_secret_file: HomePath | None = None
+    client_secret_env: str | None = None
+    scope: Annotated[str, Field(max_length=KIB)] = ""
+    algorithms: Annotated[
+        tuple[Literal["RS256", "ES256"], ...], Field(min_length=1, max_length=2)
+    ] = ("RS256", "ES256")
+    allowed_subjects: AllowList = ()
+    allowed_domains: AllowList = ()
+    allowed_organisations: AllowList = ()
+
+
+class AccountsConfig(Section):
+    """The ways to sign in; any mix of them.
+
+    Attributes:
+        anonymous: whether anybody gets an account without a name.
+        cognito: who keeps the accounts without a name; this server, where nothing
+            is set. With `anonymous` off, the pool's users are known and none is made.
+        oidc: providers at which persons sign in.
+    """
+
+    anonymous: Switch = True
+    cognito: CognitoConfig | None = None
+    oidc: Annotated[tuple[OidcConfig, ...], Field(max_length=MAX_PROVIDERS)] = ()
+
+
+class SignalingConfig(Section):
     """The settings of one server.
 
     Attributes:
@@ -138,23 +337,36 @@ class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         room_lifetime_s: how long a room lives without a worker in it.
         room_token_lifetime_s: how long a session string may be used at most.
         account_token_lifetime_s: how long an account may open and delete rooms.
+        store: where rooms and accounts are kept.
+        accounts: the ways to sign in.
         trusted_proxies: addresses whose `X-Forwarded-For` is believed.
+        tls: the server's own certificate; None where a proxy has one, or nobody.
+        log: what it writes to stderr.
+        public_url: the address that is told to people, where it is not the server's
+            own: that of a proxy, or a name.
     """
 
     host: str = DEFAULT_HOST
     port: Port = DEFAULT_PORT
-    rest_port: Port | None = DEFAULT_REST_PORT
-    data_dir: Path = msgspec.field(default_factory=default_data_dir)
+    rest_port: Annotated[Port | None, BeforeValidator(_read_rest_port)] = (
+        DEFAULT_REST_PORT
+    )
+    data_dir: HomePath = Field(default_factory=default_data_dir)
     ice_servers: Annotated[
-        tuple[IceServer, ...], Meta(max_length=MAX_ICE_SERVERS - MAX_TURN_SERVERS)
+        tuple[Ice, ...], Field(max_length=MAX_ICE_SERVERS - MAX_TURN_SERVERS)
     ] = ()
-    turn: Annotated[tuple[TurnServer, ...], Meta(max_length=MAX_TURN_SERVERS)] = ()
+    turn: Annotated[tuple[TurnServer, ...], Field(max_length=MAX_TURN_SERVERS)] = ()
     turn_lifetime_s: Seconds = TURN_LIFETIME_S
     relay: RelayConfig = RelayConfig()
     room_lifetime_s: Seconds = ROOM_LIFETIME_S
     room_token_lifetime_s: Seconds = ROOM_TOKEN_LIFETIME_S
     account_token_lifetime_s: Seconds = ACCOUNT_TOKEN_LIFETIME_S
+    store: StoreConfig = StoreConfig()
+    accounts: AccountsConfig = AccountsConfig()
     trusted_proxies: tuple[str, ...] = ()
+    tls: TlsConfig | None = None
+    log: LogConfig = LogConfig()
+    public_url: Annotated[str, AfterValidator(_check_url)] | None = None
 
     def __repr__(self) -> str:
         """Leave out the TURN servers, which may carry a password."""
@@ -163,13 +375,81 @@ class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             f"rest_port={self.rest_port}, data_dir={str(self.data_dir)!r})"
         )
 
+    __str__ = __repr__
 
-def load(path: Path) -> SignalingConfig:
-    """Read a TOML file; `rest_port = "none"` opens no second port.
+
+# -- from outside ---------------------------------------------------------------------
+
+
+class _FromOutside(BaseSettings, SignalingConfig):
+    """The same settings, filled from options, the environment and a file."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter=_NESTED,
+        frozen=True,
+        extra="forbid",
+        arbitrary_types_allowed=True,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take options and the file, which `load` hands over, and the environment."""
+        assert isinstance(init_settings, InitSettingsSource)  # noqa: S101 -- pydantic's
+        given = init_settings.init_kwargs
+        options = InitSettingsSource(settings_cls, dict(given.get("options", {})))
+        file = InitSettingsSource(settings_cls, dict(given.get("file", {})))
+        return options, EnvSettingsSource(settings_cls), file
+
+
+def load(
+    path: Path | None = None, options: Mapping[str, Any] | None = None
+) -> SignalingConfig:
+    """Gather the settings: options go before the environment, that before the file.
+
+    `SLEAP_SIGNALING_PORT=80`, `SLEAP_SIGNALING_RELAY__ENABLED=true`, lists as JSON;
+    `rest_port = "none"` opens no second port.
+
+    Args:
+        path: a TOML file.
+        options: what the command line says, by the names of the settings.
 
     Raises:
-        ConfigError: the file is missing, not TOML, or sets what does not exist.
+        ConfigError: the file is missing or not TOML, or something sets what does not
+            exist or cannot be.
     """
+    values = {} if path is None else _read_toml(path)
+    _check_environment()
+    try:
+        found = _FromOutside(file=values, options=dict(options or {}))  # type: ignore[call-arg]
+    except SettingsError:
+        where = _variable_at_fault()
+        raise ConfigError(f"{where} is not accepted: it is not JSON.") from None
+    except ValidationError as error:
+        raise ConfigError(_sentence(error, path)) from None
+    place = str(path) if path is not None else "The configuration"
+    settings = {name: getattr(found, name) for name in SignalingConfig.model_fields}
+    settings["turn"] = tuple(_with_secret(server, place) for server in found.turn)
+    oidc = tuple(_with_client_secret(way, place) for way in found.accounts.oidc)
+    settings["accounts"] = found.accounts.model_copy(update={"oidc": oidc})
+    return SignalingConfig(**settings)
+
+
+def shown(config: SignalingConfig) -> dict[str, Any]:
+    """Return the settings as JSON values, with what is secret left out."""
+    values = config.model_dump(mode="json", exclude={"ice_servers", "turn"})
+    servers: list[IceServer | TurnServer] = [*config.ice_servers, *config.turn]
+    return values | {"ice_servers": [list(server.urls) for server in servers]}
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -177,25 +457,111 @@ def load(path: Path) -> SignalingConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}.") from None
     try:
-        values = tomllib.loads(text)
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}.") from None
-    if values.get("rest_port") == _NO_PORT:
-        values["rest_port"] = None
-    try:
-        config = msgspec.convert(values, SignalingConfig, dec_hook=_decode_path)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{path} is not accepted: {error}.") from None
-    turn = tuple(_with_secret(server, path) for server in config.turn)
-    return msgspec.structs.replace(config, turn=turn)
 
 
-def _with_secret(server: TurnServer, path: Path) -> TurnServer:
+def _variables() -> Iterator[tuple[str, list[str]]]:
+    """Yield our variables, and the path of settings that each one names."""
+    for name in os.environ:
+        if name.upper().startswith(ENVIRONMENT_PREFIX):
+            rest = name[len(ENVIRONMENT_PREFIX) :].lower()
+            yield name, rest.split(_NESTED)
+
+
+def _check_environment() -> None:
+    """Refuse variables that set nothing: a slip there would go unnoticed."""
+    for name, (first, *_) in _variables():
+        if first not in SignalingConfig.model_fields:
+            raise ConfigError(
+                f"The environment variable {name} sets nothing"
+                f"{_nearest(first, SignalingConfig, ENVIRONMENT_PREFIX)}."
+            )
+
+
+def _variable_at_fault() -> str:
+    """Name the variable whose JSON cannot be read; pydantic names the field only."""
+    for name, (first, *rest) in _variables():
+        if not rest and first in (
+            "ice_servers",
+            "turn",
+            "relay",
+            "accounts",
+            "trusted_proxies",
+        ):
+            try:
+                msgspec.json.decode(os.environ[name].encode())
+            except msgspec.DecodeError:
+                return f"The environment variable {name}"
+    return "An environment variable"
+
+
+def _nearest(name: str, section: type[BaseModel], prefix: str = "") -> str:
+    near = difflib.get_close_matches(name, section.model_fields, n=1)
+    if not near:
+        return ""
+    return f"; {prefix}{near[0].upper() if prefix else near[0]} is meant, perhaps"
+
+
+def _section(words: list[str]) -> type[BaseModel]:
+    """Return the section that a path of settings leads to."""
+    section: type[BaseModel] = SignalingConfig
+    for word in words:
+        known = section.model_fields.get(word)
+        kinds = [] if known is None else [known.annotation, *get_args(known.annotation)]
+        # A list of tables has numbers in its path, which lead nowhere.
+        kinds += [inner for kind in kinds for inner in get_args(kind)]
+        found = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+        section = found[0] if found else section
+    return section
+
+
+def _sentence(error: ValidationError, path: Path | None) -> str:
+    """Say in one sentence what is wrong, and where it comes from."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    words = [str(word) for word in first["loc"]]
+    where = ".".join(words) or "the configuration"
+    place = str(path) if path is not None else "The configuration"
+    for name, keys in _variables():
+        if keys == words[: len(keys)]:
+            place = f"The environment variable {name}"
+    reason = first["msg"]
+    if first["type"] == "extra_forbidden":
+        reason = f"there is no such setting{_nearest(words[-1], _section(words[:-1]))}"
+    return f"{place} is not accepted: {where}: {reason}."
+
+
+def _with_client_secret(way: OidcConfig, place: str) -> OidcConfig:
+    """Read the secret of a provider's client from where the file says that it is."""
+    given = (way.client_secret, way.client_secret_file, way.client_secret_env)
+    if sum(1 for value in given if value) > 1:
+        raise ConfigError(
+            f"{place} is not accepted: the provider {way.name} has more than one of "
+            "client_secret, client_secret_file and client_secret_env."
+        )
+    secret = way.client_secret
+    if way.client_secret_file is not None:
+        secret = _read_secret(way.client_secret_file)
+    elif way.client_secret_env:
+        secret = os.environ.get(way.client_secret_env, "").strip()
+    if any(given) and not secret:
+        raise ConfigError(f"The client secret of the provider {way.name} is empty.")
+    return way.model_copy(
+        update={
+            "client_secret": secret,
+            "client_secret_file": None,
+            "client_secret_env": None,
+        }
+    )
+
+
+def _with_secret(server: TurnServer, place: str) -> TurnServer:
     """Read the secret from where the file says that it is."""
     given = (server.secret, server.secret_file, server.secret_env)
     if sum(1 for value in given if value) != 1:
         raise ConfigError(
-            f"{path} is not accepted: a [[turn]] table needs one of secret, "
+            f"{place} is not accepted: a [[turn]] table needs one of secret, "
             "secret_file and secret_env."
         )
     secret = server.secret
@@ -205,17 +571,13 @@ def _with_secret(server: TurnServer, path: Path) -> TurnServer:
     elif server.secret_env:
         place = f"the environment variable {server.secret_env}"
         secret = os.environ.get(server.secret_env, "").strip()
-    else:
-        place = str(path)
     if len(secret) < MIN_TURN_SECRET_CHARS:
         raise ConfigError(
             f"The TURN secret in {place} is missing or shorter than "
             f"{MIN_TURN_SECRET_CHARS} characters; `openssl rand -hex 32` makes a good "
             "one."
         )
-    return msgspec.structs.replace(
-        server, secret=secret, secret_file=None, secret_env=None
-    )
+    return TurnServer(urls=server.urls, secret=secret)
 
 
 def _read_secret(path: Path) -> str:
@@ -223,13 +585,7 @@ def _read_secret(path: Path) -> str:
         with path.open("rb") as file:
             return file.read(MAX_TURN_SECRET_BYTES).decode().strip()
     except FileNotFoundError:
-        raise ConfigError(f"The file {path} with a TURN secret is missing.") from None
+        raise ConfigError(f"The file {path} with a secret is missing.") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise ConfigError(f"{path} cannot be read: {reason}.") from None
-
-
-def _decode_path(kind: type[Any], value: Any) -> Any:
-    if kind is Path and isinstance(value, str):
-        return Path(value).expanduser()
-    raise ValueError("Expected `str`")

@@ -40,6 +40,7 @@ from sleap_rtc_signaling.limits import (
     STOP_DEADLINE_S,
     STOP_GRACE_S,
 )
+from sleap_rtc_signaling.server_tls import HSTS, ServerTls
 
 __all__ = ["ABORT_EXTENSION", "Listener", "bind"]
 
@@ -226,6 +227,7 @@ class Listener:
         application: an ASGI application.
         listener: a socket from `bind`; it is closed by `stop`.
         trusted_proxies: whose `X-Forwarded-For` is believed.
+        tls: the server's certificate; None for plain HTTP.
     """
 
     def __init__(
@@ -233,6 +235,7 @@ class Listener:
         application: Any,
         listener: socket.socket,
         trusted_proxies: tuple[str, ...] = (),
+        tls: ServerTls | None = None,
     ) -> None:
         logging.getLogger("uvicorn.error").addFilter(_is_no_secret)
         self._socket = listener
@@ -254,6 +257,8 @@ class Listener:
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=STOP_GRACE_S,
                 h11_max_incomplete_event_size=MAX_REQUEST_HEAD_BYTES,
+                ssl_context_factory=None if tls is None else lambda *_: tls.context,
+                headers=[] if tls is None else [HSTS],
             )
         )
         self._serving: asyncio.Task[None] | None = None

@@ -6,10 +6,17 @@ becomes a label. Called by the switchboard and by `GET /metrics`.
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from sleap_rtc_signaling.instructions import Counts
+from sleap_rtc_signaling.limits import REQUEST_BUCKETS_S
 from sleap_rtc_signaling.relay_book import RelayCounts
 
 __all__ = ["Metrics"]
@@ -82,6 +89,18 @@ class Metrics:
             ["reason"],
             registry=self._registry,
         )
+
+        self._requests = Histogram(
+            "sleap_signaling_request_seconds",
+            "How long requests took, by route and status.",
+            ["method", "route", "status"],
+            buckets=REQUEST_BUCKETS_S,
+            registry=self._registry,
+        )
+
+    def requested(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count a request; `route` is the pattern, never the path that was asked."""
+        self._requests.labels(method, route, str(status)).observe(seconds)
 
     def relay_passed(self, size_bytes: int) -> None:
         """Count bytes from one partner to the other."""

@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sleap_rtc_plugin.protocol.errors import (
     RemoteProtocolError,
+    RoomGone,
     RtcError,
     StorageFailed,
 )
@@ -29,6 +30,7 @@ from sleap_rtc_plugin.protocol.relay_messages import (
     decode_relay_join,
     encode_relay,
 )
+from sleap_rtc_signaling.admission import Admissions
 from sleap_rtc_signaling.config import RelayConfig
 from sleap_rtc_signaling.gate import Gate
 from sleap_rtc_signaling.hub import Hub
@@ -54,7 +56,6 @@ from sleap_rtc_signaling.relay_book import (
     RelayInstruction,
 )
 from sleap_rtc_signaling.stores import Store
-from sleap_rtc_signaling.tokens import Tokens
 
 __all__ = ["RelayService"]
 
@@ -104,7 +105,7 @@ class RelayService:
         hub: knows who is registered.
         gate: counts the sockets of the whole server.
         store: knows the rooms, and what was relayed today.
-        tokens: verifies who may enter.
+        admissions: who may enter.
         metrics: counts.
         clock: Unix time in seconds.
     """
@@ -116,7 +117,7 @@ class RelayService:
         hub: Hub,
         gate: Gate,
         store: Store,
-        tokens: Tokens,
+        admissions: Admissions,
         metrics: Metrics,
         clock: Callable[[], float],
     ) -> None:
@@ -125,7 +126,7 @@ class RelayService:
         self._hub = hub
         self._gate = gate
         self._store = store
-        self._tokens = tokens
+        self._admissions = admissions
         self._metrics = metrics
         self._clock = clock
         self._sockets: dict[int, _Socket] = {}
@@ -308,23 +309,25 @@ class RelayService:
         return Member(room_id, account_id, join.peer_id, token_ends), join
 
     async def _admit(self, websocket: WebSocket) -> tuple[str, str, float]:
-        """Return the token's room, its owner, and until when the token is good."""
+        """Return the room, its owner, and until when the peer may be there.
+
+        A member without a room token says with `?room_id=` which room it means.
+        """
         header = websocket.headers.get("authorization", "")
         scheme, _, token = header.partition(" ")
         if scheme.lower() != "bearer":
             raise _Refused(RelayEnd.TOKEN)
-        now = self._clock()
+        room_id = websocket.query_params.get("room_id", "")
         try:
-            room_id, ends = self._tokens.verify_until("room", token.strip(), now)
-            room = await self._store.find_room(room_id, now)
+            entry = await self._admissions.enter(token.strip(), room_id, self._clock())
         except StorageFailed as error:
             _log.error("a room could not be looked up: %s", error)
             raise _Refused(RelayEnd.STORE) from None
+        except RoomGone:
+            raise _Refused(RelayEnd.ROOM_GONE) from None
         except RtcError:
             raise _Refused(RelayEnd.TOKEN) from None
-        if room is None:
-            raise _Refused(RelayEnd.ROOM_GONE)
-        return room_id, room.owner, ends
+        return entry.room.room_id, entry.room.owner, entry.expires_at
 
     # -- instructions -----------------------------------------------------------------
 

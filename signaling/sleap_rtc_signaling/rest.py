@@ -25,6 +25,7 @@ from sleap_rtc_plugin.protocol.errors import (
     TokenRefused,
 )
 from sleap_rtc_signaling.accounts import Accounts, Identity
+from sleap_rtc_signaling.event_log import note
 from sleap_rtc_signaling.limits import (
     MAX_BODY_BYTES,
     MAX_DISCARDED_BYTES,
@@ -59,6 +60,13 @@ _STATUS: Final = {
 """HTTP status by error code; every other code is the caller's mistake, 400."""
 
 
+_SERVER_FAULT: Final = 500
+
+
+def _status_of(error: RtcError) -> int:
+    return _STATUS.get(error.code, 400)
+
+
 class _BodyTooLarge(Exception):
     """A body went past its bound; HTTP has a status of its own for that."""
 
@@ -89,11 +97,31 @@ class Rest:
     def route(self, method: str, path: str, endpoint: Endpoint) -> Route:
         """Make a route that is bounded in how often one address may ask."""
 
-        async def limited(request: Request) -> Response:
-            self.take(self._requests, request)
-            return await endpoint(request)
+        async def counted(request: Request) -> Response:
+            began = time.monotonic()
+            status = 500
+            try:
+                self.take(self._requests, request)
+                response = await endpoint(request)
+                status = response.status_code
+            except RtcError as error:
+                status = _status_of(error)
+                raise
+            finally:
+                took_s = time.monotonic() - began
+                self._metrics.requested(method, path, status, took_s)
+                note(
+                    _log,
+                    logging.INFO if status < _SERVER_FAULT else logging.WARNING,
+                    "request",
+                    method=method,
+                    route=path,
+                    status=status,
+                    ms=round(took_s * 1000, 1),
+                )
+            return response
 
-        return Route(path, limited, methods=[method])
+        return Route(path, counted, methods=[method])
 
     @property
     def exception_handlers(self) -> Mapping[Any, Any]:
@@ -161,7 +189,7 @@ class Rest:
             _log.error("%s", error)
             error = StorageFailed(place="The server's store", reason="see its log")
         self._metrics.refused(error.code)
-        status = _STATUS.get(error.code, 400)
+        status = _status_of(error)
         headers = {}
         if isinstance(error, RateLimited):
             headers["retry-after"] = str(int(float(error.retry_after_s)) + 1)

@@ -7,21 +7,24 @@ It installs no signal handlers.
 
 import asyncio
 import contextlib
+import logging
 import socket
 import time
 from collections.abc import Callable
-from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from sleap_rtc_plugin.protocol.errors import StorageFailed
+from sleap_rtc_plugin.protocol.errors import RtcError, StorageFailed
 from sleap_rtc_plugin.protocol.limits import GIB
-from sleap_rtc_signaling.accounts.anonymous import AnonymousAccounts
+from sleap_rtc_signaling.accounts.composite import make_accounts
+from sleap_rtc_signaling.admission import Admissions
 from sleap_rtc_signaling.app import Routes
-from sleap_rtc_signaling.config import RelayConfig, SignalingConfig
+from sleap_rtc_signaling.config import ConfigError, RelayConfig, SignalingConfig
 from sleap_rtc_signaling.gate import Gate
 from sleap_rtc_signaling.hub import Hub
 from sleap_rtc_signaling.instructions import HubLimits
+from sleap_rtc_signaling.limits import KEYS_CHECK_S
 from sleap_rtc_signaling.listener import Listener, bind
 from sleap_rtc_signaling.metrics import Metrics
 from sleap_rtc_signaling.pairing_book import PairingBook
@@ -29,12 +32,20 @@ from sleap_rtc_signaling.pairing_routes import PairingRoutes
 from sleap_rtc_signaling.relay_book import RelayBook, RelayLimits
 from sleap_rtc_signaling.relay_service import RelayService
 from sleap_rtc_signaling.rest import Rest
-from sleap_rtc_signaling.stores.memory import MemoryRecords
-from sleap_rtc_signaling.stores.sqlite import SqliteStore
+from sleap_rtc_signaling.room_routes import RoomRoutes
+from sleap_rtc_signaling.rooms import Rooms
+from sleap_rtc_signaling.server_tls import ServerTls
+from sleap_rtc_signaling.sign_in_routes import SignInRoutes
+from sleap_rtc_signaling.stores import Store
+from sleap_rtc_signaling.stores.dynamodb import DynamoRecords
+from sleap_rtc_signaling.stores.records import Records
+from sleap_rtc_signaling.stores.sqlite import SqliteRecords
 from sleap_rtc_signaling.switchboard import Switchboard
-from sleap_rtc_signaling.tokens import Tokens, load_or_make_key
+from sleap_rtc_signaling.tokens import Tokens, load_or_make_keys
 
 __all__ = ["SignalingServer"]
+
+_log = logging.getLogger(__name__)
 
 _DATABASE: Final = "signaling.sqlite3"
 _ANYWHERE: Final = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
@@ -58,6 +69,8 @@ class SignalingServer:
         self._stack = contextlib.AsyncExitStack()
         self._switchboard: Switchboard | None = None
         self._relays: RelayService | None = None
+        self._tokens: Tokens | None = None
+        self._tls: ServerTls | None = None
         self._port = 0
         self._rest_port: int | None = None
 
@@ -92,17 +105,17 @@ class SignalingServer:
 
     @property
     def url(self) -> str:
-        """Where this machine reaches the server: `http://host:port`."""
+        """Where people reach the server, or else where this machine does."""
+        if self._config.public_url is not None:
+            return self._config.public_url
         host = _ANYWHERE.get(self._config.host, self._config.host)
-        return (
-            f"http://[{host}]:{self._port}"
-            if ":" in host
-            else (f"http://{host}:{self._port}")
-        )
+        scheme = "http" if self._config.tls is None else "https"
+        named = f"[{host}]" if ":" in host else host
+        return f"{scheme}://{named}:{self._port}"
 
     @property
     def websocket_url(self) -> str:
-        """Where this machine reaches the WebSocket: `ws://host:port/ws`."""
+        """Where the WebSocket is reached: `ws://host:port/ws`."""
         return f"ws{self.url.removeprefix('http')}/ws"
 
     async def start(self) -> None:
@@ -129,6 +142,34 @@ class SignalingServer:
         if self._relays is not None:
             self._relays.wake()
 
+    async def _keep_keys(self) -> None:
+        """Take up keys that `rotate-keys` made, for ever; SIGHUP does so at once."""
+        known = _names(self._config.data_dir)
+        while True:
+            await asyncio.sleep(KEYS_CHECK_S)
+            names = await asyncio.to_thread(_names, self._config.data_dir)
+            if names == known:
+                continue
+            try:
+                self.reload()
+            except (RtcError, ConfigError) as error:
+                _log.error("%s The keys in use stay.", error)
+            else:
+                known = names
+                _log.info("the signing keys were read again")
+
+    def reload(self) -> None:
+        """Read the signing keys and the certificate again; nobody is disconnected.
+
+        Raises:
+            StorageFailed: the keys cannot be read; those in use stay.
+            ConfigError: the certificate cannot be used; the one in use stays.
+        """
+        if self._tokens is not None:
+            self._tokens.reload(load_or_make_keys(self._config.data_dir))
+        if self._tls is not None:
+            self._tls.reload()
+
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         config = self._config
         main = bind(config.host, config.port, "--port")
@@ -146,14 +187,23 @@ class SignalingServer:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise StorageFailed(place=str(config.data_dir), reason=reason) from error
-        tokens = Tokens(load_or_make_key(config.data_dir), self.url)
-        store = await SqliteStore.open(config.data_dir / _DATABASE)
+        if config.tls is not None:
+            self._tls = ServerTls(config.tls)
+        tokens = Tokens(load_or_make_keys(config.data_dir), self.url)
+        self._tokens = tokens
+        store = Store(await _open_records(config))
         stack.push_async_callback(store.close)
 
-        accounts = AnonymousAccounts(
-            store, tokens, config.account_token_lifetime_s, self.url
+        accounts = make_accounts(
+            config.accounts,
+            store,
+            store.records,
+            tokens,
+            config.account_token_lifetime_s,
+            self.url,
         )
         stack.push_async_callback(accounts.close)
+        admissions = Admissions(store, tokens, accounts, self.url)
 
         hub = Hub(self.url, HubLimits(room_lifetime_s=config.room_lifetime_s))
         now = self._clock()
@@ -163,10 +213,10 @@ class SignalingServer:
         metrics, gate, clock = Metrics(), Gate(), self._clock
         book = RelayBook(_relay_limits(config.relay))
         relays = RelayService(
-            config.relay, book, hub, gate, store, tokens, metrics, clock
+            config.relay, book, hub, gate, store, admissions, metrics, clock
         )
         switchboard = Switchboard(
-            hub, gate, relays, store, tokens, metrics, self.url, clock
+            hub, gate, relays, store, admissions, metrics, self.url, clock
         )
         self._switchboard, self._relays = switchboard, relays
         stack.push_async_callback(switchboard.stop)
@@ -175,29 +225,41 @@ class SignalingServer:
             switchboard.keep_store(),
             relays.keep_time(),
             relays.keep_usage(),
+            self._keep_keys(),
+            accounts.keep(clock),
         ):
             stack.push_async_callback(_cancel, asyncio.create_task(work))
 
         rest = Rest(accounts, metrics, self.url, clock)
-        pairing = PairingRoutes(
-            rest, PairingBook(MemoryRecords()), partial(tokens.verify, "room")
+        pairing = PairingRoutes(rest, PairingBook(store.records), admissions.hands_out)
+        rooms = Rooms(
+            store,
+            tokens,
+            switchboard,
+            self.url,
+            config.room_lifetime_s,
+            config.room_token_lifetime_s,
         )
         routes = Routes(
             config,
             rest,
-            accounts,
             store,
-            tokens,
+            admissions,
             switchboard,
             relays,
             metrics,
-            more=pairing.routes(),
+            more=[
+                *SignInRoutes(rest, accounts).routes(),
+                *RoomRoutes(rest, rooms, config.public_url).routes(),
+                *pairing.routes(),
+            ],
         )
         listeners = [
             Listener(
                 routes.application(websocket=websocket),
                 opened,
                 config.trusted_proxies,
+                self._tls,
             )
             for opened, websocket in ((main, True), (rest_socket, False))
             if opened is not None
@@ -206,6 +268,19 @@ class SignalingServer:
         for listener in listeners:
             await listener.start()
         stack.push_async_callback(relays.stop)
+
+
+async def _open_records(config: SignalingConfig) -> Records:
+    if config.store.kind == "dynamodb":
+        return await DynamoRecords.open(config.store)
+    return await SqliteRecords.open(config.data_dir / _DATABASE)
+
+
+def _names(directory: Path) -> frozenset[str]:
+    try:
+        return frozenset(path.name for path in directory.glob("*.pem"))
+    except OSError:
+        return frozenset()
 
 
 def _relay_limits(config: RelayConfig) -> RelayLimits:

@@ -22,7 +22,6 @@ from sleap_rtc_plugin.protocol.close_codes import CloseCode
 from sleap_rtc_plugin.protocol.errors import (
     RateLimited,
     RemoteProtocolError,
-    RoomGone,
     RtcError,
     StorageFailed,
 )
@@ -32,6 +31,8 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     Register,
     ServerError,
 )
+from sleap_rtc_signaling.admission import Admissions
+from sleap_rtc_signaling.event_log import note
 from sleap_rtc_signaling.gate import Gate
 from sleap_rtc_signaling.hub import Hub
 from sleap_rtc_signaling.instructions import (
@@ -59,7 +60,6 @@ from sleap_rtc_signaling.peer_socket import PeerSocket
 from sleap_rtc_signaling.rate_limit import RateLimiter, address_key
 from sleap_rtc_signaling.relay_service import RelayService
 from sleap_rtc_signaling.stores import Store
-from sleap_rtc_signaling.tokens import Tokens
 
 __all__ = ["Switchboard"]
 
@@ -77,7 +77,7 @@ class Switchboard:
         gate: counts the sockets of the whole server.
         relays: end with their room.
         store: knows the rooms.
-        tokens: verifies who may enter.
+        admissions: who may enter.
         metrics: counts.
         server: how the server is named in errors.
         clock: Unix time in seconds.
@@ -89,7 +89,7 @@ class Switchboard:
         gate: Gate,
         relays: RelayService,
         store: Store,
-        tokens: Tokens,
+        admissions: Admissions,
         metrics: Metrics,
         server: str,
         clock: Callable[[], float],
@@ -98,12 +98,13 @@ class Switchboard:
         self._gate = gate
         self._relays = relays
         self._store = store
-        self._tokens = tokens
+        self._admissions = admissions
         self._metrics = metrics
         self._server = server
         self._clock = clock
         self._sockets: dict[int, PeerSocket] = {}
         self._numbers = itertools.count(1)
+        self._revocations = 0
         self._writes: asyncio.Queue[ForStore] = asyncio.Queue()
         self._woken = asyncio.Event()
         self._messages = RateLimiter(PEER_MESSAGE_RATE)
@@ -124,6 +125,7 @@ class Switchboard:
         self, room_id: str, *, credential_id: str = "", account_id: str = ""
     ) -> None:
         """Send those out whom a credential or an account let in."""
+        self._revocations += 1
         now = self._clock()
         self._perform(
             self._hub.revoke(
@@ -243,6 +245,7 @@ class Switchboard:
                     await writer
         finally:
             socket.gone()
+            note(_log, logging.INFO, "socket closed", connection=connection)
             del self._sockets[connection]
             self._gate.leave(address)
             self._hub.disconnected(connection, self._clock(), is_lost=is_lost)
@@ -288,10 +291,26 @@ class Switchboard:
             self.wake()  # it is held, and until when is for the hub to say
 
     async def _register(self, connection: int, message: Register) -> None:
-        admission = await self._admit(message)
+        while True:
+            revocations = self._revocations
+            admission = await self._admit(message)
+            # What was looked up may have been taken back in the meantime.
+            if revocations == self._revocations:
+                break
         now = self._clock()
         self._perform(self._hub.handle(connection, message, now, admission))
-        if self._hub.is_registered(connection):
+        is_in = self._hub.is_registered(connection)
+        note(
+            _log,
+            logging.INFO,
+            "peer registered" if is_in else "registration refused",
+            connection=connection,
+            room=message.room_id,
+            peer=message.peer_id,
+            role=message.role,
+            code=admission.code if isinstance(admission, RtcError) else None,
+        )
+        if is_in:
             self._metrics.registered(message.role)
             self.wake()
 
@@ -309,30 +328,24 @@ class Switchboard:
             self._perform(self._hub.drop(connection, code, self._clock()))
 
     async def _admit(self, message: Register) -> Admission | RtcError:
-        """Find out what a registration's token is worth."""
-        now = self._clock()
+        """Find out what a registration is worth."""
         try:
-            room_id = self._tokens.verify("room", message.token, now)
-            room = await self._store.find_room(room_id, now)
-            if room is None:
-                return await self._admit_overdue(room_id, now)
+            return await self._admissions.admit(message, self._clock(), self._revive)
         except StorageFailed as error:
             _log.error("a room could not be looked up: %s", error)
             return StorageFailed(place="the server's store", reason="see its log")
         except RtcError as error:
             return error
-        return Admission(room_id=room.room_id, expires_at=room.expires_at)
 
-    async def _admit_overdue(self, room_id: str, now: float) -> Admission | RtcError:
-        """Admit to a room with a worker whose renewal the machine slept through."""
+    async def _revive(self, room_id: str) -> float | None:
+        """Renew a room with a worker whose renewal the machine slept through."""
+        now = self._clock()
         self._perform(self._hub.expire(now))
         ends = self._hub.room_ends(room_id)
         if ends is None or ends <= now:
-            return RoomGone(server=self._server)
+            return None
         # Unless it was deleted by another server on this store.
-        if not await self._store.renew_room(room_id, ends):
-            return RoomGone(server=self._server)
-        return Admission(room_id=room_id, expires_at=ends)
+        return ends if await self._store.renew_room(room_id, ends) else None
 
     # -- instructions -----------------------------------------------------------------
 

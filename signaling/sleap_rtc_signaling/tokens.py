@@ -1,70 +1,115 @@
 """The tokens of accounts and rooms: Ed25519-signed JWTs (RFC 7519, RFC 8037).
 
-The key is made on the first start and kept in the data directory, readable by its
-owner only. A token says to whom it belongs and for what it is; whether the account
-or the room still exists is for the store to say.
+A token says to whom it belongs and for what it is; whether the account or the room
+still exists is for the store to say. Of several keys the newest signs and all verify;
+where they come from is said in `signing_keys`.
 """
 
-import contextlib
-import hashlib
-import logging
-import os
 import secrets
-import stat
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import jwt
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from msgspec import Struct
 
-from sleap_rtc_plugin.protocol.errors import StorageFailed, TokenRefused
+from sleap_rtc_plugin.protocol.errors import TokenRefused
 from sleap_rtc_plugin.protocol.ids import is_id
 from sleap_rtc_plugin.protocol.limits import MAX_TOKEN_CHARS
+from sleap_rtc_signaling.signing_keys import (
+    KEY_FILE,
+    SigningKey,
+    load_or_make_key,
+    load_or_make_keys,
+    rotate,
+)
 
-__all__ = ["KEY_FILE", "TokenKind", "Tokens", "load_or_make_key"]
+__all__ = [
+    "KEY_FILE",
+    "Claims",
+    "TokenKind",
+    "Tokens",
+    "load_or_make_key",
+    "load_or_make_keys",
+    "rotate",
+]
 
-_log = logging.getLogger(__name__)
+TokenKind = Literal["account", "room", "worker"]
+"""What a token is for: `room` admits anybody to a room, `worker` a worker alone."""
 
-TokenKind = Literal["account", "room"]
-
-KEY_FILE: Final = "signing-key.pem"
 _ALGORITHM: Final = "EdDSA"
 _ISSUER: Final = "sleap-rtc-signaling"
 _AUDIENCE: Final[dict[TokenKind, str]] = {
     "account": "sleap-rtc-account",
     "room": "sleap-rtc-room",
+    "worker": "sleap-rtc-worker",
 }
 _TYPE: Final[dict[TokenKind, str]] = {
     "account": "sleap-rtc-account+jwt",
     "room": "sleap-rtc-room+jwt",
+    "worker": "sleap-rtc-worker+jwt",
 }
 _REQUIRED: Final = ["iss", "aud", "sub", "exp", "iat"]
-_PRIVATE_MODE: Final = stat.S_IRUSR | stat.S_IWUSR
+
+
+class Claims(Struct, frozen=True, kw_only=True):
+    """What a token says, once it is verified.
+
+    Attributes:
+        subject: the account or the room.
+        expires_at: until when the token is good, as Unix time.
+        credential_id: by which it is known where it is taken back: of a room, the
+            credential; of an account, the sign-in. Empty where it cannot be.
+    """
+
+    subject: str
+    expires_at: float
+    credential_id: str = ""
 
 
 class Tokens:
-    """Signs and verifies tokens with one key.
+    """Signs with the newest of the server's keys, and verifies with all of them.
 
     Args:
-        key: the server's private key.
+        keys: the server's private keys, or its only one.
         server: how the server is named in errors.
     """
 
-    def __init__(self, key: Ed25519PrivateKey, server: str) -> None:
-        self._key = key
-        self._public_key = key.public_key()
+    def __init__(
+        self, keys: Ed25519PrivateKey | Sequence[SigningKey], server: str
+    ) -> None:
+        if isinstance(keys, Ed25519PrivateKey):
+            keys = [SigningKey(keys)]
         self._server = server
-        public = self._public_key.public_bytes_raw()
-        self.key_id: Final = hashlib.sha256(public).hexdigest()[:16]
+        self._keys: list[SigningKey] = []
+        self.reload(keys)
 
     def __repr__(self) -> str:
-        """Name the key, not what it is."""
+        """Name the newest key, not what it is."""
         return f"Tokens(key_id={self.key_id!r})"
 
+    @property
+    def key_id(self) -> str:
+        """How tokens name the newest key."""
+        return self._keys[-1].key_id
+
+    def reload(self, keys: Sequence[SigningKey]) -> None:
+        """Sign and verify with these keys from now on.
+
+        A token of a key that is gone is refused when it is shown again; who was
+        admitted with one before stays.
+        """
+        if not keys:
+            raise ValueError("a server without a key cannot sign")
+        self._keys = sorted(keys, key=lambda key: key.signs_from)
+
     def issue(
-        self, kind: TokenKind, subject: str, now: float, expires_at: float
+        self,
+        kind: TokenKind,
+        subject: str,
+        now: float,
+        expires_at: float,
+        credential_id: str = "",
     ) -> str:
         """Sign a token.
 
@@ -73,8 +118,12 @@ class Tokens:
             subject: the account or the room.
             now: Unix time in seconds.
             expires_at: until when it is good, as Unix time.
+            credential_id: by which it can be taken back.
         """
-        claims = {
+        # The oldest signs where a clock stands before all of them.
+        ready = [key for key in self._keys if key.signs_from <= now]
+        key = ready[-1] if ready else self._keys[0]
+        claims: dict[str, Any] = {
             "iss": _ISSUER,
             "aud": _AUDIENCE[kind],
             "sub": subject,
@@ -82,8 +131,10 @@ class Tokens:
             "exp": expires_at,
             "jti": secrets.token_hex(8),
         }
-        headers = {"kid": self.key_id, "typ": _TYPE[kind]}
-        return jwt.encode(claims, self._key, algorithm=_ALGORITHM, headers=headers)
+        if credential_id:
+            claims["cid"] = credential_id
+        headers = {"kid": key.key_id, "typ": _TYPE[kind]}
+        return jwt.encode(claims, key.private, algorithm=_ALGORITHM, headers=headers)
 
     def verify(self, kind: TokenKind, token: str, now: float) -> str:
         """Check a token and return its subject.
@@ -91,13 +142,21 @@ class Tokens:
         Raises:
             TokenRefused: it is not ours, not of this kind, or has expired.
         """
-        subject, _ = self.verify_until(kind, token, now)
-        return subject
+        return self.verify_claims(kind, token, now).subject
 
     def verify_until(
         self, kind: TokenKind, token: str, now: float
     ) -> tuple[str, float]:
         """Check a token, and return its subject and until when it is good.
+
+        Raises:
+            TokenRefused: as `verify`.
+        """
+        claims = self.verify_claims(kind, token, now)
+        return claims.subject, claims.expires_at
+
+    def verify_claims(self, kind: TokenKind, token: str, now: float) -> Claims:
+        """Check a token, and return what it says.
 
         Raises:
             TokenRefused: as `verify`.
@@ -113,20 +172,23 @@ class Tokens:
             raise self._refused("the token is not valid")
         if expires_at <= now:
             raise self._refused("the token has expired")
-        if not is_id(subject):
+        credential_id = claims.get("cid", "")
+        if not is_id(subject) or not _is_credential(credential_id):
             raise self._refused("the token is not valid")
-        return subject, float(expires_at)
+        return Claims(
+            subject=subject, expires_at=float(expires_at), credential_id=credential_id
+        )
 
     def _claims(self, kind: TokenKind, token: str) -> dict[str, Any]:
         if not 0 < len(token) <= MAX_TOKEN_CHARS:
             raise ValueError
         header = jwt.get_unverified_header(token)
-        expected = {"alg": _ALGORITHM, "kid": self.key_id, "typ": _TYPE[kind]}
-        if any(header.get(name) != value for name, value in expected.items()):
+        if (header.get("alg"), header.get("typ")) != (_ALGORITHM, _TYPE[kind]):
             raise ValueError
+        key = next(key for key in self._keys if key.key_id == header.get("kid"))
         return jwt.decode(
             token,
-            self._public_key,
+            key.public,
             algorithms=[_ALGORITHM],
             audience=_AUDIENCE[kind],
             issuer=_ISSUER,
@@ -143,54 +205,5 @@ class Tokens:
         return TokenRefused(server=self._server, reason=reason)
 
 
-def load_or_make_key(directory: Path) -> Ed25519PrivateKey:
-    """Read the signing key, and make it on the first start.
-
-    Two servers that start at the same moment get the same key.
-
-    Raises:
-        StorageFailed: it cannot be read or written, or is not such a key.
-    """
-    path = directory / KEY_FILE
-    try:
-        if not path.exists():
-            _make_key(path)
-        _keep_private(path)
-        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise StorageFailed(place=str(path), reason=reason) from error
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise StorageFailed(place=str(path), reason="it is not a key") from None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise StorageFailed(place=str(path), reason="it is not an Ed25519 key")
-    return key
-
-
-def _make_key(path: Path) -> None:
-    pem = Ed25519PrivateKey.generate().private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    descriptor = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _PRIVATE_MODE)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
-        # A link fails where the name exists, so the first of two servers wins.
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(draft)
-    finally:
-        draft.unlink()
-
-
-def _keep_private(path: Path) -> None:
-    if os.name != "posix":  # the mode bits mean nothing there
-        return
-    mode = stat.S_IMODE(path.stat().st_mode)
-    if mode & ~_PRIVATE_MODE:
-        _log.warning("%s was open to other users; it is private now", path)
-        path.chmod(_PRIVATE_MODE)
+def _is_credential(value: object) -> bool:
+    return isinstance(value, str) and (not value or is_id(value))

@@ -43,7 +43,7 @@ from sleap_rtc_signaling.limits import (
     STOP_DEADLINE_S,
 )
 from sleap_rtc_signaling.server import SignalingServer
-from sleap_rtc_signaling.stores.sqlite import SqliteStore
+from sleap_rtc_signaling.stores import Store
 
 FAST = RelayConfig(enabled=True, max_mbit=10_000, total_mbit=10_000)
 
@@ -411,12 +411,12 @@ async def test_who_never_joins_is_closed(
 async def test_a_store_that_fails_is_not_the_peers_fault(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(self: SqliteStore, *_: object) -> None:
+    async def fail(self: Store, *_: object) -> None:
         raise StorageFailed(place="store", reason="a test")
 
     for method in ("find_room", "relayed"):
         with monkeypatch.context() as patch:
-            patch.setattr(SqliteStore, method, fail)
+            patch.setattr(Store, method, fail)
             peer = await site.join(new_relay_id(), "client-1")
             assert await code(peer) == 1013
     await site.pair()

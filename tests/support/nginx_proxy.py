@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-__all__ = ["Proxy", "nginx_proxy"]
+__all__ = ["Proxy", "make_certificate", "nginx_proxy"]
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 20
@@ -80,7 +80,7 @@ async def nginx_proxy(folder: Path, target: int) -> AsyncIterator[Proxy]:
     if program is None:
         pytest.skip("there is no nginx: apt-get install nginx-light")
     folder.mkdir()
-    _make_certificate(folder)
+    make_certificate(folder)
     with socket.create_server((HOST, 0)) as free:
         port: int = free.getsockname()[1]
     settings = folder / "nginx.conf"
@@ -110,7 +110,8 @@ async def nginx_proxy(folder: Path, target: int) -> AsyncIterator[Proxy]:
             await process.wait()
 
 
-def _make_certificate(folder: Path) -> None:
+def make_certificate(folder: Path) -> None:
+    """Write `certificate.pem`, good for this machine, and its `key.pem`."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a test")])
     now = datetime.datetime.now(datetime.UTC)

@@ -3,7 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from sleap_rtc_signaling.stores.records import Record, RecordKey
+from sleap_rtc_signaling.stores.records import (
+    Counters,
+    Record,
+    RecordKey,
+    first_version,
+)
 
 __all__ = ["MemoryRecords"]
 
@@ -25,9 +30,7 @@ class MemoryRecords:
         """Store a new record; False where a living one has its key."""
         if await self.get(record.key, now) is not None:
             return False
-        before = self._records.get(record.key)
-        version = 1 if before is None else before.version + 1
-        self._records[record.key] = replace(record, version=version)
+        self._records[record.key] = replace(record, version=first_version())
         return True
 
     async def replace(self, record: Record, now: float) -> bool:
@@ -62,7 +65,8 @@ class MemoryRecords:
     ) -> list[Record]:
         """Return records by their index."""
         everything = await self.everything(kind, now)
-        return [record for record in everything if record.index == index][:limit]
+        found = [record for record in everything if index and record.index == index]
+        return found[:limit]
 
     async def everything(self, kind: str, now: float) -> list[Record]:
         """Return all records of a kind."""
@@ -86,6 +90,17 @@ class MemoryRecords:
     async def counters(self, key: RecordKey) -> Mapping[str, int]:
         """Return the counters that `add` moved."""
         return dict(self._counters.get(key, {}))
+
+    async def kinds(self) -> list[str]:
+        """Return which kinds of records there are."""
+        return sorted({key.kind for key in self._records})
+
+    async def all_counters(self) -> list[Counters]:
+        """Return all counters."""
+        return [
+            Counters(key, dict(counters), self._ends.get(key))
+            for key, counters in self._counters.items()
+        ]
 
     async def purge(self, now: float) -> None:
         """Remove what has ended."""

@@ -6,11 +6,36 @@ file of a page or two, and every back end behaves the same. A record that has en
 never handed out, whatever its back end has removed so far.
 """
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
-__all__ = ["Record", "RecordKey", "Records"]
+from sleap_rtc_plugin.protocol.errors import LocalProtocolError
+from sleap_rtc_signaling.limits import MAX_RECORD_BYTES
+
+__all__ = [
+    "AT_ANY_TIME",
+    "Counters",
+    "Record",
+    "RecordKey",
+    "Records",
+    "first_version",
+]
+
+AT_ANY_TIME: Final = 0.0
+"""As `now`: every record that is still there, also one that has ended."""
+
+_VERSION_BITS: Final = 48
+
+
+def first_version() -> int:
+    """Return the version of a new record.
+
+    It is random, so that who read a record that was deleted and made anew in the
+    meantime cannot replace the new one.
+    """
+    return secrets.randbits(_VERSION_BITS) + 1
 
 
 @dataclass(frozen=True)
@@ -38,7 +63,7 @@ class Record:
         expires_at: when it ends, as Unix time; None where it does not.
         index: a second way to find it with others of its kind, such as the account of
             a member; empty where nobody asks that way.
-        version: 0 for one that was never stored; a store counts it up.
+        version: 0 for one that was never stored; a store begins anywhere, and counts.
     """
 
     key: RecordKey
@@ -46,6 +71,20 @@ class Record:
     expires_at: float | None = None
     index: str = ""
     version: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what not every back end could hold."""
+        if len(self.value) > MAX_RECORD_BYTES:
+            raise LocalProtocolError(detail=f"a {self.key.kind} record is too large")
+
+
+@dataclass(frozen=True)
+class Counters:
+    """The counters of one key, for a backup."""
+
+    key: RecordKey
+    counters: Mapping[str, int]
+    expires_at: float | None
 
 
 class Records(Protocol):
@@ -79,7 +118,10 @@ class Records(Protocol):
     async def indexed(
         self, kind: str, index: str, now: float, limit: int
     ) -> list[Record]:
-        """Return records by their index, in no promised order."""
+        """Return records by their index, in no promised order.
+
+        A back end may be some moments late here, and here alone.
+        """
 
     async def everything(self, kind: str, now: float) -> list[Record]:
         """Return all records of a kind: for a start and for a backup, not for use."""
@@ -95,6 +137,12 @@ class Records(Protocol):
 
     async def counters(self, key: RecordKey) -> Mapping[str, int]:
         """Return the counters that `add` moved; empty where there are none."""
+
+    async def kinds(self) -> list[str]:
+        """Return which kinds of records there are: for a backup, not for use."""
+
+    async def all_counters(self) -> list[Counters]:
+        """Return all counters: for a backup, not for use."""
 
     async def purge(self, now: float) -> None:
         """Remove what has ended, where the back end does not do so by itself."""

@@ -1,6 +1,6 @@
-"""Accounts and rooms in one SQLite file (write-ahead log), for one machine.
+"""Records in one SQLite file (write-ahead log), for one machine.
 
-All statements run on one thread of the store's own, so the event loop never waits
+All statements run on one thread of the file's own, so the event loop never waits
 for the disk. Several servers may use the same file.
 """
 
@@ -12,78 +12,29 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
-from sleap_rtc_plugin.protocol.errors import StorageFailed, TooMany
-from sleap_rtc_plugin.protocol.limits import MAX_ROOMS_PER_ACCOUNT
-from sleap_rtc_signaling.instructions import DropPeerId, KeepPeerId
-from sleap_rtc_signaling.limits import (
-    DAY_S,
-    MAX_ACCOUNTS,
-    STORE_BUSY_TIMEOUT_S,
-    STORE_RETRY_S,
+from sleap_rtc_plugin.protocol.errors import StorageFailed
+from sleap_rtc_signaling.limits import STORE_BUSY_TIMEOUT_S, STORE_RETRY_S
+from sleap_rtc_signaling.stores.records import (
+    Counters,
+    Record,
+    RecordKey,
+    first_version,
 )
-from sleap_rtc_signaling.relay_book import RelayUsage
-from sleap_rtc_signaling.stores import Room
+from sleap_rtc_signaling.stores.sqlite_schema import bring_up_to_date
 
-__all__ = ["SqliteStore"]
+__all__ = ["SqliteRecords"]
 
 T = TypeVar("T")
 
-# What leads from each version to the next; a new file takes all of it.
-_SCHEMA: Final = (
-    (
-        """
-        CREATE TABLE accounts (
-            account_id TEXT PRIMARY KEY,
-            created_at REAL NOT NULL,
-            expires_at REAL NOT NULL
-        ) STRICT, WITHOUT ROWID
-        """,
-        """
-        CREATE TABLE rooms (
-            room_id TEXT PRIMARY KEY,
-            owner TEXT NOT NULL,
-            created_at REAL NOT NULL,
-            expires_at REAL NOT NULL
-        ) STRICT, WITHOUT ROWID
-        """,
-        "CREATE INDEX rooms_of_owner ON rooms (owner)",
-    ),
-    (
-        """
-        CREATE TABLE relayed (
-            day INTEGER NOT NULL,
-            room_id TEXT NOT NULL,
-            account_id TEXT NOT NULL,
-            bytes INTEGER NOT NULL,
-            PRIMARY KEY (day, room_id)
-        ) STRICT, WITHOUT ROWID
-        """,
-    ),
-    (
-        """
-        CREATE TABLE times (
-            name TEXT PRIMARY KEY,
-            at REAL NOT NULL
-        ) STRICT, WITHOUT ROWID
-        """,
-        """
-        CREATE TABLE kept_peer_ids (
-            room_id TEXT NOT NULL,
-            peer_id TEXT NOT NULL,
-            resume_digest BLOB NOT NULL,
-            PRIMARY KEY (room_id, peer_id)
-        ) STRICT, WITHOUT ROWID
-        """,
-    ),
-)
-_AWAKE: Final = "awake_at"
-_SCHEMA_VERSION: Final = len(_SCHEMA)
+_COLUMNS: Final = "kind, partition, name, value, expires_at, position, version"
+_AT: Final = "kind = ? AND partition = ? AND name = ?"
+_LIVES: Final = "(expires_at IS NULL OR expires_at > ?)"
 
 
-class SqliteStore:
-    """A `Store` in the file `path`, opened with `SqliteStore.open`."""
+class SqliteRecords:
+    """`Records` in the file `path`, opened with `SqliteRecords.open`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -94,185 +45,147 @@ class SqliteStore:
         )
 
     @classmethod
-    async def open(cls, path: Path) -> "SqliteStore":
+    async def open(cls, path: Path) -> "SqliteRecords":
         """Open the file, and make it where it is missing.
 
         Raises:
             StorageFailed: it cannot be opened, or a newer version made it.
         """
-        store = cls(path)
+        records = cls(path)
         try:
-            await store._run(store._connect)
+            await records._run(records._connect)
         except BaseException:
-            await store.close()
+            await records.close()
             raise
-        return store
+        return records
 
-    async def add_account(
-        self, account_id: str, created_at: float, expires_at: float
-    ) -> None:
-        """Remember an account."""
+    async def get(self, key: RecordKey, now: float) -> Record | None:
+        """Return a record that has not ended."""
+        found = await self._select(f"{_AT} AND {_LIVES}", *_at(key), now)
+        return found[0] if found else None
 
-        def add(connection: sqlite3.Connection) -> None:
-            (count,) = connection.execute("SELECT count(*) FROM accounts").fetchone()
-            if count >= MAX_ACCOUNTS:
-                raise TooMany(what="accounts on this server", limit=str(MAX_ACCOUNTS))
+    async def create(self, record: Record, now: float) -> bool:
+        """Store a new record; False where a living one has its key."""
+
+        def create(connection: sqlite3.Connection) -> bool:
             connection.execute(
-                "INSERT INTO accounts VALUES (?, ?, ?)",
-                (account_id, created_at, expires_at),
+                f"DELETE FROM records WHERE {_AT} AND NOT {_LIVES}",  # noqa: S608 -- ours
+                (*_at(record.key), now),
             )
-
-        await self._write(add)
-
-    async def has_account(self, account_id: str, now: float) -> bool:
-        """Tell whether the account exists and has not expired."""
-        query = "SELECT 1 FROM accounts WHERE account_id = ? AND expires_at > ?"
-        return await self._fetch(query, account_id, now) is not None
-
-    async def add_room(self, room: Room) -> None:
-        """Remember a room; counting and adding are one transaction."""
-
-        def add(connection: sqlite3.Connection) -> None:
-            (count,) = connection.execute(
-                "SELECT count(*) FROM rooms WHERE owner = ? AND expires_at > ?",
-                (room.owner, room.created_at),
-            ).fetchone()
-            if count >= MAX_ROOMS_PER_ACCOUNT:
-                limit = str(MAX_ROOMS_PER_ACCOUNT)
-                raise TooMany(what="rooms of this account", limit=limit)
-            connection.execute(
-                "INSERT INTO rooms VALUES (?, ?, ?, ?)",
-                (room.room_id, room.owner, room.created_at, room.expires_at),
+            inserted = connection.execute(
+                "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT DO NOTHING",
+                (*_at(record.key), *_held(record), first_version()),
             )
+            return inserted.rowcount > 0
 
-        await self._write(add)
+        return await self._write(create)
 
-    async def find_room(self, room_id: str, now: float) -> Room | None:
-        """Return a room that has not expired."""
-        row = await self._fetch(
-            "SELECT room_id, owner, created_at, expires_at FROM rooms"
-            " WHERE room_id = ? AND expires_at > ?",
-            room_id,
+    async def replace(self, record: Record, now: float) -> bool:
+        """Store a record in place of the one with its version."""
+        return await self._change(
+            "UPDATE records SET value = ?, expires_at = ?, position = ?,"  # noqa: S608
+            f" version = version + 1 WHERE {_AT} AND version = ? AND {_LIVES}",
+            *_held(record),
+            *_at(record.key),
+            record.version,
             now,
         )
-        if row is None:
-            return None
-        room, owner, created_at, expires_at = row
-        return Room(
-            room_id=room, owner=owner, created_at=created_at, expires_at=expires_at
-        )
 
-    async def renew_room(self, room_id: str, expires_at: float) -> bool:
-        """Let a room live longer; another server may have given it more already."""
+    async def delete(self, key: RecordKey, version: int | None = None) -> bool:
+        """Delete a record; False where there is none, or not of this version."""
         return await self._change(
-            "UPDATE rooms SET expires_at = max(expires_at, ?) WHERE room_id = ?",
-            expires_at,
-            room_id,
+            f"DELETE FROM records WHERE {_AT}"  # noqa: S608 -- ours
+            " AND version = coalesce(?, version)",
+            *_at(key),
+            version,
         )
 
-    async def delete_room(self, room_id: str, owner: str) -> bool:
-        """Delete a room; False if `owner` has no such room."""
-        query = "DELETE FROM rooms WHERE room_id = ? AND owner = ?"
-        return await self._change(query, room_id, owner)
+    async def partition(
+        self, kind: str, partition: str, now: float, limit: int
+    ) -> list[Record]:
+        """Return the first records of a partition, in the order of their names."""
+        query = f"kind = ? AND partition = ? AND {_LIVES} ORDER BY name LIMIT ?"
+        return await self._select(query, kind, partition, now, limit)
 
-    async def wake_up(self, now: float) -> None:
-        """Let time stand still for the rooms since `stay_awake` was last called."""
+    async def indexed(
+        self, kind: str, index: str, now: float, limit: int
+    ) -> list[Record]:
+        """Return records by their index."""
+        query = f"kind = ? AND position = ? AND position != '' AND {_LIVES} LIMIT ?"
+        return await self._select(query, kind, index, now, limit)
 
-        def shift(connection: sqlite3.Connection) -> None:
-            row = connection.execute(
-                "SELECT at FROM times WHERE name = ?", (_AWAKE,)
-            ).fetchone()
-            if row is not None and row[0] < now:
+    async def everything(self, kind: str, now: float) -> list[Record]:
+        """Return all records of a kind."""
+        return await self._select(f"kind = ? AND {_LIVES}", kind, now)
+
+    async def add(
+        self, key: RecordKey, amounts: Mapping[str, int], expires_at: float | None
+    ) -> Mapping[str, int]:
+        """Add to the counters of a record."""
+
+        def add(connection: sqlite3.Connection) -> Mapping[str, int]:
+            connection.executemany(
+                "INSERT INTO counters VALUES (?, ?, ?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
+                [(*_at(key), name, amount) for name, amount in amounts.items()],
+            )
+            if expires_at is not None:
                 connection.execute(
-                    "UPDATE rooms SET expires_at = expires_at + ? WHERE expires_at > ?",
-                    (now - row[0], row[0]),
+                    "INSERT OR REPLACE INTO counter_ends VALUES (?, ?, ?, ?)",
+                    (*_at(key), expires_at),
                 )
-            _note_awake(connection, now)
+            return _counters(connection, key)
 
-        await self._write(shift)
+        return await self._write(add)
 
-    async def stay_awake(self, now: float) -> None:
-        """Write down that the server is there."""
-        await self._write(lambda connection: _note_awake(connection, now))
+    async def counters(self, key: RecordKey) -> Mapping[str, int]:
+        """Return the counters that `add` moved."""
+        return await self._run(lambda: _counters(self._opened(), key))
 
-    async def keep_peer_id(self, kept: KeepPeerId) -> None:
-        """Write down who holds an id."""
+    async def kinds(self) -> list[str]:
+        """Return which kinds of records there are."""
 
-        def keep(connection: sqlite3.Connection) -> None:
-            connection.execute(
-                "INSERT OR REPLACE INTO kept_peer_ids VALUES (?, ?, ?)",
-                (kept.room_id, kept.peer_id, kept.resume_digest),
-            )
-
-        await self._write(keep)
-
-    async def drop_peer_id(self, dropped: DropPeerId) -> None:
-        """Forget who held an id."""
-        query = "DELETE FROM kept_peer_ids WHERE room_id = ? AND peer_id = ?"
-        await self._change(query, dropped.room_id, dropped.peer_id)
-
-    async def kept_peer_ids(self, now: float) -> list[tuple[KeepPeerId, float]]:
-        """Return who holds an id in a room, and when that room ends."""
-
-        def fetch() -> list[tuple[KeepPeerId, float]]:
-            rows = self._opened().execute(
-                "SELECT room_id, peer_id, resume_digest, expires_at"
-                " FROM kept_peer_ids JOIN rooms USING (room_id)"
-                " WHERE expires_at > ?",
-                (now,),
-            )
-            return [(KeepPeerId(*kept), expires_at) for *kept, expires_at in rows]
+        def fetch() -> list[str]:
+            rows = self._opened().execute("SELECT DISTINCT kind FROM records")
+            return sorted(kind for (kind,) in rows)
 
         return await self._run(fetch)
 
-    async def add_relayed(
-        self, rows: Mapping[tuple[int, str], tuple[str, int]]
-    ) -> None:
-        """Add what was relayed: day and room -> account and bytes."""
+    async def all_counters(self) -> list[Counters]:
+        """Return all counters."""
 
-        def add(connection: sqlite3.Connection) -> None:
-            connection.executemany(
-                "INSERT INTO relayed VALUES (?, ?, ?, ?)"
-                " ON CONFLICT (day, room_id) DO UPDATE SET"
-                " bytes = bytes + excluded.bytes",
-                [
-                    (day, room_id, account_id, size_bytes)
-                    for (day, room_id), (account_id, size_bytes) in rows.items()
-                ],
+        def fetch() -> list[Counters]:
+            found: dict[RecordKey, tuple[dict[str, int], float | None]] = {}
+            rows = self._opened().execute(
+                "SELECT kind, partition, name, counter, amount, expires_at"
+                " FROM counters LEFT JOIN counter_ends USING (kind, partition, name)"
             )
+            for kind, partition, name, counter, amount, ends in rows:
+                key = RecordKey(kind, partition, name)
+                found.setdefault(key, ({}, ends))[0][counter] = amount
+            return [Counters(key, *rest) for key, rest in found.items()]
 
-        await self._write(add)
-
-    async def relayed(self, day: int, room_id: str, account_id: str) -> RelayUsage:
-        """Return what was relayed on a day, by all servers on this store."""
-
-        def add_up() -> RelayUsage:
-            room, account, total = (
-                self._opened()
-                .execute(
-                    "SELECT coalesce(sum(bytes) FILTER (WHERE room_id = ?), 0),"
-                    " coalesce(sum(bytes) FILTER (WHERE account_id = ?), 0),"
-                    " coalesce(sum(bytes), 0) FROM relayed WHERE day = ?",
-                    (room_id, account_id, day),
-                )
-                .fetchone()
-            )
-            return RelayUsage(room=room, account=account, total=total)
-
-        return await self._run(add_up)
+        return await self._run(fetch)
 
     async def purge(self, now: float) -> None:
-        """Remove what has expired."""
-        await self._change("DELETE FROM relayed WHERE day < ?", now // DAY_S - 1)
-        await self._change("DELETE FROM rooms WHERE expires_at <= ?", now)
-        await self._change("DELETE FROM accounts WHERE expires_at <= ?", now)
-        await self._change(
-            "DELETE FROM kept_peer_ids WHERE room_id NOT IN (SELECT room_id FROM rooms)"
-        )
+        """Remove what has ended."""
+
+        def remove(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM records WHERE expires_at <= ?", (now,))
+            connection.execute(
+                "DELETE FROM counters WHERE (kind, partition, name) IN"
+                " (SELECT kind, partition, name FROM counter_ends"
+                " WHERE expires_at <= ?)",
+                (now,),
+            )
+            connection.execute("DELETE FROM counter_ends WHERE expires_at <= ?", (now,))
+
+        await self._write(remove)
 
     async def check(self) -> None:
         """Raise `StorageFailed` if the file cannot be read."""
-        await self._fetch("SELECT count(*) FROM rooms WHERE room_id = ''")
+        await self._select("kind = '' LIMIT 1")
 
     async def close(self) -> None:
         """Close the file and end the thread."""
@@ -283,7 +196,7 @@ class SqliteStore:
         await loop.run_in_executor(self._executor, self._disconnect)
         self._executor.shutdown()
 
-    # -- on the store's thread ----------------------------------------------------
+    # -- on the file's thread -----------------------------------------------------
 
     def _connect(self) -> None:
         # Made here, so that nobody else may read it from the first byte on; SQLite
@@ -298,15 +211,7 @@ class SqliteStore:
             # A room whose session string was printed outlives a power cut.
             connection.execute("PRAGMA synchronous = FULL")
             with _transaction(connection):
-                (version,) = connection.execute("PRAGMA user_version").fetchone()
-                if version > _SCHEMA_VERSION:
-                    reason = f"its version {version} is newer than this program's"
-                    raise StorageFailed(place=str(self._path), reason=reason)
-                for statements in _SCHEMA[version:]:
-                    for statement in statements:
-                        connection.execute(statement)
-                if version < _SCHEMA_VERSION:
-                    connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+                bring_up_to_date(connection, str(self._path))
         except BaseException:
             connection.close()
             raise
@@ -317,6 +222,19 @@ class SqliteStore:
             self._connection.close()
             self._connection = None
 
+    async def _select(self, query: str, *values: Any) -> list[Record]:
+        def fetch() -> list[Record]:
+            rows = self._opened().execute(
+                f"SELECT {_COLUMNS} FROM records WHERE {query}",  # noqa: S608 -- ours
+                values,
+            )
+            return [
+                Record(RecordKey(kind, partition, name), *rest)
+                for kind, partition, name, *rest in rows
+            ]
+
+        return await self._run(fetch)
+
     async def _write(self, change: Callable[[sqlite3.Connection], T]) -> T:
         def transact() -> T:
             connection = self._opened()
@@ -325,21 +243,11 @@ class SqliteStore:
 
         return await self._run(transact)
 
-    async def _change(self, query: str, *values: str | float) -> bool:
+    async def _change(self, query: str, *values: Any) -> bool:
         def change(connection: sqlite3.Connection) -> bool:
             return connection.execute(query, values).rowcount > 0
 
         return await self._write(change)
-
-    async def _fetch(
-        self, query: str, *values: str | float
-    ) -> tuple[str, str, float, float] | None:
-        def fetch() -> tuple[str, str, float, float] | None:
-            row: tuple[str, str, float, float] | None
-            row = self._opened().execute(query, values).fetchone()
-            return row
-
-        return await self._run(fetch)
 
     async def _run(self, work: Callable[[], T]) -> T:
         if self._is_closed:
@@ -356,8 +264,20 @@ class SqliteStore:
         return self._connection
 
 
-def _note_awake(connection: sqlite3.Connection, now: float) -> None:
-    connection.execute("INSERT OR REPLACE INTO times VALUES (?, ?)", (_AWAKE, now))
+def _at(key: RecordKey) -> tuple[str, str, str]:
+    return key.kind, key.partition, key.name
+
+
+def _held(record: Record) -> tuple[bytes, float | None, str]:
+    return record.value, record.expires_at, record.index
+
+
+def _counters(connection: sqlite3.Connection, key: RecordKey) -> dict[str, int]:
+    rows = connection.execute(
+        f"SELECT counter, amount FROM counters WHERE {_AT}",  # noqa: S608 -- ours
+        _at(key),
+    )
+    return dict(rows.fetchall())
 
 
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:

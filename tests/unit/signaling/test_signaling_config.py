@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,78 @@ def test_a_wrong_turn_table_is_one_clear_sentence(
         load(path)
     assert SECRET not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# -- the environment --------------------
+
+
+def test_options_go_before_the_environment_and_that_before_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "signaling.toml"
+    path.write_text(
+        "port = 1\nrest_port = 2\nhost = '127.0.0.2'\n[relay]\nmax_mbit = 3"
+    )
+    monkeypatch.setenv("SLEAP_SIGNALING_PORT", "11")
+    monkeypatch.setenv("SLEAP_SIGNALING_REST_PORT", "none")
+    monkeypatch.setenv("SLEAP_SIGNALING_RELAY__ENABLED", "true")
+    monkeypatch.setenv("SLEAP_SIGNALING_TRUSTED_PROXIES", '["10.0.0.1"]')
+    ice = '[{"urls": ["stun:s.lab"]}]'
+    monkeypatch.setenv("SLEAP_SIGNALING_ICE_SERVERS", ice)
+    config = load(path, {"port": 111, "relay": {"max_relays": 5}})
+    assert (config.port, config.rest_port, config.host) == (111, None, "127.0.0.2")
+    assert config.relay == RelayConfig(enabled=True, max_mbit=3, max_relays=5)
+    assert config.trusted_proxies == ("10.0.0.1",)
+    assert config.ice_servers == (IceServer(urls=["stun:s.lab"]),)
+    assert load(path).port == 11
+    assert type(load(path)) is SignalingConfig
+
+
+def test_a_program_that_embeds_the_server_reads_no_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SLEAP_SIGNALING_PORT", "11")
+    assert SignalingConfig().port == 8080
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("SLEAP_SIGNALING_PORT", "http", "SLEAP_SIGNALING_PORT is not accepted: port"),
+        ("SLEAP_SIGNALING_PROT", "1", "sets nothing; SLEAP_SIGNALING_PORT is meant"),
+        ("SLEAP_SIGNALING_RELAY__MAX_MBIT", "0", "RELAY__MAX_MBIT is not accepted"),
+        ("SLEAP_SIGNALING_RELAY__SPEED", "1", "there is no such setting"),
+        ("SLEAP_SIGNALING_TURN", "turn:t.lab", "SLEAP_SIGNALING_TURN is not accepted"),
+    ],
+)
+def test_a_wrong_variable_is_one_clear_sentence(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_slip_in_the_file_is_told_with_what_was_meant(tmp_path: Path) -> None:
+    path = tmp_path / "signaling.toml"
+    path.write_text("room_lifetime = 5")
+    with pytest.raises(ConfigError, match="room_lifetime_s is meant, perhaps"):
+        load(path)
+    path.write_text("[relay]\nmax_relay = 5")
+    with pytest.raises(ConfigError, match="max_relays is meant, perhaps"):
+        load(path)
+
+
+def test_a_secret_in_the_environment_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    turn = json.dumps([{"urls": ["turn:t.lab"], "secret": SECRET}])
+    monkeypatch.setenv("SLEAP_SIGNALING_TURN", turn)
+    config = load()
+    assert config.turn[0].secret == SECRET
+    assert SECRET not in repr(config) + str(config) + repr(config.turn)
+    monkeypatch.setenv("SLEAP_SIGNALING_TURN", turn.replace("turn:", "tern:"))
+    with pytest.raises(ConfigError) as caught:
+        load()
+    assert SECRET not in str(caught.value)

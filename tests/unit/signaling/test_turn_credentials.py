@@ -1,7 +1,5 @@
 """Time-limited TURN credentials: how they are made, and what is told of the secret."""
 
-import msgspec
-
 from sleap_rtc_signaling.config import SignalingConfig, TurnServer
 from sleap_rtc_signaling.turn_credentials import turn_name, turn_servers
 
@@ -21,7 +19,7 @@ def test_the_password_is_what_coturn_computes() -> None:
 
 
 def test_every_server_has_a_password_of_its_own_secret() -> None:
-    other = msgspec.structs.replace(SERVER, secret="another secret of this test")
+    other = SERVER.model_copy(update={"secret": "another secret of this test"})
     one, two = turn_servers([SERVER, other], "lab", 1)
     assert one.username == two.username
     assert one.credential != two.credential
