@@ -176,6 +176,27 @@ class RelayConfig(Section):
     account_share: Annotated[float, Field(gt=0, le=1)] = RELAY_ACCOUNT_SHARE
 
 
+class DashboardConfig(Section):
+    """The pages for people with a browser.
+
+    Attributes:
+        enabled: whether there are any.
+    """
+
+    enabled: Switch = True
+
+
+class RegistryConfig(Section):
+    """Where the models of the rooms are, for the dashboard to show.
+
+    Attributes:
+        store: a folder or `s3://...`, as workers name it with `--model-store`; empty
+            where the dashboard shows no models.
+    """
+
+    store: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
+
+
 class StoreConfig(Section):
     """Where rooms and accounts are kept.
 
@@ -218,27 +239,6 @@ class LogConfig(Section):
 
     format: Literal["text", "json"] = "text"
     level: Literal["debug", "info", "warning", "error"] = "warning"
-
-
-class DashboardConfig(Section):
-    """The pages for people with a browser.
-
-    Attributes:
-        enabled: whether there are any.
-    """
-
-    enabled: Switch = True
-
-
-class RegistryConfig(Section):
-    """Where the models of the rooms are, for the dashboard to show.
-
-    Attributes:
-        store: a folder or `s3://...`, as workers name it with `--model-store`; empty
-            where the dashboard shows no models.
-    """
-
-    store: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
 
 
 class SignalingConfig(Section):
