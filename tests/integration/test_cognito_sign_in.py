@@ -262,6 +262,39 @@ async def test_a_token_of_ours_is_not_known_to_a_server_with_a_pool(
     refused(await world.lab.get("/account", token), 401, "token_refused")
 
 
+async def test_a_room_for_members_asks_for_the_user(world: World) -> None:
+    account = await world.sign_in()
+    made = await world.lab.post(
+        "/create-room", account["token"], json={"access": "members"}
+    )
+    room = (made.json()["room_id"], "")
+    await world.lab.join(room, "client-1", account=account["token"])
+    claims = of(world, account)
+    for number, token in enumerate(
+        [
+            unsigned(claims, alg="none", kid="dummy"),
+            sign_as_pool(claims | {"exp": 1}),
+            sign_as_pool(claims | {"client_id": "another"}),
+            sign_as_pool(claims | {"token_use": "id"}),
+            sign_as_pool(claims, kid="unknown"),
+        ]
+    ):
+        _, reply = await world.lab.register(room, f"thief-{number}", account=token)
+        assert reply.code == "token_refused"
+    other = await world.sign_in()
+    _, reply = await world.lab.register(room, "client-2", account=other["token"])
+    assert reply.code == "room_gone"
+    await world.gate.shut()
+    world.lab.advance(61.0)
+    unknown = sign_as_pool(claims, kid="unknown")
+    _, reply = await world.lab.register(room, "client-3", account=unknown)
+    assert reply.code == "accounts_unavailable"
+    await world.lab.join(room, "client-4", account=account["token"])
+    await world.sign_out(account)
+    _, reply = await world.lab.register(room, "client-5", account=account["token"])
+    assert reply.code == "token_refused"
+
+
 # -- AWS goes away --------------------
 
 

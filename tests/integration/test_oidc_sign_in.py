@@ -23,6 +23,7 @@ from support.oidc_provider import (
 )
 from support.signaling_lab import Clock, Lab, config
 
+from sleap_rtc_plugin.protocol.close_codes import CloseCode
 from sleap_rtc_plugin.protocol.ids import is_id
 from sleap_rtc_signaling.accounts_config import AccountsConfig, OidcConfig
 from sleap_rtc_signaling.limits import (
@@ -344,6 +345,40 @@ async def test_a_way_that_was_taken_out_ends_what_came_of_it(
     ):
         refused(await world.lab.get("/account", account["token"]), 401, "token_refused")
         refused(await world.refresh(account), 401, "token_refused")
+
+
+async def test_a_room_for_members_asks_for_the_person(world: World) -> None:
+    account = await world.signed_in()
+    made = await world.lab.post(
+        "/create-room", account["token"], json={"access": "members"}
+    )
+    room = (made.json()["room_id"], "")
+    await world.lab.join(room, "client-1", account=account["token"])
+    other = await world.signed_in(BOB)
+    _, reply = await world.lab.register(room, "client-2", account=other["token"])
+    assert reply.code == "room_gone"
+    claims = jwt.decode(account["token"], options={"verify_signature": False})
+    head = {"typ": "sleap-rtc-account+jwt"}
+    kid = jwt.get_unverified_header(account["token"])["kid"]
+    bad = [
+        unsigned(claims, alg="none", kid=kid, **head),
+        unsigned(claims, alg="EdDSA", kid=kid, **head),
+        SigningKey.make(kid).sign(claims, **head),
+        world.provider.keys[0].sign(claims, **head),
+        # The provider's own token, as good as it may be, is for this server alone.
+        world.provider.keys[0].sign(world.provider.claims(Person())),
+        account["token"][:-4],
+        account["refresh_token"],
+    ]
+    for number, token in enumerate(bad):
+        answer = await world.lab.get("/account", token)
+        refused(answer, 401, "token_refused")
+        peer, reply = await world.lab.register(room, f"thief-{number}", account=token)
+        assert reply.code == "token_refused"
+        assert await peer.closed() == CloseCode.REGISTRATION_REFUSED
+    await world.lab.post("/sign-out", account["token"])
+    _, reply = await world.lab.register(room, "client-3", account=account["token"])
+    assert reply.code == "token_refused"
 
 
 # -- who is let in --------------------
