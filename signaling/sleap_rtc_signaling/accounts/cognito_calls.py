@@ -60,7 +60,7 @@ class CognitoCalls:
             self._error: Any = importlib.import_module("botocore.exceptions")
         except ImportError:
             raise ConfigError(
-                "Accounts of Cognito need boto3; install sleap-remote[aws]."
+                "Accounts of Cognito need boto3; install sleap-rtc-plugin[aws]."
             ) from None
         self._server = server
         self._waiting = 0
