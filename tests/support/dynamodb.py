@@ -5,7 +5,9 @@ It runs in a thread of the test's process (moto). Without it the tests are skipp
 
 import contextlib
 import secrets
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -32,16 +34,28 @@ class Tables:
 def dynamodb_tables() -> Iterator[Tables]:
     """Run the server."""
     moto_server = pytest.importorskip("moto.server", reason="moto is not installed")
+    from werkzeug.serving import make_server
+
+    answer = moto_server.DomainDispatcherApplication(moto_server.create_backend_app)
+    lock = threading.Lock()
+
+    def one_at_a_time(environ: Any, start_response: Any) -> Any:
+        # DynamoDB changes an item as a whole; moto loses changes between threads.
+        with lock:
+            return answer(environ, start_response)
+
     with pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             patch.setenv(name, "testing")
         patch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-        server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-        server.start()
+        server = make_server("127.0.0.1", 0, one_at_a_time, threaded=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
         try:
-            host, port = server.get_host_and_port()
-            tables = Tables(f"http://{host}:{port}")
+            tables = Tables(f"http://127.0.0.1:{server.server_port}")
             yield tables
             tables.client.close()
         finally:
-            server.stop()
+            server.shutdown()
+            thread.join()
+            server.server_close()
