@@ -34,7 +34,9 @@ from pydantic_settings import (
 from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
 from sleap_rtc_plugin.protocol.limits import (
     ACCOUNT_TOKEN_LIFETIME_S,
+    KIB,
     MAX_ICE_SERVERS,
+    MAX_NAME_CHARS,
     MAX_URL_CHARS,
     ROOM_LIFETIME_S,
 )
@@ -42,6 +44,9 @@ from sleap_rtc_plugin.protocol.session_string import is_signaling_url
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer
 from sleap_rtc_signaling.limits import (
     BACKUP_INTERVAL_S,
+    COGNITO_USER_LIFETIME_S,
+    MAX_ALLOWED,
+    MAX_PROVIDERS,
     MAX_RELAYS,
     MAX_RELAYS_PER_ROOM,
     MAX_TURN_SECRET_BYTES,
@@ -62,9 +67,12 @@ __all__ = [
     "DEFAULT_PORT",
     "DEFAULT_REST_PORT",
     "ENVIRONMENT_PREFIX",
+    "AccountsConfig",
+    "CognitoConfig",
     "ConfigError",
     "DashboardConfig",
     "LogConfig",
+    "OidcConfig",
     "RegistryConfig",
     "RelayConfig",
     "Section",
@@ -130,6 +138,10 @@ _TURN_URL: Final = (
 )
 TurnUrl = Annotated[str, Field(pattern=_TURN_URL, max_length=MAX_URL_CHARS)]
 HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
+AllowList = Annotated[
+    tuple[Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)], ...],
+    Field(max_length=MAX_ALLOWED),
+]
 Ice = Annotated[IceServer, BeforeValidator(_read_ice_server)]
 
 
@@ -256,6 +268,83 @@ class LogConfig(Section):
     level: Literal["debug", "info", "warning", "error"] = "warning"
 
 
+class CognitoConfig(Section):
+    """An AWS Cognito user pool whose users are the accounts.
+
+    What may be done with it comes from the usual places of AWS (an instance's role,
+    the environment), never from here.
+
+    Attributes:
+        region: such as `us-east-1`.
+        user_pool_id: such as `us-east-1_AbCdEfGhI`.
+        client_id: the app client's, one without a secret.
+        endpoint_url: another place than AWS, for tests.
+        user_lifetime_s: after how long an ephemeral user is deleted.
+    """
+
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
+    user_pool_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,55}$")]
+    client_id: Annotated[str, Field(pattern=r"^[\w+]{1,128}$")]
+    endpoint_url: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
+    user_lifetime_s: Seconds = COGNITO_USER_LIFETIME_S
+
+
+class OidcConfig(Section):
+    """A provider at which persons sign in by a code (RFC 8628).
+
+    Where one of the `allowed_` lists is set, who is on none of them is refused;
+    otherwise everybody who has an account at the provider is let in.
+
+    Attributes:
+        name: how the way is named in the routes, such as `github`.
+        label: what a person calls it; the name where there is none.
+        kind: `oidc` finds everything by the issuer; `github` is GitHub.
+        issuer: the provider's address; for GitHub there is a default.
+        api_url: of GitHub alone, where its API is.
+        client_id: as the provider has registered this server.
+        client_secret: the same; exactly one of the three, or none.
+        client_secret_file: a file that holds it, and nothing else.
+        client_secret_env: the environment variable that holds it.
+        scope: what is asked for; there is a default for each kind.
+        algorithms: which signatures of ID tokens are accepted.
+        allowed_subjects: persons, as the provider's `sub`; on GitHub the login.
+        allowed_domains: of confirmed e-mail addresses; not on GitHub.
+        allowed_organisations: of GitHub.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=32)]
+    client_id: Annotated[str, Field(min_length=1, max_length=256)]
+    kind: Literal["oidc", "github"] = "oidc"
+    issuer: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
+    api_url: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
+    label: Annotated[str, Field(max_length=MAX_NAME_CHARS)] = ""
+    client_secret: Annotated[str, Field(max_length=KIB, repr=False)] = ""
+    client_secret_file: HomePath | None = None
+    client_secret_env: str | None = None
+    scope: Annotated[str, Field(max_length=KIB)] = ""
+    algorithms: Annotated[
+        tuple[Literal["RS256", "ES256"], ...], Field(min_length=1, max_length=2)
+    ] = ("RS256", "ES256")
+    allowed_subjects: AllowList = ()
+    allowed_domains: AllowList = ()
+    allowed_organisations: AllowList = ()
+
+
+class AccountsConfig(Section):
+    """The ways to sign in; any mix of them.
+
+    Attributes:
+        anonymous: whether anybody gets an account without a name.
+        cognito: who keeps the accounts without a name; this server, where nothing
+            is set. With `anonymous` off, the pool's users are known and none is made.
+        oidc: providers at which persons sign in.
+    """
+
+    anonymous: Switch = True
+    cognito: CognitoConfig | None = None
+    oidc: Annotated[tuple[OidcConfig, ...], Field(max_length=MAX_PROVIDERS)] = ()
+
+
 class SignalingConfig(Section):
     """The settings of one server.
 
@@ -272,6 +361,7 @@ class SignalingConfig(Section):
         room_token_lifetime_s: how long a session string may be used at most.
         account_token_lifetime_s: how long an account may open and delete rooms.
         store: where rooms and accounts are kept.
+        accounts: the ways to sign in.
         trusted_proxies: addresses whose `X-Forwarded-For` is believed.
         dashboard: the pages at `/`.
         registry: the models that they show.
@@ -297,6 +387,7 @@ class SignalingConfig(Section):
     room_token_lifetime_s: Seconds = ROOM_TOKEN_LIFETIME_S
     account_token_lifetime_s: Seconds = ACCOUNT_TOKEN_LIFETIME_S
     store: StoreConfig = StoreConfig()
+    accounts: AccountsConfig = AccountsConfig()
     trusted_proxies: tuple[str, ...] = ()
     dashboard: DashboardConfig = DashboardConfig()
     registry: RegistryConfig = RegistryConfig()
@@ -373,6 +464,8 @@ def load(
     place = str(path) if path is not None else "The configuration"
     settings = {name: getattr(found, name) for name in SignalingConfig.model_fields}
     settings["turn"] = tuple(_with_secret(server, place) for server in found.turn)
+    oidc = tuple(_with_client_secret(way, place) for way in found.accounts.oidc)
+    settings["accounts"] = found.accounts.model_copy(update={"oidc": oidc})
     return SignalingConfig(**settings)
 
 
@@ -417,7 +510,13 @@ def _check_environment() -> None:
 def _variable_at_fault() -> str:
     """Name the variable whose JSON cannot be read; pydantic names the field only."""
     for name, (first, *rest) in _variables():
-        if not rest and first in ("ice_servers", "turn", "relay", "trusted_proxies"):
+        if not rest and first in (
+            "ice_servers",
+            "turn",
+            "relay",
+            "accounts",
+            "trusted_proxies",
+        ):
             try:
                 msgspec.json.decode(os.environ[name].encode())
             except msgspec.DecodeError:
@@ -460,6 +559,30 @@ def _sentence(error: ValidationError, path: Path | None) -> str:
     return f"{place} is not accepted: {where}: {reason}."
 
 
+def _with_client_secret(way: OidcConfig, place: str) -> OidcConfig:
+    """Read the secret of a provider's client from where the file says that it is."""
+    given = (way.client_secret, way.client_secret_file, way.client_secret_env)
+    if sum(1 for value in given if value) > 1:
+        raise ConfigError(
+            f"{place} is not accepted: the provider {way.name} has more than one of "
+            "client_secret, client_secret_file and client_secret_env."
+        )
+    secret = way.client_secret
+    if way.client_secret_file is not None:
+        secret = _read_secret(way.client_secret_file)
+    elif way.client_secret_env:
+        secret = os.environ.get(way.client_secret_env, "").strip()
+    if any(given) and not secret:
+        raise ConfigError(f"The client secret of the provider {way.name} is empty.")
+    return way.model_copy(
+        update={
+            "client_secret": secret,
+            "client_secret_file": None,
+            "client_secret_env": None,
+        }
+    )
+
+
 def _with_secret(server: TurnServer, place: str) -> TurnServer:
     """Read the secret from where the file says that it is."""
     given = (server.secret, server.secret_file, server.secret_env)
@@ -489,7 +612,7 @@ def _read_secret(path: Path) -> str:
         with path.open("rb") as file:
             return file.read(MAX_TURN_SECRET_BYTES).decode().strip()
     except FileNotFoundError:
-        raise ConfigError(f"The file {path} with a TURN secret is missing.") from None
+        raise ConfigError(f"The file {path} with a secret is missing.") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise ConfigError(f"{path} cannot be read: {reason}.") from None

@@ -70,6 +70,8 @@ BACKUP_INTERVAL_S: Final = DAY_S
 # A backup of each day of the week is kept.
 BACKUPS_KEPT: Final = 7
 MAX_BACKUP_BYTES: Final = 1024 * MIB
+MAX_BACKUP_LINE_BYTES: Final = 1 * MIB
+BACKUP_CHECK_S: Final = 300.0
 STORE_BUSY_TIMEOUT_S: Final = 5.0
 STORE_RETRY_S: Final = 0.02
 DYNAMODB_CONNECT_TIMEOUT_S: Final = 3.0
@@ -101,6 +103,44 @@ ROOM_TOKEN_LIFETIME_S: Final = 30 * 24 * 3600.0
 MAX_SIGNING_KEYS: Final = 32
 # How long a new key waits until it signs, so that every server has read it by then.
 KEY_SETTLE_S: Final = 60.0
+
+# -- signing in -----------------------------------------------------------------
+PROVIDER_TIMEOUT_S: Final = 8.0
+MAX_PROVIDER_ANSWER_BYTES: Final = 256 * KIB
+MAX_PROVIDERS: Final = 8
+MAX_ALLOWED: Final = 200
+MAX_DEVICE_CODE_CHARS: Final = 2 * KIB
+MAX_FLOW_LIFETIME_S: Final = 1800.0
+DEFAULT_FLOW_INTERVAL_S: Final = 5.0
+MAX_FLOW_INTERVAL_S: Final = 60.0
+# By so much each `slow_down` makes the pause longer (RFC 8628 section 3.5).
+FLOW_SLOWER_S: Final = 5.0
+SIGN_IN_TOKEN_S: Final = 3600.0
+REFRESH_LIFETIME_S: Final = 30 * 24 * 3600.0
+# After so long a person signs in at the provider again, however often they refresh.
+SIGN_IN_LIFETIME_S: Final = 90 * 24 * 3600.0
+# -- a provider's keys
+# Some providers list every group of a person in an ID token.
+MAX_PROVIDER_TOKEN_CHARS: Final = 32 * KIB
+MAX_JWKS_KEYS: Final = 32
+MAX_KEY_ID_CHARS: Final = 256
+MIN_RSA_BITS: Final = 2_048
+MAX_RSA_BITS: Final = 8_192
+JWKS_FRESH_S: Final = 3600.0
+JWKS_REFETCH_S: Final = 60.0
+JWKS_RETRY_S: Final = 10.0
+# How long the last known keys go on while the provider does not answer.
+JWKS_STALE_S: Final = 24 * 3600.0
+CLOCK_SKEW_S: Final = 60.0
+# -- Cognito
+COGNITO_THREADS: Final = 4
+MAX_COGNITO_CALLS: Final = 64
+COGNITO_CALL_S: Final = 5.0
+COGNITO_TIMEOUT_S: Final = 20.0
+# No access token of Cognito's is good for longer.
+COGNITO_TOKEN_S: Final = 24 * 3600.0
+COGNITO_USER_LIFETIME_S: Final = 30 * 24 * 3600.0
+COGNITO_DELETED_AT_ONCE: Final = 100
 
 # -- pairing ------------------------------------------------------------------
 MAX_PAIRINGS_PER_ROOM: Final = 3
@@ -142,6 +182,10 @@ KEYS_CHECK_S: Final = 15.0
 
 # -- rates --------------------------------------------------------------------
 SIGN_IN_RATE: Final = Rate(burst=60, per_s=1.0)
+DEVICE_FLOW_RATE: Final = Rate(burst=20, per_s=0.2)
+ALL_DEVICE_FLOWS_RATE: Final = Rate(burst=100, per_s=2.0)
+DEVICE_POLL_RATE: Final = Rate(burst=60, per_s=2.0)
+REFRESH_RATE: Final = Rate(burst=60, per_s=1.0)
 REST_RATE: Final = Rate(burst=300, per_s=20.0)
 CONNECT_RATE: Final = Rate(burst=200, per_s=10.0)
 PEER_MESSAGE_RATE: Final = Rate(burst=400, per_s=100.0)

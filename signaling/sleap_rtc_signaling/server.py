@@ -15,12 +15,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from sleap_rtc_plugin.protocol.errors import RtcError, StorageFailed
+from sleap_rtc_plugin.protocol.errors import RtcError, StorageFailed, StoreInvalid
 from sleap_rtc_plugin.protocol.limits import GIB
-from sleap_rtc_signaling.accounts.anonymous import AnonymousAccounts
+from sleap_rtc_plugin.registry.object_store import ObjectStore
+from sleap_rtc_signaling.accounts.composite import make_accounts
 from sleap_rtc_signaling.admission import Admissions
 from sleap_rtc_signaling.app import Routes
-from sleap_rtc_signaling.config import ConfigError, RelayConfig, SignalingConfig
+from sleap_rtc_signaling.config import (
+    ConfigError,
+    RelayConfig,
+    SignalingConfig,
+    StoreConfig,
+)
 from sleap_rtc_signaling.dashboard import Dashboard
 from sleap_rtc_signaling.gate import Gate
 from sleap_rtc_signaling.hub import Hub
@@ -36,7 +42,9 @@ from sleap_rtc_signaling.rest import Rest
 from sleap_rtc_signaling.room_routes import RoomRoutes
 from sleap_rtc_signaling.rooms import Rooms
 from sleap_rtc_signaling.server_tls import ServerTls
+from sleap_rtc_signaling.sign_in_routes import SignInRoutes
 from sleap_rtc_signaling.stores import Store
+from sleap_rtc_signaling.stores.backup import keep_backups
 from sleap_rtc_signaling.stores.dynamodb import DynamoRecords
 from sleap_rtc_signaling.stores.records import Records
 from sleap_rtc_signaling.stores.sqlite import SqliteRecords
@@ -194,8 +202,13 @@ class SignalingServer:
         store = Store(await _open_records(config))
         stack.push_async_callback(store.close)
 
-        accounts = AnonymousAccounts(
-            store, tokens, config.account_token_lifetime_s, self.url
+        accounts = make_accounts(
+            config.accounts,
+            store,
+            store.records,
+            tokens,
+            config.account_token_lifetime_s,
+            self.url,
         )
         stack.push_async_callback(accounts.close)
         admissions = Admissions(store, tokens, accounts, self.url)
@@ -221,8 +234,18 @@ class SignalingServer:
             relays.keep_time(),
             relays.keep_usage(),
             self._keep_keys(),
+            accounts.keep(clock),
         ):
             stack.push_async_callback(_cancel, asyncio.create_task(work))
+
+        if config.store.backup_to:
+            backups = keep_backups(
+                store.records,
+                _open_backups(config.store),
+                config.store.backup_every_s,
+                clock,
+            )
+            stack.push_async_callback(_cancel, asyncio.create_task(backups))
 
         rest = Rest(accounts, metrics, self.url, clock)
         pairing = PairingRoutes(rest, PairingBook(store.records), admissions.hands_out)
@@ -244,7 +267,6 @@ class SignalingServer:
         routes = Routes(
             config,
             rest,
-            accounts,
             store,
             admissions,
             switchboard,
@@ -252,6 +274,7 @@ class SignalingServer:
             metrics,
             pages=dashboard.routes() if config.dashboard.enabled else (),
             more=[
+                *SignInRoutes(rest, accounts).routes(),
                 *RoomRoutes(rest, rooms, config.public_url).routes(),
                 *pairing.routes(),
             ],
@@ -272,6 +295,15 @@ class SignalingServer:
         for listener in listeners:
             await listener.start()
         stack.push_async_callback(relays.stop)
+
+
+def _open_backups(config: StoreConfig) -> ObjectStore:
+    from sleap_rtc_plugin.registry.store_address import open_store
+
+    try:
+        return open_store(config.backup_to)
+    except StoreInvalid as error:
+        raise ConfigError(f"store.backup_to is not accepted: {error}") from None
 
 
 async def _open_records(config: SignalingConfig) -> Records:

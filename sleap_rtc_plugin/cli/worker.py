@@ -340,12 +340,17 @@ async def _session(
     server: "_Server",
 ) -> AsyncIterator[Session]:
     """Join a session, or open one at a server that is there or is started here."""
+    from sleap_rtc_plugin.session.accounts import SignedInAccounts
     from sleap_rtc_plugin.session.new_room import open_room
 
     if text is not None:
         yield Session.parse(text)
     elif signaling is not None:
-        yield await open_room(signaling.rstrip("/"), client.identity.peer_id)
+        yield await open_room(
+            signaling.rstrip("/"),
+            client.identity.peer_id,
+            accounts=SignedInAccounts(),
+        )
     else:
         async with _signaling_here(server) as url:
             yield await open_room(url, client.identity.peer_id)
@@ -412,8 +417,14 @@ async def _serve(
     pairs: bool,
     mounts: dict[str, Path],
 ) -> None:
+    from sleap_rtc_plugin.session.accounts import SignedInAccounts
+
     on_interrupt(client.stop)
     tasks: list[asyncio.Task[None]] = []
+    accounts = SignedInAccounts()
+
+    async def account() -> str:
+        return await accounts.token(session.url)
 
     def ready() -> None:
         if prints_session:
@@ -431,7 +442,7 @@ async def _serve(
             tasks.append(asyncio.create_task(_show_codes(session)))
 
     try:
-        await client.run_worker(session, on_ready=ready)
+        await client.run_worker(session, on_ready=ready, account=account)
     finally:
         for task in tasks:
             task.cancel()
