@@ -196,6 +196,20 @@ class Admissions:
         shown = self._shown(roster, *verified, now)
         return Entry(room, shown.expires_at)
 
+    async def hands_out(self, token: str, now: float) -> str:
+        """Return the room of somebody who may hand out its session string.
+
+        Raises:
+            TokenRefused, RoomGone: as `enter`.
+            NotAllowed: the token is a worker's credential, which is no session string.
+        """
+        kind, claims = self._verify(token, now)
+        room = await self._room(claims.subject, now, _nobody_revives)
+        shown = self._shown(await self._roster(room, now), kind, claims, now)
+        if shown.kind != "session":
+            raise NotAllowed(action="hand out this room's session string")
+        return room.room_id
+
     async def _enter_as_member(
         self, token: str, room_id: str, as_room: TokenRefused, now: float
     ) -> Entry:

@@ -12,19 +12,15 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
 
 from sleap_rtc_plugin import __version__
-from sleap_rtc_plugin.protocol.account_messages import ANONYMOUS
 from sleap_rtc_plugin.protocol.errors import TokenRefused
 from sleap_rtc_plugin.protocol.relay_messages import (
     RELAY_PATH,
     IceServerList,
     RelayTerms,
 )
-from sleap_rtc_signaling.accounts import Accounts
 from sleap_rtc_signaling.admission import Admissions
 from sleap_rtc_signaling.config import SignalingConfig
-from sleap_rtc_signaling.limits import SIGN_IN_RATE
 from sleap_rtc_signaling.metrics import Metrics
-from sleap_rtc_signaling.rate_limit import RateLimiter
 from sleap_rtc_signaling.relay_service import RelayService
 from sleap_rtc_signaling.rest import Rest, answer
 from sleap_rtc_signaling.stores import Store
@@ -40,38 +36,37 @@ class Routes:
     Args:
         config: the administrator's settings.
         rest: what all routes share.
-        accounts: who somebody is.
         store: whether it works.
         admissions: who may be in a room.
         switchboard: the live sockets.
         relays: the relays of last resort.
         metrics: counts.
         more: routes of other modules, served on both ports.
+        pages: those of the dashboard, served beside the WebSockets alone.
     """
 
     def __init__(
         self,
         config: SignalingConfig,
         rest: Rest,
-        accounts: Accounts,
         store: Store,
         admissions: Admissions,
         switchboard: Switchboard,
         relays: RelayService,
         metrics: Metrics,
         more: Sequence[BaseRoute] = (),
+        pages: Sequence[BaseRoute] = (),
     ) -> None:
         self._config = config
         self._rest = rest
-        self._accounts = accounts
         self._store = store
         self._admissions = admissions
         self._switchboard = switchboard
         self._relays = relays
         self._metrics = metrics
         self._more = more
+        self._pages = pages
         self._clock: Callable[[], float] = rest.clock
-        self._sign_ins = RateLimiter(SIGN_IN_RATE)
 
     def application(self, *, websocket: bool) -> Starlette:
         """Make the application of one port.
@@ -81,7 +76,6 @@ class Routes:
         """
         route = self._rest.route
         routes: list[BaseRoute] = [
-            route("POST", "/anonymous-signin", self._sign_in),
             route("GET", "/ice-servers", self._ice_servers),
             route("GET", "/health", self._health),
             route("GET", "/ready", self._ready),
@@ -91,15 +85,12 @@ class Routes:
         if websocket:
             routes.append(WebSocketRoute("/ws", self._switchboard.serve))
             routes.append(WebSocketRoute(RELAY_PATH, self._relays.serve))
+            routes += self._pages
         return Starlette(
             routes=routes, exception_handlers=self._rest.exception_handlers
         )
 
-    # -- accounts and ICE servers ----------------------------------------------------
-
-    async def _sign_in(self, request: Request) -> Response:
-        self._rest.take(self._sign_ins, request)
-        return answer(await self._accounts.sign_in(ANONYMOUS, self._clock()))
+    # -- ICE servers ------------------------------------------------------------------
 
     async def _ice_servers(self, request: Request) -> Response:
         token, now = self._rest.bearer(request), self._clock()

@@ -18,7 +18,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
 )
@@ -31,7 +30,6 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
 from sleap_rtc_plugin.protocol.limits import (
     ACCOUNT_TOKEN_LIFETIME_S,
     MAX_ICE_SERVERS,
@@ -40,11 +38,11 @@ from sleap_rtc_plugin.protocol.limits import (
 )
 from sleap_rtc_plugin.protocol.session_string import is_signaling_url
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer
+from sleap_rtc_signaling.accounts_config import AccountsConfig, with_client_secrets
 from sleap_rtc_signaling.limits import (
     BACKUP_INTERVAL_S,
     MAX_RELAYS,
     MAX_RELAYS_PER_ROOM,
-    MAX_TURN_SECRET_BYTES,
     MAX_TURN_SERVERS,
     MAX_TURN_URLS,
     MIN_TURN_SECRET_CHARS,
@@ -56,14 +54,26 @@ from sleap_rtc_signaling.limits import (
     ROOM_TOKEN_LIFETIME_S,
     TURN_LIFETIME_S,
 )
+from sleap_rtc_signaling.sections import (
+    ConfigError,
+    HomePath,
+    Positive,
+    Seconds,
+    Section,
+    Switch,
+    read_secret,
+)
 
 __all__ = [
     "DEFAULT_HOST",
     "DEFAULT_PORT",
     "DEFAULT_REST_PORT",
     "ENVIRONMENT_PREFIX",
+    "AccountsConfig",
     "ConfigError",
+    "DashboardConfig",
     "LogConfig",
+    "RegistryConfig",
     "RelayConfig",
     "Section",
     "SignalingConfig",
@@ -83,12 +93,6 @@ _NESTED: Final = "__"
 _NO_PORT: Final = "none"
 
 
-class ConfigError(Exception):
-    """What the administrator asked for cannot be; the text is one sentence."""
-
-    exit_code = EXIT_USAGE
-
-
 # -- what values look like ------------------------------------------------------------
 
 
@@ -105,29 +109,18 @@ def _read_ice_server(value: Any) -> Any:
         raise ValueError(str(error)) from None
 
 
-def _refuse_numbers(value: Any) -> Any:
-    # Words such as "true" come from the environment; a 1 in a file is a slip.
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        raise ValueError("true or false is expected")
-    return value
-
-
 def _check_url(value: str) -> str:
     if not is_signaling_url(value):
         raise ValueError("an address such as https://signaling.lab.example is expected")
     return value.rstrip("/")
 
 
-Switch = Annotated[bool, BeforeValidator(_refuse_numbers)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Seconds = Positive
 _TURN_URL: Final = (
     r"^turns?:([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
     r"(\?transport=(udp|tcp))?$"
 )
 TurnUrl = Annotated[str, Field(pattern=_TURN_URL, max_length=MAX_URL_CHARS)]
-HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
 Ice = Annotated[IceServer, BeforeValidator(_read_ice_server)]
 
 
@@ -137,12 +130,6 @@ def default_data_dir() -> Path:
 
 
 # -- the sections ---------------------------------------------------------------------
-
-
-class Section(BaseModel):
-    """A table of the file; what it does not know is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
 class TurnServer(Section):
@@ -187,6 +174,27 @@ class RelayConfig(Section):
     room_gib_per_day: Positive = RELAY_ROOM_GIB_PER_DAY
     total_gib_per_day: Positive = RELAY_TOTAL_GIB_PER_DAY
     account_share: Annotated[float, Field(gt=0, le=1)] = RELAY_ACCOUNT_SHARE
+
+
+class DashboardConfig(Section):
+    """The pages for people with a browser.
+
+    Attributes:
+        enabled: whether there are any.
+    """
+
+    enabled: Switch = True
+
+
+class RegistryConfig(Section):
+    """Where the models of the rooms are, for the dashboard to show.
+
+    Attributes:
+        store: a folder or `s3://...`, as workers name it with `--model-store`; empty
+            where the dashboard shows no models.
+    """
+
+    store: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
 
 
 class StoreConfig(Section):
@@ -248,8 +256,11 @@ class SignalingConfig(Section):
         room_lifetime_s: how long a room lives without a worker in it.
         room_token_lifetime_s: how long a session string may be used at most.
         account_token_lifetime_s: how long an account may open and delete rooms.
+        accounts: the ways to sign in.
         store: where rooms and accounts are kept.
         trusted_proxies: addresses whose `X-Forwarded-For` is believed.
+        dashboard: the pages at `/`.
+        registry: the models that they show.
         tls: the server's own certificate; None where a proxy has one, or nobody.
         log: what it writes to stderr.
         public_url: the address that is told to people, where it is not the server's
@@ -272,7 +283,10 @@ class SignalingConfig(Section):
     room_token_lifetime_s: Seconds = ROOM_TOKEN_LIFETIME_S
     account_token_lifetime_s: Seconds = ACCOUNT_TOKEN_LIFETIME_S
     store: StoreConfig = StoreConfig()
+    accounts: AccountsConfig = AccountsConfig()
     trusted_proxies: tuple[str, ...] = ()
+    dashboard: DashboardConfig = DashboardConfig()
+    registry: RegistryConfig = RegistryConfig()
     tls: TlsConfig | None = None
     log: LogConfig = LogConfig()
     public_url: Annotated[str, AfterValidator(_check_url)] | None = None
@@ -346,6 +360,7 @@ def load(
     place = str(path) if path is not None else "The configuration"
     settings = {name: getattr(found, name) for name in SignalingConfig.model_fields}
     settings["turn"] = tuple(_with_secret(server, place) for server in found.turn)
+    settings["accounts"] = with_client_secrets(found.accounts, place)
     return SignalingConfig(**settings)
 
 
@@ -390,7 +405,7 @@ def _check_environment() -> None:
 def _variable_at_fault() -> str:
     """Name the variable whose JSON cannot be read; pydantic names the field only."""
     for name, (first, *rest) in _variables():
-        if not rest and first in ("ice_servers", "turn", "relay", "trusted_proxies"):
+        if not rest and first in ("ice_servers", "turn", "relay", "accounts"):
             try:
                 msgspec.json.decode(os.environ[name].encode())
             except msgspec.DecodeError:
@@ -444,7 +459,7 @@ def _with_secret(server: TurnServer, place: str) -> TurnServer:
     secret = server.secret
     if server.secret_file is not None:
         place = str(server.secret_file)
-        secret = _read_secret(server.secret_file)
+        secret = read_secret(server.secret_file)
     elif server.secret_env:
         place = f"the environment variable {server.secret_env}"
         secret = os.environ.get(server.secret_env, "").strip()
@@ -455,14 +470,3 @@ def _with_secret(server: TurnServer, place: str) -> TurnServer:
             "one."
         )
     return TurnServer(urls=server.urls, secret=secret)
-
-
-def _read_secret(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_TURN_SECRET_BYTES).decode().strip()
-    except FileNotFoundError:
-        raise ConfigError(f"The file {path} with a TURN secret is missing.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise ConfigError(f"{path} cannot be read: {reason}.") from None

@@ -104,6 +104,44 @@ MAX_SIGNING_KEYS: Final = 32
 # How long a new key waits until it signs, so that every server has read it by then.
 KEY_SETTLE_S: Final = 60.0
 
+# -- signing in -----------------------------------------------------------------
+PROVIDER_TIMEOUT_S: Final = 8.0
+MAX_PROVIDER_ANSWER_BYTES: Final = 256 * KIB
+MAX_PROVIDERS: Final = 8
+MAX_ALLOWED: Final = 200
+MAX_DEVICE_CODE_CHARS: Final = 2 * KIB
+MAX_FLOW_LIFETIME_S: Final = 1800.0
+DEFAULT_FLOW_INTERVAL_S: Final = 5.0
+MAX_FLOW_INTERVAL_S: Final = 60.0
+# By so much each `slow_down` makes the pause longer (RFC 8628 section 3.5).
+FLOW_SLOWER_S: Final = 5.0
+SIGN_IN_TOKEN_S: Final = 3600.0
+REFRESH_LIFETIME_S: Final = 30 * 24 * 3600.0
+# After so long a person signs in at the provider again, however often they refresh.
+SIGN_IN_LIFETIME_S: Final = 90 * 24 * 3600.0
+# -- a provider's keys
+# Some providers list every group of a person in an ID token.
+MAX_PROVIDER_TOKEN_CHARS: Final = 32 * KIB
+MAX_JWKS_KEYS: Final = 32
+MAX_KEY_ID_CHARS: Final = 256
+MIN_RSA_BITS: Final = 2_048
+MAX_RSA_BITS: Final = 8_192
+JWKS_FRESH_S: Final = 3600.0
+JWKS_REFETCH_S: Final = 60.0
+JWKS_RETRY_S: Final = 10.0
+# How long the last known keys go on while the provider does not answer.
+JWKS_STALE_S: Final = 24 * 3600.0
+CLOCK_SKEW_S: Final = 60.0
+# -- Cognito
+COGNITO_THREADS: Final = 4
+MAX_COGNITO_CALLS: Final = 64
+COGNITO_CALL_S: Final = 5.0
+COGNITO_TIMEOUT_S: Final = 20.0
+# No access token of Cognito's is good for longer.
+COGNITO_TOKEN_S: Final = 24 * 3600.0
+COGNITO_USER_LIFETIME_S: Final = 30 * 24 * 3600.0
+COGNITO_DELETED_AT_ONCE: Final = 100
+
 # -- pairing ------------------------------------------------------------------
 MAX_PAIRINGS_PER_ROOM: Final = 3
 MAX_PAIRING_TRIES: Final = 12
@@ -133,7 +171,7 @@ BYTES_PER_MBIT: Final = 125_000
 TURN_LIFETIME_S: Final = 12 * 3600.0
 # Whoever has credentials can try secrets against them in peace.
 MIN_TURN_SECRET_CHARS: Final = 16
-MAX_TURN_SECRET_BYTES: Final = 1 * KIB
+MAX_SECRET_FILE_BYTES: Final = 1 * KIB
 MAX_TURN_SERVERS: Final = 8
 MAX_TURN_URLS: Final = 8
 TURN_NAME_CHARS: Final = 16
@@ -144,6 +182,10 @@ KEYS_CHECK_S: Final = 15.0
 
 # -- rates --------------------------------------------------------------------
 SIGN_IN_RATE: Final = Rate(burst=60, per_s=1.0)
+DEVICE_FLOW_RATE: Final = Rate(burst=20, per_s=0.2)
+ALL_DEVICE_FLOWS_RATE: Final = Rate(burst=100, per_s=2.0)
+DEVICE_POLL_RATE: Final = Rate(burst=60, per_s=2.0)
+REFRESH_RATE: Final = Rate(burst=60, per_s=1.0)
 REST_RATE: Final = Rate(burst=300, per_s=20.0)
 CONNECT_RATE: Final = Rate(burst=200, per_s=10.0)
 PEER_MESSAGE_RATE: Final = Rate(burst=400, per_s=100.0)
@@ -157,3 +199,27 @@ ROOM_CHANGE_RATE: Final = Rate(burst=120, per_s=2.0)
 # The secret of an invitation cannot be guessed; this keeps the store from being asked.
 ACCEPT_RATE: Final = Rate(burst=30, per_s=0.5)
 MAX_RATE_KEYS: Final = 20_000
+
+# -- the dashboard --------------------------------------------------------------
+PAGE_RATE: Final = Rate(burst=300, per_s=20.0)
+MAX_FORM_FIELDS: Final = 16
+LOGIN_LIFETIME_S: Final = 7 * 24 * 3600.0
+# A token is renewed this long before it ends, and whoever else wants it waits so long.
+LOGIN_RENEW_BEFORE_S: Final = 60.0
+LOGIN_RENEW_DEADLINE_S: Final = 10.0
+LOGIN_RENEW_POLL_S: Final = 0.1
+MAX_LIVE_STREAMS: Final = 512
+MAX_LIVE_STREAMS_PER_LOGIN: Final = 8
+LIVE_INTERVAL_S: Final = 1.0
+# What was taken back ends a stream after this time at the latest.
+LIVE_ACCESS_CHECK_S: Final = 5.0
+LIVE_COMMENT_S: Final = 15.0
+LIVE_SEND_DEADLINE_S: Final = 20.0
+MODELS_PER_PAGE: Final = 50
+# A list of models may be so old; each look asks the store.
+MODELS_FRESH_S: Final = 5.0
+MAX_REGISTRIES_HELD: Final = 64
+MAX_JOBS_READ_PER_WORKER: Final = 16
+MAX_JOBS_SHOWN: Final = 60
+MAX_ENDED_JOBS_SHOWN: Final = 20
+MAX_CURVE_POINTS_SHOWN: Final = 64

@@ -5,7 +5,7 @@ one address and few for the whole server, and a number is spent by the first.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from msgspec import Struct
@@ -40,7 +40,10 @@ class PairingRoutes:
     """
 
     def __init__(
-        self, rest: Rest, book: PairingBook, room_of: Callable[[str, float], str]
+        self,
+        rest: Rest,
+        book: PairingBook,
+        room_of: Callable[[str, float], Awaitable[str]],
     ) -> None:
         self._rest = rest
         self._book = book
@@ -62,7 +65,7 @@ class PairingRoutes:
 
     async def _open(self, request: Request) -> Response:
         now = self._rest.clock()
-        room_id = self._room_of(self._rest.bearer(request), now)
+        room_id = await self._room_of(self._rest.bearer(request), now)
         asked = await self._body(request, OpenPairing)
         return answer(await self._book.open(room_id, asked.message, now))
 

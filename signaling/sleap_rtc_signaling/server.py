@@ -11,7 +11,6 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -19,7 +18,7 @@ from typing import Final, Self
 from sleap_rtc_plugin.protocol.errors import RtcError, StorageFailed, StoreInvalid
 from sleap_rtc_plugin.protocol.limits import GIB
 from sleap_rtc_plugin.registry.object_store import ObjectStore
-from sleap_rtc_signaling.accounts.anonymous import AnonymousAccounts
+from sleap_rtc_signaling.accounts.composite import make_accounts
 from sleap_rtc_signaling.admission import Admissions
 from sleap_rtc_signaling.app import Routes
 from sleap_rtc_signaling.config import (
@@ -28,6 +27,7 @@ from sleap_rtc_signaling.config import (
     SignalingConfig,
     StoreConfig,
 )
+from sleap_rtc_signaling.dashboard import Dashboard
 from sleap_rtc_signaling.gate import Gate
 from sleap_rtc_signaling.hub import Hub
 from sleap_rtc_signaling.instructions import HubLimits
@@ -42,6 +42,7 @@ from sleap_rtc_signaling.rest import Rest
 from sleap_rtc_signaling.room_routes import RoomRoutes
 from sleap_rtc_signaling.rooms import Rooms
 from sleap_rtc_signaling.server_tls import ServerTls
+from sleap_rtc_signaling.sign_in_routes import SignInRoutes
 from sleap_rtc_signaling.stores import Store
 from sleap_rtc_signaling.stores.backup import keep_backups
 from sleap_rtc_signaling.stores.dynamodb import DynamoRecords
@@ -201,8 +202,12 @@ class SignalingServer:
         store = Store(await _open_records(config))
         stack.push_async_callback(store.close)
 
-        accounts = AnonymousAccounts(
-            store, tokens, config.account_token_lifetime_s, self.url
+        accounts = make_accounts(
+            config.accounts,
+            store,
+            tokens,
+            config.account_token_lifetime_s,
+            self.url,
         )
         stack.push_async_callback(accounts.close)
         admissions = Admissions(store, tokens, accounts, self.url)
@@ -227,6 +232,7 @@ class SignalingServer:
             switchboard.keep_store(),
             relays.keep_time(),
             relays.keep_usage(),
+            accounts.keep(clock),
             self._keep_keys(),
         ):
             stack.push_async_callback(_cancel, asyncio.create_task(work))
@@ -241,9 +247,7 @@ class SignalingServer:
             stack.push_async_callback(_cancel, asyncio.create_task(backups))
 
         rest = Rest(accounts, metrics, self.url, clock)
-        pairing = PairingRoutes(
-            rest, PairingBook(store.records), partial(tokens.verify, "room")
-        )
+        pairing = PairingRoutes(rest, PairingBook(store.records), admissions.hands_out)
         rooms = Rooms(
             store,
             tokens,
@@ -252,20 +256,29 @@ class SignalingServer:
             config.room_lifetime_s,
             config.room_token_lifetime_s,
         )
+        dashboard = Dashboard(
+            rest,
+            store.records,
+            switchboard.peers,
+            config.registry,
+            config.public_url,
+        )
         routes = Routes(
             config,
             rest,
-            accounts,
             store,
             admissions,
             switchboard,
             relays,
             metrics,
+            pages=dashboard.routes() if config.dashboard.enabled else (),
             more=[
+                *SignInRoutes(rest, accounts).routes(),
                 *RoomRoutes(rest, rooms, config.public_url).routes(),
                 *pairing.routes(),
             ],
         )
+        dashboard.connect(routes.application(websocket=False))
         listeners = [
             Listener(
                 routes.application(websocket=websocket),
@@ -277,6 +290,7 @@ class SignalingServer:
             if opened is not None
         ]
         stack.push_async_callback(_stop, listeners)
+        stack.callback(dashboard.close)
         for listener in listeners:
             await listener.start()
         stack.push_async_callback(relays.stop)

@@ -52,6 +52,7 @@ __all__ = [
     "RoomMade",
     "SignInMethod",
     "SignInMethods",
+    "TokenText",
 ]
 
 ANONYMOUS: Final = "anonymous"

@@ -9,6 +9,7 @@ import pytest
 from support.signaling_lab import Lab
 
 from sleap_rtc_plugin.protocol.errors import (
+    NotAllowed,
     PairingFailed,
     PairingRefused,
     RateLimited,
@@ -232,3 +233,14 @@ async def test_who_may_open_one_and_how_many(lab: Lab) -> None:
             await http.open_pairing(session.token, "aaaa")
         with pytest.raises(TooMany):
             await http.open_pairing(session.token, "aaaa")
+
+
+async def test_a_worker_credential_hands_out_nothing(lab: Lab) -> None:
+    account = await lab.account()
+    room_id, _ = await lab.room(account)
+    made = await lab.post(
+        f"/rooms/{room_id}/credentials", account, json={"kind": "worker"}
+    )
+    async with AccountClient(lab.server.url) as http:
+        with pytest.raises(NotAllowed, match="hand out"):
+            await http.open_pairing(made.json()["token"], "aaaa")
