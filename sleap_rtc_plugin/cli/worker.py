@@ -235,6 +235,11 @@ def _more_than_nothing(
     "[default: 20 GiB or a fifth of the disk, whichever is less]",
 )
 @click.option(
+    "--hide-jobs",
+    is_flag=True,
+    help="Do not show the room, and its dashboard, how far the jobs here are.",
+)
+@click.option(
     "--pair",
     "pairs",
     is_flag=True,
@@ -263,6 +268,7 @@ def worker(
     model_store: str | None,
     model_room: str | None,
     model_cache: int | None,
+    hide_jobs: bool,
     pairs: bool,
     transport: "TransportOptions",
     verbose: bool,
@@ -303,6 +309,7 @@ def worker(
             store_limit_bytes=store_limit,
             models=ModelOptions(model_store, model_room or "", model_cache),
             transport=transport,
+            shows_jobs=not hide_jobs,
         )
         try:
             async with _session(client, session, signaling, server) as found:

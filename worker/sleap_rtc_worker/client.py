@@ -86,6 +86,7 @@ class RTCWorkerClient:
         transport: TransportOptions | None = None,
         capabilities: WorkerCapabilities | None = None,
         trainer: list[str] | None = None,
+        shows_jobs: bool = True,
     ) -> None:
         """Build a worker; nothing is contacted before `run_worker`.
 
@@ -104,6 +105,7 @@ class RTCWorkerClient:
             transport: how data channels go; the environment's choice by default.
             capabilities: what this machine has, where it is known already.
             trainer: the words that start sleap-nn, for tests.
+            shows_jobs: whether the room sees how far its jobs are.
 
         Raises:
             StorageFailed: the data folder is in use or cannot be used.
@@ -158,6 +160,7 @@ class RTCWorkerClient:
             mounts=list(self._mounts.roots.values()),
             models=self._models.models,
             on_ended=self._room.job_ended,
+            shows_jobs=shows_jobs,
         )
         self._offers = OfferService(self._serve, self._spawn, transport)
         self._stopping = asyncio.Event()
