@@ -42,6 +42,7 @@ class Routes:
         relays: the relays of last resort.
         metrics: counts.
         more: routes of other modules, served on both ports.
+        pages: those of the dashboard, served beside the WebSockets alone.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Routes:
         relays: RelayService,
         metrics: Metrics,
         more: Sequence[BaseRoute] = (),
+        pages: Sequence[BaseRoute] = (),
     ) -> None:
         self._config = config
         self._rest = rest
@@ -63,6 +65,7 @@ class Routes:
         self._relays = relays
         self._metrics = metrics
         self._more = more
+        self._pages = pages
         self._clock: Callable[[], float] = rest.clock
 
     def application(self, *, websocket: bool) -> Starlette:
@@ -82,6 +85,7 @@ class Routes:
         if websocket:
             routes.append(WebSocketRoute("/ws", self._switchboard.serve))
             routes.append(WebSocketRoute(RELAY_PATH, self._relays.serve))
+            routes += self._pages
         return Starlette(
             routes=routes, exception_handlers=self._rest.exception_handlers
         )

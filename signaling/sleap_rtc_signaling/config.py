@@ -70,8 +70,10 @@ __all__ = [
     "AccountsConfig",
     "CognitoConfig",
     "ConfigError",
+    "DashboardConfig",
     "LogConfig",
     "OidcConfig",
+    "RegistryConfig",
     "RelayConfig",
     "Section",
     "SignalingConfig",
@@ -199,6 +201,27 @@ class RelayConfig(Section):
     room_gib_per_day: Positive = RELAY_ROOM_GIB_PER_DAY
     total_gib_per_day: Positive = RELAY_TOTAL_GIB_PER_DAY
     account_share: Annotated[float, Field(gt=0, le=1)] = RELAY_ACCOUNT_SHARE
+
+
+class DashboardConfig(Section):
+    """The pages for people with a browser.
+
+    Attributes:
+        enabled: whether there are any.
+    """
+
+    enabled: Switch = True
+
+
+class RegistryConfig(Section):
+    """Where the models of the rooms are, for the dashboard to show.
+
+    Attributes:
+        store: a folder or `s3://...`, as workers name it with `--model-store`; empty
+            where the dashboard shows no models.
+    """
+
+    store: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
 
 
 class StoreConfig(Section):
@@ -340,6 +363,8 @@ class SignalingConfig(Section):
         store: where rooms and accounts are kept.
         accounts: the ways to sign in.
         trusted_proxies: addresses whose `X-Forwarded-For` is believed.
+        dashboard: the pages at `/`.
+        registry: the models that they show.
         tls: the server's own certificate; None where a proxy has one, or nobody.
         log: what it writes to stderr.
         public_url: the address that is told to people, where it is not the server's
@@ -364,6 +389,8 @@ class SignalingConfig(Section):
     store: StoreConfig = StoreConfig()
     accounts: AccountsConfig = AccountsConfig()
     trusted_proxies: tuple[str, ...] = ()
+    dashboard: DashboardConfig = DashboardConfig()
+    registry: RegistryConfig = RegistryConfig()
     tls: TlsConfig | None = None
     log: LogConfig = LogConfig()
     public_url: Annotated[str, AfterValidator(_check_url)] | None = None

@@ -73,6 +73,8 @@ BACKUP_INTERVAL_S: Final = DAY_S
 # A backup of each day of the week is kept.
 BACKUPS_KEPT: Final = 7
 MAX_BACKUP_BYTES: Final = 1024 * MIB
+MAX_BACKUP_LINE_BYTES: Final = 1 * MIB
+BACKUP_CHECK_S: Final = 300.0
 STORE_BUSY_TIMEOUT_S: Final = 5.0
 STORE_RETRY_S: Final = 0.02
 DYNAMODB_CONNECT_TIMEOUT_S: Final = 3.0
@@ -200,3 +202,27 @@ ROOM_CHANGE_RATE: Final = Rate(burst=120, per_s=2.0)
 # The secret of an invitation cannot be guessed; this keeps the store from being asked.
 ACCEPT_RATE: Final = Rate(burst=30, per_s=0.5)
 MAX_RATE_KEYS: Final = 20_000
+
+# -- the dashboard --------------------------------------------------------------
+PAGE_RATE: Final = Rate(burst=300, per_s=20.0)
+MAX_FORM_FIELDS: Final = 16
+LOGIN_LIFETIME_S: Final = 7 * 24 * 3600.0
+# A token is renewed this long before it ends, and whoever else wants it waits so long.
+LOGIN_RENEW_BEFORE_S: Final = 60.0
+LOGIN_RENEW_DEADLINE_S: Final = 10.0
+LOGIN_RENEW_POLL_S: Final = 0.1
+MAX_LIVE_STREAMS: Final = 512
+MAX_LIVE_STREAMS_PER_LOGIN: Final = 8
+LIVE_INTERVAL_S: Final = 1.0
+# What was taken back ends a stream after this time at the latest.
+LIVE_ACCESS_CHECK_S: Final = 5.0
+LIVE_COMMENT_S: Final = 15.0
+LIVE_SEND_DEADLINE_S: Final = 20.0
+MODELS_PER_PAGE: Final = 50
+# A list of models may be so old; each look asks the store.
+MODELS_FRESH_S: Final = 5.0
+MAX_REGISTRIES_HELD: Final = 64
+MAX_JOBS_READ_PER_WORKER: Final = 16
+MAX_JOBS_SHOWN: Final = 60
+MAX_ENDED_JOBS_SHOWN: Final = 20
+MAX_CURVE_POINTS_SHOWN: Final = 64

@@ -35,7 +35,7 @@ from sleap_rtc_signaling.limits import (
 from sleap_rtc_signaling.metrics import Metrics
 from sleap_rtc_signaling.rate_limit import RateLimiter, address_key
 
-__all__ = ["Rest", "answer"]
+__all__ = ["Rest", "answer", "read_body", "status_of"]
 
 _log = logging.getLogger(__name__)
 _encoder: Final = msgspec.json.Encoder()
@@ -63,7 +63,8 @@ _STATUS: Final = {
 _SERVER_FAULT: Final = 500
 
 
-def _status_of(error: RtcError) -> int:
+def status_of(error: RtcError) -> int:
+    """Return the HTTP status of a refusal."""
     return _STATUS.get(error.code, 400)
 
 
@@ -105,7 +106,7 @@ class Rest:
                 response = await endpoint(request)
                 status = response.status_code
             except RtcError as error:
-                status = _status_of(error)
+                status = status_of(error)
                 raise
             finally:
                 took_s = time.monotonic() - began
@@ -177,7 +178,7 @@ class Rest:
             BadRequest: it is something else, or did not come whole or in time.
         """
         try:
-            return msgspec.json.decode(await _read_body(request) or b"{}", type=kind)
+            return msgspec.json.decode(await read_body(request) or b"{}", type=kind)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
             raise BadRequest(reason=f"the body must be {expected}") from None
 
@@ -189,7 +190,7 @@ class Rest:
             _log.error("%s", error)
             error = StorageFailed(place="The server's store", reason="see its log")
         self._metrics.refused(error.code)
-        status = _status_of(error)
+        status = status_of(error)
         headers = {}
         if isinstance(error, RateLimited):
             headers["retry-after"] = str(int(float(error.retry_after_s)) + 1)
@@ -204,8 +205,12 @@ class Rest:
         return _error(refusal, 413, {"connection": "close"})
 
 
-async def _read_body(request: Request) -> bytes:
-    """Read a body that is bounded in size and in time."""
+async def read_body(request: Request) -> bytes:
+    """Read a body that is bounded in size and in time.
+
+    Raises:
+        BadRequest: it did not come whole or in time.
+    """
     body = bytearray()
     size = 0
     try:

@@ -15,12 +15,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from sleap_rtc_plugin.protocol.errors import RtcError, StorageFailed
+from sleap_rtc_plugin.protocol.errors import RtcError, StorageFailed, StoreInvalid
 from sleap_rtc_plugin.protocol.limits import GIB
+from sleap_rtc_plugin.registry.object_store import ObjectStore
 from sleap_rtc_signaling.accounts.composite import make_accounts
 from sleap_rtc_signaling.admission import Admissions
 from sleap_rtc_signaling.app import Routes
-from sleap_rtc_signaling.config import ConfigError, RelayConfig, SignalingConfig
+from sleap_rtc_signaling.config import (
+    ConfigError,
+    RelayConfig,
+    SignalingConfig,
+    StoreConfig,
+)
+from sleap_rtc_signaling.dashboard import Dashboard
 from sleap_rtc_signaling.gate import Gate
 from sleap_rtc_signaling.hub import Hub
 from sleap_rtc_signaling.instructions import HubLimits
@@ -37,6 +44,7 @@ from sleap_rtc_signaling.rooms import Rooms
 from sleap_rtc_signaling.server_tls import ServerTls
 from sleap_rtc_signaling.sign_in_routes import SignInRoutes
 from sleap_rtc_signaling.stores import Store
+from sleap_rtc_signaling.stores.backup import keep_backups
 from sleap_rtc_signaling.stores.dynamodb import DynamoRecords
 from sleap_rtc_signaling.stores.records import Records
 from sleap_rtc_signaling.stores.sqlite import SqliteRecords
@@ -230,6 +238,15 @@ class SignalingServer:
         ):
             stack.push_async_callback(_cancel, asyncio.create_task(work))
 
+        if config.store.backup_to:
+            backups = keep_backups(
+                store.records,
+                _open_backups(config.store),
+                config.store.backup_every_s,
+                clock,
+            )
+            stack.push_async_callback(_cancel, asyncio.create_task(backups))
+
         rest = Rest(accounts, metrics, self.url, clock)
         pairing = PairingRoutes(rest, PairingBook(store.records), admissions.hands_out)
         rooms = Rooms(
@@ -240,6 +257,13 @@ class SignalingServer:
             config.room_lifetime_s,
             config.room_token_lifetime_s,
         )
+        dashboard = Dashboard(
+            rest,
+            store.records,
+            switchboard.peers,
+            config.registry,
+            config.public_url,
+        )
         routes = Routes(
             config,
             rest,
@@ -248,12 +272,14 @@ class SignalingServer:
             switchboard,
             relays,
             metrics,
+            pages=dashboard.routes() if config.dashboard.enabled else (),
             more=[
                 *SignInRoutes(rest, accounts).routes(),
                 *RoomRoutes(rest, rooms, config.public_url).routes(),
                 *pairing.routes(),
             ],
         )
+        dashboard.connect(routes.application(websocket=False))
         listeners = [
             Listener(
                 routes.application(websocket=websocket),
@@ -265,9 +291,19 @@ class SignalingServer:
             if opened is not None
         ]
         stack.push_async_callback(_stop, listeners)
+        stack.callback(dashboard.close)
         for listener in listeners:
             await listener.start()
         stack.push_async_callback(relays.stop)
+
+
+def _open_backups(config: StoreConfig) -> ObjectStore:
+    from sleap_rtc_plugin.registry.store_address import open_store
+
+    try:
+        return open_store(config.backup_to)
+    except StoreInvalid as error:
+        raise ConfigError(f"store.backup_to is not accepted: {error}") from None
 
 
 async def _open_records(config: SignalingConfig) -> Records:

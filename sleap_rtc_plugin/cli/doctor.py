@@ -14,10 +14,10 @@ import click
 
 from sleap_rtc_plugin.cli.options import (
     run_async,
-    session_option,
     set_up_logging,
     verbose_option,
 )
+from sleap_rtc_plugin.cli.session_choice import SessionChoice, session_option
 from sleap_rtc_plugin.session.doctor.finding import (
     AREAS,
     CHECKS,
@@ -56,7 +56,7 @@ _SYMBOLS: Final = {
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 @verbose_option
 def doctor(
-    session: str | None,
+    session: SessionChoice,
     worker: str | None,
     only: tuple[str, ...],
     as_json: bool,
@@ -73,9 +73,7 @@ def doctor(
 
     set_up_logging(verbose)
     begun_at = time.monotonic()
-    findings = run_async(
-        _check(_plan(session, worker, only), as_json=as_json), verbose=verbose
-    )
+    findings = run_async(_look(session, worker, only, as_json=as_json), verbose=verbose)
     seconds = time.monotonic() - begun_at
     counts = {
         status: sum(finding.status is status for finding in findings)
@@ -94,6 +92,16 @@ def doctor(
         _print_table(findings)
         click.echo(summary_of(failures, warnings, seconds))
     sys.exit(exit_status(findings))
+
+
+async def _look(
+    session: SessionChoice, worker: str | None, only: Sequence[str], *, as_json: bool
+) -> list[Finding]:
+    # A string that was given is looked at as it is, since it may be what is wrong.
+    text = session.text
+    if session.room is not None:
+        text = (await session.find()).encode()
+    return await _check(_plan(text, worker, only), as_json=as_json)
 
 
 def _plan(session: str | None, worker: str | None, only: Sequence[str]) -> "Plan":

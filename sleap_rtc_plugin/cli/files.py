@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 import click
 
 from sleap_rtc_plugin.cli.options import (
-    parse_session,
     run_async,
-    session_option,
     set_up_logging,
     verbose_option,
 )
+from sleap_rtc_plugin.cli.session_choice import SessionChoice, session_option
 from sleap_rtc_plugin.protocol.mount_messages import MountPlace
 from sleap_rtc_plugin.protocol.mounts import is_mount_name, place_fault
 
@@ -44,7 +43,7 @@ def _parse_place(
 @verbose_option
 def files(
     place: MountPlace | None,
-    session: str | None,
+    session: SessionChoice,
     worker: str | None,
     as_json: bool,
     verbose: bool,
@@ -71,9 +70,9 @@ def files(
 
 
 async def _list(
-    text: str | None, wanted: str | None, place: MountPlace | None
+    choice: SessionChoice, wanted: str | None, place: MountPlace | None
 ) -> "tuple[str, list[MountEntry], bool]":
-    session = parse_session(text)
+    session = await choice.find()
     from sleap_rtc_plugin.session.remote_session import RemoteSession
     from sleap_rtc_plugin.session.worker_files import list_place
 

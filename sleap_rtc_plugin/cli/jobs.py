@@ -18,14 +18,13 @@ import click
 
 from sleap_rtc_plugin.cli.options import (
     on_interrupt,
-    parse_session,
     reconnect_option,
     run_async,
-    session_option,
     set_up_logging,
     transport_options,
     verbose_option,
 )
+from sleap_rtc_plugin.cli.session_choice import SessionChoice, session_option
 from sleap_rtc_plugin.protocol.errors import (
     EXIT_CANCELLED,
     EXIT_DONE,
@@ -58,7 +57,7 @@ class _Request:
     def __init__(
         self,
         *,
-        session: str | None,
+        session: SessionChoice,
         worker: str | None,
         reconnect_for_s: float,
         transport: "TransportOptions",
@@ -78,7 +77,7 @@ class _Request:
         return run_async(self._within(main), verbose=self.verbose)
 
     async def _within(self, main: Callable[["SteadyRoom"], Awaitable[T]]) -> T:
-        session = parse_session(self.session)
+        session = await self.session.find()
         from sleap_rtc_plugin.session.steady_room import SteadyRoom
         from sleap_rtc_plugin.session.submission import owner_name
 

@@ -15,13 +15,12 @@ from sleap_rtc_plugin.cli.line_writer import LineWriter
 from sleap_rtc_plugin.cli.options import (
     fail,
     on_interrupt,
-    parse_session,
     run_async,
-    session_option,
     set_up_logging,
     transport_options,
     verbose_option,
 )
+from sleap_rtc_plugin.cli.session_choice import SessionChoice, session_option
 from sleap_rtc_plugin.protocol.errors import OptionRefused, RtcError
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.inference_options import parse_argv
@@ -119,7 +118,7 @@ def live(
     output: Path | None,
     plot: Path | None,
     worker: str | None,
-    session: str | None,
+    session: SessionChoice,
     transport: "TransportOptions",
     as_json: bool,
     verbose: bool,
@@ -137,7 +136,7 @@ def live(
     error = run_async(
         _stream(
             screen,
-            text=session,
+            choice=session,
             wanted=worker,
             video=video,
             model=model,
@@ -158,7 +157,7 @@ def live(
 async def _stream(
     screen: "_Screen",
     *,
-    text: str | None,
+    choice: SessionChoice,
     wanted: str | None,
     video: str,
     model: str,
@@ -171,7 +170,7 @@ async def _stream(
     transport: "TransportOptions",
 ) -> RtcError | None:
     """Carry out a session; return why it ended too early, if it did."""
-    session = parse_session(text)
+    session = await choice.find()
     from sleap_rtc_plugin.session.live import start_live
     from sleap_rtc_plugin.session.live_frames import open_frames
     from sleap_rtc_plugin.session.live_output import LivePredictions

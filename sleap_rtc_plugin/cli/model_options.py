@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 import click
 
 from sleap_rtc_plugin.cli.options import (
-    parse_session,
     run_async,
-    session_option,
     set_up_logging,
     transport_options,
     verbose_option,
 )
+from sleap_rtc_plugin.cli.session_choice import SessionChoice, session_option
 from sleap_rtc_plugin.protocol.limits import (
     MAX_ALIAS_CHARS,
     MAX_MODEL_NOTES_CHARS,
@@ -53,9 +52,8 @@ class ModelsRequest:
     def __init__(
         self,
         *,
-        session: str | None,
+        session: SessionChoice,
         store: str | None,
-        room: str | None,
         worker: str | None,
         transport: "TransportOptions",
         as_json: bool,
@@ -63,7 +61,6 @@ class ModelsRequest:
     ) -> None:
         self._session = session
         self._store = store
-        self._room = room
         self.worker = worker
         self._transport = transport
         self.as_json = as_json
@@ -92,26 +89,27 @@ class ModelsRequest:
             raise click.UsageError(
                 "--worker asks a worker, and --store needs none; give one of them."
             )
-        place = chosen_model_place(self._store, self._room)
         # Who names a worker wants to ask it, whatever store is usual.
-        store = place.store if worker is None else None
-        if store is None and self._room is not None:
+        store = chosen_model_place(self._store).store if worker is None else None
+        choice, models_room = self._session.beside_store(store)
+        place = chosen_model_place(self._store, models_room)
+        if store is None and models_room is not None:
             raise click.UsageError(
                 "--room goes with --store; without one, the room is the session's."
             )
         is_enough = store is not None and place.room is not None
         session = None
-        if self._session or not is_enough:
-            if not self._session:
+        if choice or not is_enough:
+            if not choice:
                 raise click.UsageError(
                     "No session is given; paste the worker's session string after "
-                    "--session or into SLEAP_SESSION, or name the models' own place "
-                    "with --store and --room."
+                    "--session or into SLEAP_SESSION, name a room that is remembered "
+                    "with --room, or the models' own place with --store and --room."
                     if store is None
                     else "It is not said of which room the models in the store are; "
                     "add --room NAME or --session STRING."
                 )
-            session = parse_session(self._session)
+            session = await choice.find()
         from sleap_rtc_plugin.session.room_models import open_room_models
 
         async with open_room_models(
@@ -136,13 +134,9 @@ def models_command(function: F) -> F:
         "--store",
         metavar="ADDRESS",
         help="Where the models are, if this machine reaches that: a folder, or "
-        "s3://BUCKET/PREFIX. No worker is needed then.  [env: SLEAP_MODEL_STORE]",
-    )
-    @click.option(
-        "--room",
-        metavar="NAME",
-        help="Beside --store: the room that they are filed under.  [default: the "
-        "session's; env: SLEAP_MODEL_ROOM]",
+        "s3://BUCKET/PREFIX. No worker is needed then. Beside it, --room names the "
+        "room that they are filed under, by default the session's.  [env: "
+        "SLEAP_MODEL_STORE, SLEAP_MODEL_ROOM]",
     )
     @click.option("--worker", metavar="NAME", help="Ask this worker only.")
     @transport_options
@@ -150,7 +144,7 @@ def models_command(function: F) -> F:
     @verbose_option
     @functools.wraps(function)
     def command(*args: Any, **options: Any) -> Any:
-        names = ("session", "store", "room", "worker", "transport", "as_json")
+        names = ("session", "store", "worker", "transport", "as_json")
         given = {name: options.pop(name) for name in (*names, "verbose")}
         return function(*args, request=ModelsRequest(**given), **options)
 

@@ -1,7 +1,7 @@
 """Options and habits that the commands share.
 
-How a session is given, how an error ends a command, how asyncio is started. Imports
-nothing heavy.
+How an error ends a command, how asyncio is started; which session is meant is in
+`session_choice`. Imports nothing heavy.
 """
 
 import asyncio
@@ -18,7 +18,6 @@ import click
 from sleap_rtc_plugin.cli.durations import parse_duration
 from sleap_rtc_plugin.protocol.errors import RtcError
 from sleap_rtc_plugin.protocol.limits import RECONNECT_BUDGET_S
-from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.transport.sctp.congestion import CongestionName
 from sleap_rtc_plugin.transport.transport_options import (
     CONGESTION_VARIABLE,
@@ -37,7 +36,6 @@ __all__ = [
     "on_interrupt",
     "reconnect_option",
     "run_async",
-    "session_option",
     "set_up_logging",
     "transport_options",
     "verbose_option",
@@ -45,16 +43,6 @@ __all__ = [
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-def session_option(function: F) -> F:
-    """Add `--session`, for which the variable SLEAP_SESSION stands in."""
-    return click.option(
-        "--session",
-        envvar="SLEAP_SESSION",
-        metavar="STRING",
-        help="The session string that the worker printed.  [env: SLEAP_SESSION]",
-    )(function)
 
 
 def verbose_option(function: F) -> F:
@@ -138,21 +126,6 @@ def transport_options(function: F) -> F:
         return function(*args, transport=transport, **others)
 
     return cast(F, command)
-
-
-def parse_session(text: str | None) -> Session:
-    """Read the session string.
-
-    Raises:
-        click.UsageError: there is none.
-        SessionError: it cannot be used.
-    """
-    if not text:
-        raise click.UsageError(
-            "No session is given; paste the worker's session string after --session "
-            "or into the variable SLEAP_SESSION."
-        )
-    return Session.parse(text)
 
 
 def set_up_logging(verbose: bool) -> None:

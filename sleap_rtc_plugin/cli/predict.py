@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from sleap_rtc_plugin.cli.inference_words import option_rows, split_words
-from sleap_rtc_plugin.cli.options import fail, parse_session, set_up_logging
+from sleap_rtc_plugin.cli.options import fail, run_async, set_up_logging
 from sleap_rtc_plugin.cli.submission_options import (
     SubmissionOptions,
     end_with,
@@ -86,14 +86,9 @@ class _PredictCommand(click.Command):
     "--store",
     metavar="ADDRESS",
     help="Where the room's models are, if this machine reaches that: a folder, or "
-    "s3://BUCKET/PREFIX. The room's workers are asked otherwise.  [env: "
-    "SLEAP_MODEL_STORE]",
-)
-@click.option(
-    "--room",
-    metavar="NAME",
-    help="Beside --store: the room that the models are filed under.  [default: the "
-    "session's; env: SLEAP_MODEL_ROOM]",
+    "s3://BUCKET/PREFIX. The room's workers are asked otherwise. Beside --session, "
+    "--room names the room that the models are filed under.  [env: SLEAP_MODEL_STORE, "
+    "SLEAP_MODEL_ROOM]",
 )
 @submission_options
 @click.pass_context
@@ -104,7 +99,6 @@ def predict(
     random_frames: int | None,
     seed: int,
     store: str | None,
-    room: str | None,
     options: SubmissionOptions,
 ) -> None:
     """Predict on DATA on a worker.
@@ -131,8 +125,9 @@ def predict(
         if not path.exists():
             click.echo(f"The file {path} does not exist; check its path.", err=True)
             sys.exit(EXIT_USAGE)
+    choice, models_room = options.session.beside_store()
+    session = run_async(choice.find(), verbose=options.verbose)
     try:
-        session = parse_session(options.session)
         request = _request(data, models, parsed, random_frames, seed)
     except OptionRefused as error:
         _refuse(error)
@@ -144,7 +139,7 @@ def predict(
     plan = SubmissionPlan(
         session=session,
         package=request,
-        models_at=chosen_model_place(store, room),
+        models_at=chosen_model_place(store, models_room),
         **options.for_plan(),
     )
     end_with(plan, options)

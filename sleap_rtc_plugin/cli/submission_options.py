@@ -16,10 +16,10 @@ import click
 
 from sleap_rtc_plugin.cli.options import (
     reconnect_option,
-    session_option,
     transport_options,
     verbose_option,
 )
+from sleap_rtc_plugin.cli.session_choice import SessionChoice, session_option
 from sleap_rtc_plugin.protocol.errors import (
     EXIT_CANCELLED,
     EXIT_DONE,
@@ -42,7 +42,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class SubmissionOptions:
     """The values of these options; `SubmissionPlan` says what they mean."""
 
-    session: str | None
+    session: SessionChoice
     worker: str | None
     output: Path
     detach: bool
@@ -99,7 +99,7 @@ def submission_options(function: F) -> F:
     @functools.wraps(function)
     def command(
         *args: Any,
-        session: str | None,
+        session: SessionChoice,
         worker: str | None,
         output: Path,
         detach: bool,

@@ -10,13 +10,13 @@ from pathlib import Path
 import click
 
 from sleap_rtc_plugin.cli.model_options import bounded_notes, read_alias, read_tags
-from sleap_rtc_plugin.cli.options import fail, parse_session, set_up_logging
+from sleap_rtc_plugin.cli.options import run_async, set_up_logging
 from sleap_rtc_plugin.cli.submission_options import (
     SubmissionOptions,
     end_with,
     submission_options,
 )
-from sleap_rtc_plugin.protocol.errors import EXIT_USAGE, RtcError
+from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
 from sleap_rtc_plugin.protocol.model_records import Publication
 
 __all__ = ["train"]
@@ -66,10 +66,7 @@ def train(
     """
     set_up_logging(options.verbose)
     publication = _publication(alias, move_alias, publish_note, tags)
-    try:
-        parsed = parse_session(options.session)
-    except RtcError as error:
-        fail(error, verbose=options.verbose)
+    parsed = run_async(options.session.find(), verbose=options.verbose)
     if not package.exists():
         click.echo(f"The file {package} does not exist; check its path.", err=True)
         sys.exit(EXIT_USAGE)

@@ -249,6 +249,11 @@ def _more_than_nothing(
     "[default: 20 GiB or a fifth of the disk, whichever is less]",
 )
 @click.option(
+    "--hide-jobs",
+    is_flag=True,
+    help="Do not show the room, and its dashboard, how far the jobs here are.",
+)
+@click.option(
     "--pair",
     "pairs",
     is_flag=True,
@@ -285,6 +290,7 @@ def worker(
     model_store: str | None,
     model_room: str | None,
     model_cache: int | None,
+    hide_jobs: bool,
     pairs: bool,
     asks_health: bool,
     transport: "TransportOptions",
@@ -330,6 +336,7 @@ def worker(
             store_limit_bytes=store_limit,
             models=ModelOptions(model_store, model_room or "", model_cache),
             transport=transport,
+            shows_jobs=not hide_jobs,
         )
         try:
             async with _session(client, session, signaling, server) as found:
@@ -388,12 +395,17 @@ async def _session(
     server: "_Server",
 ) -> AsyncIterator[Session]:
     """Join a session, or open one at a server that is there or is started here."""
+    from sleap_rtc_plugin.session.accounts import SignedInAccounts
     from sleap_rtc_plugin.session.new_room import open_room
 
     if text is not None:
         yield Session.parse(text)
     elif signaling is not None:
-        yield await open_room(signaling.rstrip("/"), client.identity.peer_id)
+        yield await open_room(
+            signaling.rstrip("/"),
+            client.identity.peer_id,
+            accounts=SignedInAccounts(),
+        )
     else:
         async with _signaling_here(server) as url:
             yield await open_room(url, client.identity.peer_id)
@@ -460,8 +472,14 @@ async def _serve(
     pairs: bool,
     mounts: dict[str, Path],
 ) -> None:
+    from sleap_rtc_plugin.session.accounts import SignedInAccounts
+
     on_interrupt(client.stop)
     tasks: list[asyncio.Task[None]] = []
+    accounts = SignedInAccounts()
+
+    async def account() -> str:
+        return await accounts.token(session.url)
 
     def ready() -> None:
         if prints_session:
@@ -479,7 +497,7 @@ async def _serve(
             tasks.append(asyncio.create_task(_show_codes(session)))
 
     try:
-        await client.run_worker(session, on_ready=ready)
+        await client.run_worker(session, on_ready=ready, account=account)
     finally:
         for task in tasks:
             task.cancel()

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from sleap_rtc_plugin.cli.options import (
-    parse_session,
     run_async,
-    session_option,
     set_up_logging,
     verbose_option,
 )
+from sleap_rtc_plugin.cli.session_choice import SessionChoice, session_option
 
 if TYPE_CHECKING:
     from sleap_rtc_plugin.session.worker_info import WorkerInfo
@@ -24,7 +23,7 @@ __all__ = ["workers"]
 @session_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON lines.")
 @verbose_option
-def workers(session: str | None, as_json: bool, verbose: bool) -> None:
+def workers(session: SessionChoice, as_json: bool, verbose: bool) -> None:
     """List the workers of a session."""
     set_up_logging(verbose)
     found = run_async(_list(session), verbose=verbose)
@@ -35,8 +34,8 @@ def workers(session: str | None, as_json: bool, verbose: bool) -> None:
     _print_table(found)
 
 
-async def _list(text: str | None) -> "list[WorkerInfo]":
-    session = parse_session(text)
+async def _list(choice: SessionChoice) -> "list[WorkerInfo]":
+    session = await choice.find()
     from sleap_rtc_plugin.session.remote_session import RemoteSession
 
     async with RemoteSession(session) as remote:

@@ -14,9 +14,11 @@ import msgspec
 
 from sleap_rtc_plugin.protocol.close_codes import FATAL_CLOSE_CODES, CloseCode
 from sleap_rtc_plugin.protocol.errors import (
+    AccountError,
     ErrorInfo,
     LocalProtocolError,
     NoReply,
+    NotAllowed,
     PeerIdTaken,
     RemoteFailure,
     RemoteProtocolError,
@@ -100,7 +102,12 @@ class Started:
 
 @dataclass(frozen=True)
 class Connected:
-    """The WebSocket is open."""
+    """The WebSocket is open.
+
+    `account` is the token of the account that is signed in now; empty without one.
+    """
+
+    account: str = ""
 
 
 @dataclass(frozen=True)
@@ -250,7 +257,7 @@ class _Pending:
 
 
 # Errors at registration after which trying again cannot help.
-_FATAL = (TokenRefused, RoomGone, PeerIdTaken)
+_FATAL = (TokenRefused, RoomGone, PeerIdTaken, AccountError, NotAllowed)
 
 
 class SignalingSession(Machine[SessionState, Event, Instruction]):
@@ -326,12 +333,17 @@ class SignalingSession(Machine[SessionState, Event, Instruction]):
         self._backoff = backoff
         self._keep_trying = keep_trying
         self._was_ready = False
+        self._revoked: RtcError | None = None
         self._pending: dict[str, _Pending] = {}
         self._retry_at: float | None = None
         self._reply_by: float | None = None
         self._ping_at: float | None = None
         self._pings = 0
         self._pong_by: float | None = None
+
+    def use_room_token(self, token: str) -> None:
+        """Register with this room token from now on; an empty text is none."""
+        self._register = msgspec.structs.replace(self._register, token=token)
 
     def deadline(self) -> float | None:
         """When the machine wants `Ticked`, or None."""
@@ -348,7 +360,14 @@ class SignalingSession(Machine[SessionState, Event, Instruction]):
         self.state = SessionState.CONNECTING
         return [Connect()]
 
-    def _connected(self, event: Event, now: float) -> list[Instruction]:
+    def _connected(self, event: Connected, now: float) -> list[Instruction]:
+        if self._revoked is not None and event.account == self._register.account:
+            return self._give_up(self._revoked)
+        self._revoked = None
+        if event.account != self._register.account:
+            self._register = msgspec.structs.replace(
+                self._register, account=event.account
+            )
         self.state = SessionState.REGISTERING
         self._reply_by = now + SIGNALING_REPLY_TIMEOUT_S
         return [Send(self._register)]
@@ -364,7 +383,10 @@ class SignalingSession(Machine[SessionState, Event, Instruction]):
 
     def _lost(self, event: Lost, now: float) -> list[Instruction]:
         if event.code in FATAL_CLOSE_CODES:
-            return self._give_up(self._error_of_close(event))
+            error = self._error_of_close(event)
+            if event.code != CloseCode.REVOKED or not self._may_have_next_token():
+                return self._give_up(error)
+            self._revoked = error
         return self._connect_failed(event, now)
 
     def _received_while_registering(
@@ -480,6 +502,10 @@ class SignalingSession(Machine[SessionState, Event, Instruction]):
         failed = [CommandFailed(command_id, error) for command_id in self._pending]
         self._pending.clear()
         return list(failed)
+
+    def _may_have_next_token(self) -> bool:
+        """Tell whether an account let us in: its tokens end every hour or so."""
+        return self._was_ready and bool(self._register.account)
 
     def _error_of_close(self, event: Lost) -> RtcError:
         match event.code:

@@ -37,6 +37,7 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     RelayedPeerMessage,
     RelayResponse,
 )
+from sleap_rtc_plugin.session.accounts import SignedInAccounts
 from sleap_rtc_plugin.session.model_news import ModelNews, read_news
 from sleap_rtc_plugin.session.warm_workers import WorkerAnswers, choose_warm
 from sleap_rtc_plugin.session.worker_info import (
@@ -77,6 +78,7 @@ class RemoteSession:
         shared_storage: SharedStorage | None = None,
         transport: TransportOptions | None = None,
         on_model: Callable[[ModelNews], None] = lambda news: None,
+        accounts: SignedInAccounts | None = None,
     ) -> None:
         """Prepare to enter a room.
 
@@ -86,7 +88,13 @@ class RemoteSession:
             shared_storage: a folder that workers may mount as well.
             transport: how data channels go; the environment's choice by default.
             on_model: told of models that somebody published.
+            accounts: who is signed in where; the user's own by default.
         """
+        known = accounts or SignedInAccounts()
+
+        async def account() -> str:
+            return await known.token(session.url)
+
         self._on_model = on_model
         self._transport = transport
         self.session = session
@@ -95,7 +103,9 @@ class RemoteSession:
         self._responses: dict[str, asyncio.Future[Response]] = {}
         self._connections: list[tuple[Connection, Link]] = []
         self._links: dict[str, Link] = {}
-        self._ice = IceSource(session.url, session.token)
+        self._ice = IceSource(
+            session.url, session.token, room_id=session.room_id, account=account
+        )
         self._signaling = SignalingClient(
             server=session.url,
             room_id=session.room_id,
@@ -104,11 +114,13 @@ class RemoteSession:
             role="client",
             metadata=PeerMetadata(properties={"name": owner} if owner else {}),
             on_relayed=self._on_relayed,
+            account=account,
         )
 
     async def __aenter__(self) -> Self:
         """Enter the room; raises the `RtcError` that says why it cannot be."""
         await self._ice.current()
+        self._signaling.use_room_token(self._ice.room_token)
         await self._signaling.__aenter__()
         return self
 
@@ -283,20 +295,21 @@ class RemoteSession:
             RtcError: it is not there, or the proof failed.
         """
         options = transport or self._transport or TransportOptions.from_environment()
+        config = await self._ice.current()
         destination = Destination(
             worker_id=worker.peer_id,
             worker_name=worker.name,
             takes_relay=worker.takes_relay,
             secret=self.session.secret,
             server=self.session.url,
-            token=self.session.token,
+            token=await self._ice.bearer(),
         )
         try:
             connection, link = await connect_to_worker(
                 self._signaling,
                 destination,
                 replies=self._replies,
-                config=await self._ice.current(),
+                config=config,
                 options=options,
             )
         except NoWayToWorker:

@@ -2,7 +2,8 @@
 
 Holds no secret. Several SLEAPs and their companions may write it at once: each
 changes only its own keys, under a lock, and replaces the file as a whole. Called by
-SLEAP's side and by `session.credentials`; faults are logged, none is worth a crash.
+SLEAP's side, by `session.credentials` and by `session.accounts`; faults are logged,
+none is worth a crash.
 """
 
 import contextlib
@@ -36,8 +37,10 @@ __all__ = [
     "MODEL_ROOM_VARIABLE",
     "MODEL_STORE_VARIABLE",
     "ModelPlace",
+    "RememberedAccount",
     "RememberedRoom",
     "Settings",
+    "change_accounts",
     "change_rooms",
     "chosen_model_place",
     "chosen_transport",
@@ -54,11 +57,14 @@ MODEL_STORE_VARIABLE: Final = "SLEAP_MODEL_STORE"
 MODEL_ROOM_VARIABLE: Final = "SLEAP_MODEL_ROOM"
 MAX_SETTINGS_BYTES: Final = 1 * MIB
 MAX_ROOMS: Final = 50
+MAX_ACCOUNTS: Final = 16
 MAX_FOLDER_PATH_CHARS: Final = 4096
 # The lock is held for a millisecond; who waits longer goes on without it.
 LOCK_TIMEOUT_S: Final = 0.5
 LOCK_RETRY_S: Final = 0.01
 _FILE: Final = "settings.json"
+# What several programs add to and take from, each entry by itself.
+_LISTS: Final = frozenset({"rooms", "accounts"})
 
 Id = Annotated[str, Meta(max_length=MAX_ID_LENGTH)]
 FolderPath = Annotated[str, Meta(max_length=MAX_FOLDER_PATH_CHARS)]
@@ -74,6 +80,22 @@ class RememberedRoom(Struct, frozen=True, kw_only=True):
     room_id: str
     server: str
     last_used: float = 0.0
+
+
+class RememberedAccount(Struct, frozen=True, kw_only=True):
+    """An account that is signed in at a server; its tokens are elsewhere.
+
+    Attributes:
+        server: the signaling server.
+        account_id: who it is there.
+        name: what the person is called; empty for an anonymous account.
+        method: the way it was signed in.
+    """
+
+    server: str
+    account_id: str
+    name: str = ""
+    method: str = ""
 
 
 class Settings(Struct, kw_only=True, dict=True):
@@ -99,6 +121,7 @@ class Settings(Struct, kw_only=True, dict=True):
             a folder or an `s3://` address.
         model_room: the room that they are filed under there, if not the one entered.
         rooms: those remembered, changed by `change_rooms` only.
+        accounts: those signed in, changed by `change_accounts` only.
     """
 
     host: Literal["companion", "in-process"] = "companion"
@@ -115,6 +138,7 @@ class Settings(Struct, kw_only=True, dict=True):
     model_store: FolderPath = ""
     model_room: Id = ""
     rooms: list[RememberedRoom] = []
+    accounts: list[RememberedAccount] = []
 
     def __post_init__(self) -> None:
         self._path = config_folder() / _FILE
@@ -139,7 +163,7 @@ class Settings(Struct, kw_only=True, dict=True):
         changes = {
             key: value
             for key, value in now.items()
-            if value != self._saved[key] and key != "rooms"
+            if value != self._saved[key] and key not in _LISTS
         }
         if changes and _change(self._path, lambda stored: stored | changes):
             self._saved |= changes
@@ -203,6 +227,24 @@ def change_rooms(
     _change(folder / _FILE, apply)
 
 
+def change_accounts(
+    folder: Path,
+    change: Callable[[list[RememberedAccount]], list[RememberedAccount]],
+) -> None:
+    """Change the list of signed-in accounts as it is in the file now.
+
+    Args:
+        folder: where the settings are.
+        change: is given the stored accounts and returns those to store.
+    """
+
+    def apply(stored: dict[str, Any]) -> dict[str, Any]:
+        accounts = change(_sound_accounts(stored.get("accounts", [])))
+        return stored | {"accounts": msgspec.to_builtins(accounts[:MAX_ACCOUNTS])}
+
+    _change(folder / _FILE, apply)
+
+
 def _sound_values(stored: dict[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for field in msgspec.structs.fields(Settings):
@@ -212,6 +254,8 @@ def _sound_values(stored: dict[str, Any]) -> dict[str, Any]:
         try:
             if field.name == "rooms":
                 values["rooms"] = _sound_rooms(value)
+            elif field.name == "accounts":
+                values["accounts"] = _sound_accounts(value)
             else:
                 values[field.name] = msgspec.convert(value, field.type)
         except msgspec.ValidationError as error:
@@ -231,6 +275,19 @@ def _sound_rooms(stored: object) -> list[RememberedRoom]:
         if is_sound and math.isfinite(room.last_used):
             rooms.append(room)
     return rooms[:MAX_ROOMS]
+
+
+def _sound_accounts(stored: object) -> list[RememberedAccount]:
+    accounts = []
+    for entry in stored if isinstance(stored, list) else []:
+        try:
+            account = msgspec.convert(entry, RememberedAccount)
+        except msgspec.ValidationError as error:
+            logger.warning("a signed-in account is ignored: %s", error)
+            continue
+        if is_signaling_url(account.server):
+            accounts.append(account)
+    return accounts[:MAX_ACCOUNTS]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -129,6 +129,8 @@ class AccountClient:
 
     async def sign_in(self, method: str) -> Account:
         """Make an account at once, by a `direct` method (`POST /sign-in/{name}`)."""
+        if method == ANONYMOUS:
+            return await self.sign_in_anonymously()
         return await self._call("POST", f"/sign-in/{_part(method)}", Account)
 
     async def start_device_flow(self, method: str) -> DeviceFlow:

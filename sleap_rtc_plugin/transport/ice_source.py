@@ -8,11 +8,17 @@ import asyncio
 import logging
 import time
 
-from sleap_rtc_plugin.protocol.errors import RtcError
+from sleap_rtc_plugin.protocol.errors import (
+    AccountError,
+    NotAllowed,
+    RtcError,
+    TokenRefused,
+)
 from sleap_rtc_plugin.protocol.relay_messages import IceServerList
 from sleap_rtc_plugin.transport.account import AccountClient
 from sleap_rtc_plugin.transport.effects import monotonic
 from sleap_rtc_plugin.transport.ice_config import is_worth_keeping
+from sleap_rtc_plugin.transport.signaling_client import AccountToken, nobody
 
 __all__ = ["IceSource"]
 
@@ -20,12 +26,28 @@ logger = logging.getLogger(__name__)
 
 
 class IceSource:
-    """One server's configuration, for one token."""
+    """One server's configuration, for one room.
 
-    def __init__(self, server: str, token: str) -> None:
-        """Ask `server`, as whom `token` says; nothing is asked yet."""
+    Args:
+        server: whom to ask; nothing is asked yet.
+        token: a room token.
+        room_id: the room, for whoever has no good room token but an account.
+        account: gives the account's token.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        token: str,
+        *,
+        room_id: str = "",
+        account: AccountToken = nobody,
+    ) -> None:
         self._server = server
         self._token = token
+        self._room_id = room_id
+        self._account = account
+        self._uses_account = False
         self._config: IceServerList | None = None
         self._fetched_at = 0.0
         self._is_doubtful = False
@@ -34,6 +56,23 @@ class IceSource:
     def forget(self) -> None:
         """The servers did not work; ask again before they are used again."""
         self._is_doubtful = True
+
+    @property
+    def room_token(self) -> str:
+        """The room's token, or an empty text where the server did not take it.
+
+        It may have ended, or been taken back, in a room of which the account that is
+        signed in is a member.
+        """
+        return "" if self._uses_account else self._token
+
+    async def bearer(self) -> str:
+        """Return the token that the server takes: the room's, or the account's.
+
+        Raises:
+            RtcError: the account's cannot be had now.
+        """
+        return await self._account() if self._uses_account else self._token
 
     async def current(self) -> IceServerList:
         """Return the configuration, fetched anew where the old one is too old.
@@ -51,8 +90,7 @@ class IceSource:
             ):
                 return known
             try:
-                async with AccountClient(self._server) as account:
-                    config = await account.ice_config(self._token)
+                config = await self._fetch()
             except RtcError as error:
                 if known is None:
                     raise
@@ -63,3 +101,26 @@ class IceSource:
             self._config, self._fetched_at = config, monotonic()
             self._is_doubtful = False
             return config
+
+    async def _fetch(self) -> IceServerList:
+        async with AccountClient(self._server) as server:
+            try:
+                config = await server.ice_config(self._token)
+            except (TokenRefused, NotAllowed, AccountError) as error:
+                account = await self._account_token(error)
+                config = await server.ice_config(account, self._room_id)
+                self._uses_account = True
+            else:
+                self._uses_account = False
+        return config
+
+    async def _account_token(self, refusal: RtcError) -> str:
+        """Return the account's token; raise the refusal where there is none."""
+        try:
+            token = await self._account()
+        except RtcError as error:
+            logger.warning("No account is used: %s", error)
+            raise refusal from None
+        if not token:
+            raise refusal
+        return token

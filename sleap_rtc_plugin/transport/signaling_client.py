@@ -9,7 +9,7 @@ import contextlib
 import logging
 import random
 import secrets
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +21,7 @@ from sleap_rtc_plugin.protocol.codec import decode_server_message, encode_signal
 from sleap_rtc_plugin.protocol.errors import (
     RemoteProtocolError,
     RtcError,
+    SignInRequired,
 )
 from sleap_rtc_plugin.protocol.ids import clean_text, new_command_id
 from sleap_rtc_plugin.protocol.limits import (
@@ -30,6 +31,7 @@ from sleap_rtc_plugin.protocol.limits import (
     SIGNALING_CONNECT_TIMEOUT_S,
 )
 from sleap_rtc_plugin.protocol.liveness import Sleep
+from sleap_rtc_plugin.protocol.retries import is_passing
 from sleap_rtc_plugin.protocol.signaling_messages import (
     ClientMessage,
     DiscoverPeers,
@@ -46,9 +48,17 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
 from sleap_rtc_plugin.transport.effects import monotonic, wall_clock
 from sleap_rtc_plugin.transport.tls import client_context
 
-__all__ = ["SignalingClient", "socket_fault"]
+__all__ = ["AccountToken", "SignalingClient", "nobody", "socket_fault"]
 
 logger = logging.getLogger(__name__)
+
+AccountToken = Callable[[], Awaitable[str]]
+"""Returns the token of who is signed in at the server, or an empty text."""
+
+
+async def nobody() -> str:
+    """Return the token of nobody."""
+    return ""
 
 
 class SignalingClient:
@@ -70,11 +80,16 @@ class SignalingClient:
         on_relayed: Callable[[RelayedMessage], None] = lambda message: None,
         keep_trying: bool = False,
         resume_key: str | None = None,
+        account: AccountToken = nobody,
     ) -> None:
         """Prepare a session with the server at `server` (`http(s)://host[:port]`).
 
         `resume_key` is what an earlier program registered this `peer_id` with.
+        `account` is asked before each registration, since tokens end.
         """
+        self._account = account
+        self._account_error: RtcError | None = None
+        self._has_account = False
         self.peer_id = peer_id
         self._server = server
         self._url = "ws" + server.removeprefix("http") + "/ws"
@@ -140,6 +155,10 @@ class SignalingClient:
         for future in (self._ready, self.gave_up):
             if future is not None and not future.done():
                 future.cancel()
+
+    def use_room_token(self, token: str) -> None:
+        """Register with this room token from now on; an empty text is none."""
+        self._session.use_room_token(token)
 
     # -- commands ------------------------------------------------------------------
 
@@ -210,6 +229,9 @@ class SignalingClient:
             future.set_result(outcome)
 
     def _give_up(self, error: RtcError) -> None:
+        if isinstance(error, SignInRequired) and self._account_error is not None:
+            # Somebody is signed in: what is wrong with that says more.
+            error = self._account_error
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(error)
             return
@@ -232,7 +254,31 @@ class SignalingClient:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def _current_account(self) -> str:
+        """Return the token to register with; empty where there is none to be had.
+
+        Raises:
+            RtcError: there was one before, and there may be again.
+        """
+        self._account_error = None
+        try:
+            token = await self._account()
+        except RtcError as error:
+            if self._has_account and is_passing(error):
+                raise
+            # A room that is open for everybody wants no account.
+            logger.warning("No account is used: %s", error)
+            self._account_error = error
+            token = ""
+        self._has_account = bool(token)
+        return token
+
     async def _run_socket(self) -> None:
+        try:
+            account = await self._current_account()
+        except RtcError as error:
+            self._feed(machine.ConnectFailed(reason=clean_text(str(error), 200)))
+            return
         try:
             socket = await connect(
                 self._url,
@@ -250,7 +296,7 @@ class SignalingClient:
         self._socket = socket
         reason, code = "the connection closed", 0
         try:
-            self._feed(machine.Connected())
+            self._feed(machine.Connected(account=account))
             async for data in socket:
                 if self._socket is not socket:
                     return

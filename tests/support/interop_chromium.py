@@ -26,7 +26,7 @@ FLAGS = (
     # It would hide its addresses behind names, and announce those to the network.
     "--disable-features=WebRtcHideLocalIpsWithMdns",
     # What it looks up for itself is not there.
-    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 
 

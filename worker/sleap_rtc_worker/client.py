@@ -26,7 +26,11 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
 )
 from sleap_rtc_plugin.transport.effects import in_thread, monotonic
 from sleap_rtc_plugin.transport.link import Link
-from sleap_rtc_plugin.transport.signaling_client import SignalingClient
+from sleap_rtc_plugin.transport.signaling_client import (
+    AccountToken,
+    SignalingClient,
+    nobody,
+)
 from sleap_rtc_plugin.transport.transport_options import TransportOptions
 from sleap_rtc_worker.capabilities import (
     WorkerCapabilities,
@@ -83,6 +87,7 @@ class RTCWorkerClient:
         transport: TransportOptions | None = None,
         capabilities: WorkerCapabilities | None = None,
         trainer: list[str] | None = None,
+        shows_jobs: bool = True,
     ) -> None:
         """Build a worker; nothing is contacted before `run_worker`.
 
@@ -101,6 +106,7 @@ class RTCWorkerClient:
             transport: how data channels go; the environment's choice by default.
             capabilities: what this machine has, where it is known already.
             trainer: the words that start sleap-nn, for tests.
+            shows_jobs: whether the room sees how far its jobs are.
 
         Raises:
             StorageFailed: the data folder is in use or cannot be used.
@@ -156,6 +162,7 @@ class RTCWorkerClient:
             mounts=list(self._mounts.roots.values()),
             models=self._models.models,
             on_ended=self._room.job_ended,
+            shows_jobs=shows_jobs,
         )
         self._offers = OfferService(self._serve, self._spawn, transport)
         self._stopping = asyncio.Event()
@@ -195,12 +202,14 @@ class RTCWorkerClient:
         session: Session,
         *,
         on_ready: Callable[[], None] = lambda: None,
+        account: AccountToken = nobody,
     ) -> None:
         """Serve the room of `session` until `stop` is called.
 
         Args:
             session: the room and its secret.
             on_ready: called once the room can see us.
+            account: gives the token of who is signed in at the room's server.
 
         Raises:
             RtcError: the room cannot be entered, or is gone for good.
@@ -215,7 +224,7 @@ class RTCWorkerClient:
             await self._coordinator.resume()
             while not self._stopping.is_set():
                 try:
-                    return await self._stay(session, on_ready)
+                    return await self._stay(session, on_ready, account)
                 except RtcError as error:
                     is_needed = self._coordinator.has_jobs
                     if self._has_entered or not (is_needed and is_passing(error)):
@@ -229,17 +238,20 @@ class RTCWorkerClient:
             self._room.leave()
             await self._close()
 
-    async def _stay(self, session: Session, on_ready: Callable[[], None]) -> None:
-        await self._offers.prepare(session)
+    async def _stay(
+        self, session: Session, on_ready: Callable[[], None], account: AccountToken
+    ) -> None:
+        token = await self._offers.prepare(session, account)
         async with SignalingClient(
             server=session.url,
             room_id=session.room_id,
-            token=session.token,
+            token=token,
             peer_id=self.identity.peer_id,
             resume_key=self.identity.resume_key,
             role="worker",
             metadata=self._state.metadata(),
             on_relayed=self._on_relayed,
+            account=account,
         ) as signaling:
             self._has_entered = True
             self._offers.enter(signaling)

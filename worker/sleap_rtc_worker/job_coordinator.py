@@ -38,6 +38,7 @@ from sleap_rtc_plugin.protocol.messages import (
 from sleap_rtc_plugin.transport.chunk_reader import ChunkSource
 from sleap_rtc_plugin.transport.transfer_pump import TransferPump
 from sleap_rtc_worker.gpu_slots import Slot
+from sleap_rtc_worker.job_board import JobBoard
 from sleap_rtc_worker.job_queue import has_share
 from sleap_rtc_worker.job_run import JobRun, StepTools
 from sleap_rtc_worker.job_turns import WAITING, JobTurns, user_of
@@ -69,6 +70,7 @@ class JobCoordinator:
         mounts: Sequence[Path] = (),
         models: WorkerModels | None = None,
         on_ended: Callable[[JobRun], None] = lambda run: None,
+        shows_jobs: bool = True,
     ) -> None:
         """Take up the journal's jobs; nothing runs before `resume`.
 
@@ -81,6 +83,7 @@ class JobCoordinator:
             mounts: folders in which videos of labels may lie.
             models: those of the room; without them jobs use and publish none.
             on_ended: told of every job that reaches an end.
+            shows_jobs: whether the room sees how far they are.
         """
         self._tools = tools
         self._state = state
@@ -89,6 +92,7 @@ class JobCoordinator:
         self._mounts = mounts
         self._models = models
         self._on_ended = on_ended
+        self._board = JobBoard() if shows_jobs else None
         self._jobs: dict[str, JobRun] = {}
         self._staging = PackageStaging(
             tools.files,
@@ -331,6 +335,7 @@ class JobCoordinator:
         loop = asyncio.get_running_loop()
         tend_at = tell_at = loop.time()
         while True:
+            self._show_jobs()
             try:
                 self._turns.tick()
                 if loop.time() >= tell_at:
@@ -343,6 +348,14 @@ class JobCoordinator:
                 # The disk may be full; what could not be written now is tried again.
                 logger.warning("%s", error)
             await asyncio.sleep(JOBS_WATCH_S)
+
+    def _show_jobs(self) -> None:
+        if self._board is None:
+            return
+        records = (run.record for run in self._jobs.values())
+        rows = self._board.due(records, time.time())
+        if rows is not None:
+            self._state.set_jobs(rows)
 
 
 def uses_models(spec: JobSpec) -> bool:

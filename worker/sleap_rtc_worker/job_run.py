@@ -557,6 +557,7 @@ class JobRun:
                 epoch=record.epoch if message.epoch is None else message.epoch,
                 done=record.done if message.done is None else message.done,
                 total=record.total if message.total is None else message.total,
+                trail=record.trail.after(message),
             )
         self._write(record, [message])
 

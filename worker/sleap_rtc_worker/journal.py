@@ -36,6 +36,7 @@ from sleap_rtc_plugin.protocol.messages import (
     StopScope,
 )
 from sleap_rtc_plugin.transport.effects import storage_error
+from sleap_rtc_worker.loss_trail import LossTrail
 from sleap_rtc_worker.step_restart import Reached
 
 __all__ = ["JobRecord", "Journal"]
@@ -88,6 +89,7 @@ class JobRecord(Struct, frozen=True, kw_only=True):
         removed_at: when its files were removed.
         restarts: how often the current step was begun again.
         reached: how far the events of the current step have come.
+        trail: the losses of the last training, thinned.
         published: the folders of models of the registry that its steps use, by id;
             relative to where those of the job lie, in the order of their use.
         model: what was published of it.
@@ -123,6 +125,7 @@ class JobRecord(Struct, frozen=True, kw_only=True):
     removed_at: float | None = None
     restarts: int = 0
     reached: Reached = Reached()
+    trail: LossTrail = LossTrail()
     published: dict[str, list[str]] = {}
     model: str | None = None
     alias: str | None = None

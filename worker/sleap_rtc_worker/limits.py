@@ -83,6 +83,13 @@ HEALTH_INTERVAL_S = 10.0
 HEALTH_STALE_S = 60.0
 MAX_HEALTH_BYTES = 4 * KIB
 
+# -- what the room sees of jobs: well below `MAX_METADATA_BYTES`, which holds more -----
+MAX_BOARD_JOBS = 8
+MAX_BOARD_BYTES = 4 * KIB
+BOARD_ENDED_S = 24 * 3600.0
+BOARD_INTERVAL_S = 5.0
+MAX_TRAIL_POINTS = 24
+
 # -- training configurations ---------------------------------------------------
 MAX_DATA_WORKERS = 16
 MAX_CONFIG_STRING_CHARS = 10_000

@@ -34,7 +34,10 @@ from sleap_rtc_plugin.transport.ice_source import IceSource
 from sleap_rtc_plugin.transport.link import Link
 from sleap_rtc_plugin.transport.peer import accept_offer
 from sleap_rtc_plugin.transport.relay_link import RelayConnection
-from sleap_rtc_plugin.transport.signaling_client import SignalingClient
+from sleap_rtc_plugin.transport.signaling_client import (
+    AccountToken,
+    SignalingClient,
+)
 from sleap_rtc_plugin.transport.transport_options import TransportOptions
 from sleap_rtc_worker.link_service import LinkService
 
@@ -70,15 +73,25 @@ class OfferService:
         self._source: IceSource | None = None
         self._ways = AnswerWays(relay_only=self._options.relay_only)
 
-    async def prepare(self, session: Session) -> None:
+    async def prepare(self, session: Session, account: AccountToken) -> str:
         """Fetch what the room's server says of STUN, TURN and its relay.
+
+        Args:
+            session: the room and its secret.
+            account: gives the token of who is signed in at its server.
+
+        Returns:
+            The room token to register with; empty where the account alone admits.
 
         Raises:
             RtcError: the server cannot be asked.
         """
         self._session = session
-        self._source = IceSource(session.url, session.token)
+        self._source = IceSource(
+            session.url, session.token, room_id=session.room_id, account=account
+        )
         await self._source.current()
+        return self._source.room_token
 
     def enter(self, signaling: SignalingClient) -> None:
         """Answer through `signaling` from now on."""
@@ -209,7 +222,7 @@ class OfferService:
             secret=session.secret,
             server=session.url,
             terms=terms,
-            token=session.token,
+            token=await source.bearer(),
             relay_id=request.relay_id,
             options=self._options,
         )

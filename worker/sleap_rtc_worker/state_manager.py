@@ -54,6 +54,7 @@ class StateManager:
         self.status = WorkerStatus.STARTING
         self.queue_length = 0
         self.running_jobs = 0
+        self._jobs: list[dict[str, Any]] = []
 
     def set_status(self, status: WorkerStatus) -> None:
         """Set the status; CLOSING is final."""
@@ -70,6 +71,12 @@ class StateManager:
             busy = running_jobs >= self._capabilities.get("slots", 1)
             self.status = WorkerStatus.BUSY if busy else WorkerStatus.AVAILABLE
         self._on_change(self.metadata())
+
+    def set_jobs(self, jobs: list[dict[str, Any]]) -> None:
+        """Set what is shown of the jobs (`job_board`); the caller sees to the pace."""
+        if jobs != self._jobs:
+            self._jobs = jobs
+            self._on_change(self.metadata())
 
     async def watch_gpu(self, slot: Slot) -> None:
         """Keep the room's picture of the GPU's memory true, until cancelled."""
@@ -102,6 +109,7 @@ class StateManager:
                 "status": self.status.value,
                 "queue_length": self.queue_length,
                 "running_jobs": self.running_jobs,
+                **({"jobs": self._jobs} if self._jobs else {}),
                 # It comes to the signaling server's relay when it is asked.
                 "relay": True,
             },

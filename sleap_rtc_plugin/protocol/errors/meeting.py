@@ -302,7 +302,7 @@ class NotAllowed(Refusal):
     action: str
     code = "not_allowed"
     sentence = (
-        "This session may not {action}; only the one who opened the room may do so."
+        "This session may not {action}; sign in as an owner of the room, or ask one."
     )
 
 

@@ -19,7 +19,6 @@ from sleap_rtc_plugin.protocol.errors import RtcError
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer
-from sleap_rtc_plugin.session.credentials import in_daemon_thread
 from sleap_rtc_plugin.session.doctor import computer, computer_probe, nat
 from sleap_rtc_plugin.session.doctor.finding import (
     CHECKS,
@@ -53,6 +52,7 @@ from sleap_rtc_plugin.session.doctor.worker_check import (
     WORKER_CHECKS,
     check_worker,
 )
+from sleap_rtc_plugin.session.secret_store import in_daemon_thread
 from sleap_rtc_plugin.session.shared_files import chosen_storage_root
 from sleap_rtc_plugin.transport.ice_config import parse_ice_url
 from sleap_rtc_plugin.transport.shared_storage import SharedStorage

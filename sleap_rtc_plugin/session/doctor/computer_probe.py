@@ -23,11 +23,6 @@ import msgspec
 import platformdirs
 
 from sleap_rtc_plugin.protocol.ids import clean_text
-from sleap_rtc_plugin.session.credentials import (
-    SERVICE,
-    in_daemon_thread,
-    usable_backend,
-)
 from sleap_rtc_plugin.session.doctor.computer import (
     AutoloadState,
     DiskFacts,
@@ -41,6 +36,11 @@ from sleap_rtc_plugin.session.doctor.limits import (
     MAX_CHILD_OUTPUT_BYTES,
     MAX_SETTINGS_BYTES,
     SLEAP_CHECK_S,
+)
+from sleap_rtc_plugin.session.secret_store import (
+    SERVICE,
+    in_daemon_thread,
+    usable_backend,
 )
 from sleap_rtc_plugin.session.settings import CONFIG_DIR_VARIABLE, config_folder
 from sleap_rtc_plugin.transport.sctp.self_check import fault_of_installation

@@ -10,12 +10,14 @@ from sleap_rtc_plugin.protocol.close_codes import FATAL_CLOSE_CODES, CloseCode
 from sleap_rtc_plugin.protocol.errors import (
     LocalProtocolError,
     NoReply,
+    NotAllowed,
     PeerIdTaken,
     RateLimited,
     RemoteFailure,
     RemoteProtocolError,
     RoomGone,
     SignalingUnreachable,
+    SignInRequired,
     TokenRefused,
 )
 from sleap_rtc_plugin.protocol.limits import (
@@ -104,6 +106,8 @@ def test_a_registration_that_is_not_ours() -> None:
         (refusal("token_refused", reason="it expired"), TokenRefused),
         (refusal("room_gone"), RoomGone),
         (refusal("peer_id_taken", peer_id="client-1"), PeerIdTaken),
+        (refusal("sign_in_required"), SignInRequired),
+        (refusal("not_allowed", action="enter this room"), NotAllowed),
     ],
 )
 def test_refusals_that_no_second_try_changes(received, error, keep_trying) -> None:
@@ -374,3 +378,58 @@ def test_an_unknown_error_keeps_the_servers_words_cleaned() -> None:
     assert isinstance(error, RemoteFailure)
     assert error.kind == "new"
     assert error.detail == "Too  bad."
+
+
+# -- accounts ------------------------------------------------------------------------
+
+
+def revoked(account: str) -> machine.SignalingSession:
+    """A session that was registered with this account, and then told REVOKED."""
+    made = session()
+    for event in (Started(), Connected(account=account), REGISTERED):
+        made.handle(event, 0.0)
+    return made
+
+
+def test_the_account_of_the_moment_registers() -> None:
+    made = session()
+    made.handle(Started(), 0.0)
+    [send] = made.handle(Connected(account="first"), 1.0)
+    assert send.message == msgspec.structs.replace(REGISTER, account="first")
+    made.handle(REGISTERED, 1.0)
+    made.handle(LOST, 2.0)
+    made.handle(Ticked(), 3.0)
+    [send] = made.handle(Connected(account="second"), 4.0)
+    assert send.message.account == "second"
+    made.handle(LOST, 5.0)
+    made.handle(Ticked(), 8.0)
+    [send] = made.handle(Connected(), 9.0)  # signed out meanwhile
+    assert send.message == REGISTER
+
+
+def test_a_token_that_ended_is_replaced_by_the_next() -> None:
+    made = revoked("first")
+    assert made.handle(Lost("it has ended", CloseCode.REVOKED), 10.0) == []
+    assert made.handle(Ticked(), 11.0) == [Connect()]
+    [send] = made.handle(Connected(account="second"), 11.5)
+    assert send.message.account == "second"
+    assert made.handle(REGISTERED, 12.0) == [Ready(REGISTERED.message)]
+
+
+def test_what_was_taken_back_does_not_come_again() -> None:
+    made = revoked("first")
+    made.handle(Lost("taken back", CloseCode.REVOKED), 10.0)
+    made.handle(Ticked(), 11.0)
+    assert isinstance(gave_up(made.handle(Connected("first"), 12.0)), TokenRefused)
+    made = revoked("first")
+    made.handle(Lost("taken back", CloseCode.REVOKED), 10.0)
+    made.handle(Ticked(), 11.0)
+    made.handle(Connected(account="second"), 12.0)
+    said = gave_up(made.handle(refusal("sign_in_required"), 12.0))
+    assert isinstance(said, SignInRequired)
+
+
+def test_without_an_account_what_was_taken_back_is_the_end() -> None:
+    made = ready(keep_trying=True)
+    end = gave_up(made.handle(Lost("taken back", CloseCode.REVOKED), 10.0))
+    assert isinstance(end, TokenRefused)

@@ -19,7 +19,9 @@ from keyring.errors import KeyringLocked, PasswordDeleteError
 from sleap_rtc_plugin.protocol.errors import StorageFailed
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.session import credentials as module
-from sleap_rtc_plugin.session.credentials import SERVICE, CredentialStore
+from sleap_rtc_plugin.session import secret_store
+from sleap_rtc_plugin.session.credentials import CredentialStore
+from sleap_rtc_plugin.session.secret_store import SERVICE
 from sleap_rtc_plugin.session.settings import (
     CONFIG_DIR_VARIABLE,
     MAX_ROOMS,
@@ -217,7 +219,7 @@ async def test_a_keyring_that_waits_for_ever(
     use: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = use(WaitingKeyring())
-    monkeypatch.setattr(module, "KEYRING_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(secret_store, "KEYRING_TIMEOUT_S", 0.05)
     store = CredentialStore()
     try:
         await check_round_trip(store)

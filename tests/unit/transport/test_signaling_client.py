@@ -10,11 +10,18 @@ from websockets.frames import Close
 from sleap_rtc_plugin.protocol import codec
 from sleap_rtc_plugin.protocol import signaling_session as machine
 from sleap_rtc_plugin.protocol.close_codes import CloseCode
-from sleap_rtc_plugin.protocol.errors import PeerIdTaken
+from sleap_rtc_plugin.protocol.errors import (
+    AccountsUnavailable,
+    PeerIdTaken,
+    RtcError,
+    SignalingUnreachable,
+    SignInRequired,
+)
 from sleap_rtc_plugin.protocol.signaling_messages import (
     PeerList,
     Register,
     Registered,
+    ServerError,
 )
 from sleap_rtc_plugin.transport import signaling_client as module
 from sleap_rtc_plugin.transport.signaling_client import SignalingClient
@@ -25,7 +32,8 @@ PATIENCE_S = 10
 class FakeSocket:
     """One WebSocket to a server that answers as the test says."""
 
-    def __init__(self, *, closes_at_once: bool = True) -> None:
+    def __init__(self, *, closes_at_once: bool = True, refusal: str = "") -> None:
+        self.refusal = refusal
         self.incoming: asyncio.Queue[str | Exception] = asyncio.Queue()
         self.sent: list[Any] = []
         self.news = asyncio.Condition()
@@ -49,7 +57,9 @@ class FakeSocket:
     async def send(self, data: str) -> None:
         message = codec.decode_client_message(data)
         self.sent.append(message)
-        if isinstance(message, Register):
+        if isinstance(message, Register) and self.refusal:
+            self.say(ServerError(id=message.id, code=self.refusal, message="no"))
+        elif isinstance(message, Register):
             reply = Registered(
                 id=message.id,
                 peer_id=message.peer_id,
@@ -187,3 +197,72 @@ async def test_a_socket_replaced_by_another_program_is_the_end(
         socket.break_with(CloseCode.REPLACED)
         async with asyncio.timeout(PATIENCE_S):
             assert isinstance(await signaling.gave_up, PeerIdTaken)
+
+
+# -- accounts ------------------------------------------------------------------------
+
+
+class Tokens:
+    """What `account` gives, one after the other; the last again and again."""
+
+    def __init__(self, *tokens: str | RtcError) -> None:
+        self.tokens = list(tokens)
+
+    async def __call__(self) -> str:
+        token = self.tokens.pop(0) if len(self.tokens) > 1 else self.tokens[0]
+        if isinstance(token, RtcError):
+            raise token
+        return token
+
+
+PROVIDER_AWAY = AccountsUnavailable(server="http://gpu-1:8080", reason="no answer")
+
+
+async def test_each_registration_has_the_token_of_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "SIGNALING_BACKOFF_FIRST_S", 0.01)
+    one, two, three = FakeSocket(), FakeSocket(), FakeSocket()
+    Server(monkeypatch, one, two, three)
+    tokens = Tokens("first", "second", PROVIDER_AWAY, "third")
+    async with client(account=tokens) as signaling:
+        one.break_with(1006)
+        await two.has_sent(1)
+        two.break_with(CloseCode.REVOKED)
+        # The provider is away for a moment: that is no reason to come without.
+        await three.has_sent(1)
+        assert not signaling.gave_up.done()
+    accounts = [socket.sent[0].account for socket in (one, two, three)]
+    assert accounts == ["first", "second", "third"]
+
+
+async def test_a_room_for_everybody_is_entered_while_the_provider_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    socket = FakeSocket()
+    Server(monkeypatch, socket)
+    async with client(account=Tokens(PROVIDER_AWAY)):
+        assert socket.sent[0].account == ""
+
+
+async def test_a_room_for_members_says_what_is_wrong_with_the_account(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Server(monkeypatch, FakeSocket(refusal="sign_in_required"))
+    with pytest.raises(AccountsUnavailable):
+        async with client(account=Tokens(PROVIDER_AWAY)):
+            pass
+    Server(monkeypatch, FakeSocket(refusal="sign_in_required"))
+    with pytest.raises(SignInRequired):
+        async with client():
+            pass
+
+
+async def test_before_the_first_stay_an_account_is_no_reason_to_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Server(monkeypatch, FakeSocket(refusal="rate_limited"))
+    away = SignalingUnreachable(server="http://gpu-1:8080", reason="refused")
+    with pytest.raises(RtcError):
+        async with client(account=Tokens(away)):
+            pass

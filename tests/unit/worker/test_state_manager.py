@@ -53,3 +53,12 @@ def test_a_worker_with_a_free_slot_is_not_busy() -> None:
     assert state.status is WorkerStatus.AVAILABLE
     state.set_load(running_jobs=2, queue_length=0)
     assert state.status is WorkerStatus.BUSY
+
+
+def test_jobs_are_told_when_they_change_and_left_out_where_there_are_none() -> None:
+    state, told = make()
+    assert "jobs" not in state.metadata().properties
+    state.set_jobs([{"id": "1"}])
+    state.set_jobs([{"id": "1"}])
+    state.set_jobs([])
+    assert ["jobs" in metadata.properties for metadata in told] == [True, False]
