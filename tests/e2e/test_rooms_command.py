@@ -85,7 +85,7 @@ def test_a_room_for_members_from_the_first_code_to_the_last_revocation(
     [code] = invited.out
     assert code.startswith(INVITATION_SCHEME)
     accepted = bob.run("rooms", "accept", code)
-    assert "You are member of the room Flies" in accepted.err[0]
+    assert "You are now a member of the room Flies" in accepted.err[0]
     nobody.run("rooms", "accept", code, code=REFUSED)
 
     [row] = bob.json("rooms", "list")
