@@ -55,6 +55,9 @@ STOP_DEADLINE_S: Final = 3.0
 
 REQUEST_BUCKETS_S: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
+# Shorter than the check of a container may take.
+SELF_PROBE_TIMEOUT_S: Final = 3.0
+
 # -- the store ----------------------------------------------------------------
 MAX_ACCOUNTS: Final = 100_000
 # Below what DynamoDB takes as one item (400 KB), with its keys and names.
@@ -171,7 +174,7 @@ BYTES_PER_MBIT: Final = 125_000
 TURN_LIFETIME_S: Final = 12 * 3600.0
 # Whoever has credentials can try secrets against them in peace.
 MIN_TURN_SECRET_CHARS: Final = 16
-MAX_TURN_SECRET_BYTES: Final = 1 * KIB
+MAX_SECRET_FILE_BYTES: Final = 1 * KIB
 MAX_TURN_SERVERS: Final = 8
 MAX_TURN_URLS: Final = 8
 TURN_NAME_CHARS: Final = 16
