@@ -21,7 +21,8 @@ from support.signaling_lab import Lab
 
 from sleap_rtc_plugin.protocol.invitation_code import InvitationCode
 from sleap_rtc_plugin.protocol.session_string import Session
-from sleap_rtc_signaling.config import AccountsConfig, OidcConfig
+from sleap_rtc_signaling.accounts_config import OidcConfig
+from sleap_rtc_signaling.config import AccountsConfig
 from sleap_rtc_signaling.limits import SIGN_IN_TOKEN_S
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ async def signed_in(
         assert one.faults == []
 
 
-async def test_a_guest_is_invited_looks_on_and_is_removed(
+async def test_somebody_is_invited_looks_on_brings_a_worker_and_is_removed(
     lab: Lab, provider: OidcProvider
 ) -> None:
     async with (
@@ -102,7 +103,24 @@ async def test_a_guest_is_invited_looks_on_and_is_removed(
         await ben.page.get_by_text("epoch 12 of 100").wait_for()
         await ben.page.get_by_text("Live", exact=True).wait_for()
 
-        # It was good once.
+        # A member may bring a worker; a guest may not.
+        await ann.page.get_by_role("link", name="People and credentials").click()
+        row = ann.page.get_by_role("row").filter(has_text=BEN.name)
+        await row.get_by_role("combobox").select_option("member")
+        await row.get_by_role("button", name="Change").click()
+        await ann.page.get_by_text("role was changed").wait_for()
+        await ben.page.get_by_role("link", name="People and credentials").click()
+        await ben.page.get_by_label("For", exact=True).fill("desk")
+        await ben.page.get_by_role("button", name="Make a credential").click()
+        await ben.page.get_by_text("The credential is made").wait_for()
+        await ben.page.get_by_role("heading", name="Your credentials").wait_for()
+        assert await ben.violations() == []
+        await ben.page.get_by_role("button", name="Take back desk").click()
+        await ben.page.get_by_text("The credential was taken back").wait_for()
+        await ben.page.get_by_role("link", name="Now").click()
+        await ben.page.get_by_text("Live", exact=True).wait_for()
+
+        # The invitation was good once.
         async with visitor(lab) as other:
             other.http.cookies.update(
                 {c["name"]: c["value"] for c in await ben.page.context.cookies()}
