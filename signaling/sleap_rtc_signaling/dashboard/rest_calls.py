@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
+from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from sleap_rtc_plugin.protocol.errors import (
@@ -47,7 +48,7 @@ class RestCalls:
         *,
         token: str = "",
         body: object = None,
-        client: tuple[str, int] | None = None,
+        visitor: Request | None = None,
     ) -> T:
         """Make a request and return what the answer's body is.
 
@@ -57,7 +58,8 @@ class RestCalls:
             kind: what a good answer holds.
             token: the person's account token.
             body: sent as JSON, unless it is None.
-            client: from where the person asks; rates are counted for that address.
+            visitor: what the person asked of the dashboard: rates are counted for its
+                address, and the server is named as it was there.
 
         Raises:
             RtcError: the request was refused; as the route raised it.
@@ -67,7 +69,7 @@ class RestCalls:
             path,
             token,
             b"" if body is None else msgspec.json.encode(body),
-            client,
+            visitor,
         )
         try:
             if status >= _ERROR:
@@ -84,11 +86,14 @@ class RestCalls:
         path: str,
         token: str,
         body: bytes,
-        client: tuple[str, int] | None,
+        visitor: Request | None,
     ) -> tuple[int, bytes]:
         headers = [(b"content-length", str(len(body)).encode())]
         if body:
             headers.append((b"content-type", b"application/json"))
+        if visitor is not None:
+            host = visitor.headers.get("host", "")
+            headers.append((b"host", host.encode("latin-1")))
         if token:
             headers.append((b"authorization", f"Bearer {token}".encode()))
         scope: dict[str, Any] = {
@@ -96,13 +101,13 @@ class RestCalls:
             "asgi": {"version": "3.0"},
             "http_version": "1.1",
             "method": method,
-            "scheme": "http",
+            "scheme": "http" if visitor is None else visitor.url.scheme,
             "path": path,
             "raw_path": path.encode(),
             "query_string": b"",
             "root_path": "",
             "headers": headers,
-            "client": client,
+            "client": None if visitor is None else visitor.scope["client"],
             "server": None,
         }
         status = 500

@@ -313,14 +313,8 @@ class Site:
     ) -> T:
         """Call a REST route with a token, or as nobody."""
         assert self.calls is not None  # noqa: S101 -- set before anything is served
-        client = visit.request.client
         return await self.calls.ask(
-            method,
-            path,
-            kind,
-            token=token,
-            body=body,
-            client=None if client is None else (client.host, client.port),
+            method, path, kind, token=token, body=body, visitor=visit.request
         )
 
     async def _fresh_login(self, visit: Visit) -> Login:
