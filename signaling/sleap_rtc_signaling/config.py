@@ -18,7 +18,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
 )
@@ -31,25 +30,19 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from sleap_rtc_plugin.protocol.errors import EXIT_USAGE
 from sleap_rtc_plugin.protocol.limits import (
     ACCOUNT_TOKEN_LIFETIME_S,
-    KIB,
     MAX_ICE_SERVERS,
-    MAX_NAME_CHARS,
     MAX_URL_CHARS,
     ROOM_LIFETIME_S,
 )
 from sleap_rtc_plugin.protocol.session_string import is_signaling_url
 from sleap_rtc_plugin.protocol.signaling_messages import IceServer
+from sleap_rtc_signaling.accounts_config import AccountsConfig, with_client_secrets
 from sleap_rtc_signaling.limits import (
     BACKUP_INTERVAL_S,
-    COGNITO_USER_LIFETIME_S,
-    MAX_ALLOWED,
-    MAX_PROVIDERS,
     MAX_RELAYS,
     MAX_RELAYS_PER_ROOM,
-    MAX_TURN_SECRET_BYTES,
     MAX_TURN_SERVERS,
     MAX_TURN_URLS,
     MIN_TURN_SECRET_CHARS,
@@ -61,6 +54,15 @@ from sleap_rtc_signaling.limits import (
     ROOM_TOKEN_LIFETIME_S,
     TURN_LIFETIME_S,
 )
+from sleap_rtc_signaling.sections import (
+    ConfigError,
+    HomePath,
+    Positive,
+    Seconds,
+    Section,
+    Switch,
+    read_secret,
+)
 
 __all__ = [
     "DEFAULT_HOST",
@@ -68,11 +70,9 @@ __all__ = [
     "DEFAULT_REST_PORT",
     "ENVIRONMENT_PREFIX",
     "AccountsConfig",
-    "CognitoConfig",
     "ConfigError",
     "DashboardConfig",
     "LogConfig",
-    "OidcConfig",
     "RegistryConfig",
     "RelayConfig",
     "Section",
@@ -93,12 +93,6 @@ _NESTED: Final = "__"
 _NO_PORT: Final = "none"
 
 
-class ConfigError(Exception):
-    """What the administrator asked for cannot be; the text is one sentence."""
-
-    exit_code = EXIT_USAGE
-
-
 # -- what values look like ------------------------------------------------------------
 
 
@@ -115,33 +109,18 @@ def _read_ice_server(value: Any) -> Any:
         raise ValueError(str(error)) from None
 
 
-def _refuse_numbers(value: Any) -> Any:
-    # Words such as "true" come from the environment; a 1 in a file is a slip.
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        raise ValueError("true or false is expected")
-    return value
-
-
 def _check_url(value: str) -> str:
     if not is_signaling_url(value):
         raise ValueError("an address such as https://signaling.lab.example is expected")
     return value.rstrip("/")
 
 
-Switch = Annotated[bool, BeforeValidator(_refuse_numbers)]
 Port = Annotated[int, Field(ge=0, le=65535)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Seconds = Positive
 _TURN_URL: Final = (
     r"^turns?:([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
     r"(\?transport=(udp|tcp))?$"
 )
 TurnUrl = Annotated[str, Field(pattern=_TURN_URL, max_length=MAX_URL_CHARS)]
-HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
-AllowList = Annotated[
-    tuple[Annotated[str, Field(min_length=1, max_length=MAX_NAME_CHARS)], ...],
-    Field(max_length=MAX_ALLOWED),
-]
 Ice = Annotated[IceServer, BeforeValidator(_read_ice_server)]
 
 
@@ -151,12 +130,6 @@ def default_data_dir() -> Path:
 
 
 # -- the sections ---------------------------------------------------------------------
-
-
-class Section(BaseModel):
-    """A table of the file; what it does not know is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
 
 class TurnServer(Section):
@@ -268,83 +241,6 @@ class LogConfig(Section):
     level: Literal["debug", "info", "warning", "error"] = "warning"
 
 
-class CognitoConfig(Section):
-    """An AWS Cognito user pool whose users are the accounts.
-
-    What may be done with it comes from the usual places of AWS (an instance's role,
-    the environment), never from here.
-
-    Attributes:
-        region: such as `us-east-1`.
-        user_pool_id: such as `us-east-1_AbCdEfGhI`.
-        client_id: the app client's, one without a secret.
-        endpoint_url: another place than AWS, for tests.
-        user_lifetime_s: after how long an ephemeral user is deleted.
-    """
-
-    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
-    user_pool_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,55}$")]
-    client_id: Annotated[str, Field(pattern=r"^[\w+]{1,128}$")]
-    endpoint_url: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
-    user_lifetime_s: Seconds = COGNITO_USER_LIFETIME_S
-
-
-class OidcConfig(Section):
-    """A provider at which persons sign in by a code (RFC 8628).
-
-    Where one of the `allowed_` lists is set, who is on none of them is refused;
-    otherwise everybody who has an account at the provider is let in.
-
-    Attributes:
-        name: how the way is named in the routes, such as `github`.
-        label: what a person calls it; the name where there is none.
-        kind: `oidc` finds everything by the issuer; `github` is GitHub.
-        issuer: the provider's address; for GitHub there is a default.
-        api_url: of GitHub alone, where its API is.
-        client_id: as the provider has registered this server.
-        client_secret: the same; exactly one of the three, or none.
-        client_secret_file: a file that holds it, and nothing else.
-        client_secret_env: the environment variable that holds it.
-        scope: what is asked for; there is a default for each kind.
-        algorithms: which signatures of ID tokens are accepted.
-        allowed_subjects: persons, as the provider's `sub`; on GitHub the login.
-        allowed_domains: of confirmed e-mail addresses; not on GitHub.
-        allowed_organisations: of GitHub.
-    """
-
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$", max_length=32)]
-    client_id: Annotated[str, Field(min_length=1, max_length=256)]
-    kind: Literal["oidc", "github"] = "oidc"
-    issuer: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
-    api_url: Annotated[str, Field(max_length=MAX_URL_CHARS)] = ""
-    label: Annotated[str, Field(max_length=MAX_NAME_CHARS)] = ""
-    client_secret: Annotated[str, Field(max_length=KIB, repr=False)] = ""
-    client_secret_file: HomePath | None = None
-    client_secret_env: str | None = None
-    scope: Annotated[str, Field(max_length=KIB)] = ""
-    algorithms: Annotated[
-        tuple[Literal["RS256", "ES256"], ...], Field(min_length=1, max_length=2)
-    ] = ("RS256", "ES256")
-    allowed_subjects: AllowList = ()
-    allowed_domains: AllowList = ()
-    allowed_organisations: AllowList = ()
-
-
-class AccountsConfig(Section):
-    """The ways to sign in; any mix of them.
-
-    Attributes:
-        anonymous: whether anybody gets an account without a name.
-        cognito: who keeps the accounts without a name; this server, where nothing
-            is set. With `anonymous` off, the pool's users are known and none is made.
-        oidc: providers at which persons sign in.
-    """
-
-    anonymous: Switch = True
-    cognito: CognitoConfig | None = None
-    oidc: Annotated[tuple[OidcConfig, ...], Field(max_length=MAX_PROVIDERS)] = ()
-
-
 class SignalingConfig(Section):
     """The settings of one server.
 
@@ -360,8 +256,8 @@ class SignalingConfig(Section):
         room_lifetime_s: how long a room lives without a worker in it.
         room_token_lifetime_s: how long a session string may be used at most.
         account_token_lifetime_s: how long an account may open and delete rooms.
-        store: where rooms and accounts are kept.
         accounts: the ways to sign in.
+        store: where rooms and accounts are kept.
         trusted_proxies: addresses whose `X-Forwarded-For` is believed.
         dashboard: the pages at `/`.
         registry: the models that they show.
@@ -464,8 +360,7 @@ def load(
     place = str(path) if path is not None else "The configuration"
     settings = {name: getattr(found, name) for name in SignalingConfig.model_fields}
     settings["turn"] = tuple(_with_secret(server, place) for server in found.turn)
-    oidc = tuple(_with_client_secret(way, place) for way in found.accounts.oidc)
-    settings["accounts"] = found.accounts.model_copy(update={"oidc": oidc})
+    settings["accounts"] = with_client_secrets(found.accounts, place)
     return SignalingConfig(**settings)
 
 
@@ -510,13 +405,7 @@ def _check_environment() -> None:
 def _variable_at_fault() -> str:
     """Name the variable whose JSON cannot be read; pydantic names the field only."""
     for name, (first, *rest) in _variables():
-        if not rest and first in (
-            "ice_servers",
-            "turn",
-            "relay",
-            "accounts",
-            "trusted_proxies",
-        ):
+        if not rest and first in ("ice_servers", "turn", "relay", "accounts"):
             try:
                 msgspec.json.decode(os.environ[name].encode())
             except msgspec.DecodeError:
@@ -559,30 +448,6 @@ def _sentence(error: ValidationError, path: Path | None) -> str:
     return f"{place} is not accepted: {where}: {reason}."
 
 
-def _with_client_secret(way: OidcConfig, place: str) -> OidcConfig:
-    """Read the secret of a provider's client from where the file says that it is."""
-    given = (way.client_secret, way.client_secret_file, way.client_secret_env)
-    if sum(1 for value in given if value) > 1:
-        raise ConfigError(
-            f"{place} is not accepted: the provider {way.name} has more than one of "
-            "client_secret, client_secret_file and client_secret_env."
-        )
-    secret = way.client_secret
-    if way.client_secret_file is not None:
-        secret = _read_secret(way.client_secret_file)
-    elif way.client_secret_env:
-        secret = os.environ.get(way.client_secret_env, "").strip()
-    if any(given) and not secret:
-        raise ConfigError(f"The client secret of the provider {way.name} is empty.")
-    return way.model_copy(
-        update={
-            "client_secret": secret,
-            "client_secret_file": None,
-            "client_secret_env": None,
-        }
-    )
-
-
 def _with_secret(server: TurnServer, place: str) -> TurnServer:
     """Read the secret from where the file says that it is."""
     given = (server.secret, server.secret_file, server.secret_env)
@@ -594,7 +459,7 @@ def _with_secret(server: TurnServer, place: str) -> TurnServer:
     secret = server.secret
     if server.secret_file is not None:
         place = str(server.secret_file)
-        secret = _read_secret(server.secret_file)
+        secret = read_secret(server.secret_file)
     elif server.secret_env:
         place = f"the environment variable {server.secret_env}"
         secret = os.environ.get(server.secret_env, "").strip()
@@ -605,14 +470,3 @@ def _with_secret(server: TurnServer, place: str) -> TurnServer:
             "one."
         )
     return TurnServer(urls=server.urls, secret=secret)
-
-
-def _read_secret(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_TURN_SECRET_BYTES).decode().strip()
-    except FileNotFoundError:
-        raise ConfigError(f"The file {path} with a secret is missing.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise ConfigError(f"{path} cannot be read: {reason}.") from None

@@ -174,7 +174,7 @@ BYTES_PER_MBIT: Final = 125_000
 TURN_LIFETIME_S: Final = 12 * 3600.0
 # Whoever has credentials can try secrets against them in peace.
 MIN_TURN_SECRET_CHARS: Final = 16
-MAX_TURN_SECRET_BYTES: Final = 1 * KIB
+MAX_SECRET_FILE_BYTES: Final = 1 * KIB
 MAX_TURN_SERVERS: Final = 8
 MAX_TURN_URLS: Final = 8
 TURN_NAME_CHARS: Final = 16

@@ -7,7 +7,7 @@ relay service tells it what happens, carries out its instructions, and wakes it 
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -271,6 +271,17 @@ class RelayBook:
         for seat in list(self._seats.values()):
             if seat.member.room_id == room_id:
                 ended += self.end(seat.connection, RelayEnd.ROOM_GONE)
+        return ended
+
+    def close_peers(
+        self, room_id: str, peer_ids: Collection[str]
+    ) -> list[RelayInstruction]:
+        """End the relays of peers that were sent out of their room."""
+        ended: list[RelayInstruction] = []
+        for seat in list(self._seats.values()):
+            member = seat.member
+            if member.room_id == room_id and member.peer_id in peer_ids:
+                ended += self.refuse(seat.connection, RelayEnd.TOKEN)
         return ended
 
     def rooms(self) -> set[str]:

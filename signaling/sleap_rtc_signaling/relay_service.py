@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
 from starlette.responses import Response
@@ -142,6 +142,10 @@ class RelayService:
     def close_room(self, room_id: str) -> None:
         """End the relays of a room that has ended."""
         self._perform(self._book.close_room(room_id))
+
+    def close_peers(self, room_id: str, peer_ids: Collection[str]) -> None:
+        """End the relays of peers that were sent out of their room."""
+        self._perform(self._book.close_peers(room_id, peer_ids))
 
     def wake(self) -> None:
         """Look at once whether something is due."""

@@ -205,7 +205,6 @@ class SignalingServer:
         accounts = make_accounts(
             config.accounts,
             store,
-            store.records,
             tokens,
             config.account_token_lifetime_s,
             self.url,
@@ -233,8 +232,8 @@ class SignalingServer:
             switchboard.keep_store(),
             relays.keep_time(),
             relays.keep_usage(),
-            self._keep_keys(),
             accounts.keep(clock),
+            self._keep_keys(),
         ):
             stack.push_async_callback(_cancel, asyncio.create_task(work))
 

@@ -126,12 +126,17 @@ class Switchboard:
     ) -> None:
         """Send those out whom a credential or an account let in."""
         self._revocations += 1
-        now = self._clock()
+        before = {peer.peer_id for peer in self._hub.peers(room_id)}
         self._perform(
             self._hub.revoke(
-                room_id, now, credential_id=credential_id, account_id=account_id
+                room_id,
+                self._clock(),
+                credential_id=credential_id,
+                account_id=account_id,
             )
         )
+        left = {peer.peer_id for peer in self._hub.peers(room_id)}
+        self._relays.close_peers(room_id, before - left)
 
     async def peers(self, room_id: str) -> list[PeerInfo]:
         """Return who is in a room."""

@@ -10,6 +10,11 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from sleap_rtc_plugin.companion.account_messages import (
+    AccountCommand,
+    AccountEvent,
+    AccountResult,
+)
 from sleap_rtc_plugin.companion.model_messages import (
     ModelCommand,
     ModelEvent,
@@ -169,7 +174,10 @@ class ConnectRemembered(_Tagged, frozen=True):
 
 
 class SignIn(_Tagged, frozen=True):
-    """Sign in to a server and open a new room there. Answered with `SignedIn`."""
+    """Open a new room at a server, and enter it. Answered with `SignedIn`.
+
+    It belongs to the account that is signed in there, or to one without a name.
+    """
 
     server: str
     remember: bool = True
@@ -316,6 +324,7 @@ Command = (
     | ForgetResults
     | Shutdown
     | ModelCommand
+    | AccountCommand
 )
 
 
@@ -382,6 +391,7 @@ Result = (
     | Attached
     | Log
     | ModelResult
+    | AccountResult
 )
 
 
@@ -531,6 +541,7 @@ Event = (
     | LinkBack
     | ResultsHome
     | ModelEvent
+    | AccountEvent
 )
 
 

@@ -16,6 +16,8 @@ from typing import Any, Final
 
 import msgspec
 
+from sleap_rtc_plugin.companion.account_messages import AccountCommand
+from sleap_rtc_plugin.companion.accounts_service import AccountsService
 from sleap_rtc_plugin.companion.followed_job import FollowedJob, FollowedWorker
 from sleap_rtc_plugin.companion.messages import (
     Attached,
@@ -111,6 +113,7 @@ class CompanionService:
         """Prepare; `emit` takes every event, on the event loop."""
         self._emit = emit
         self._credentials = CredentialStore()
+        self._accounts = AccountsService(self._credentials, emit)
         self._records = RunRecords()
         self._lab: Lab | None = None
         self._entering = asyncio.Lock()
@@ -155,6 +158,8 @@ class CompanionService:
     async def _carry_out(self, command: Command) -> Result:
         if isinstance(command, ModelCommand):
             return await self._models.carry_out(command)
+        if isinstance(command, AccountCommand):
+            return await self._accounts.carry_out(command)
         match command:
             case ListRooms() | Connect() | ConnectRemembered() | SignIn():
                 return await self._enter(command)
@@ -200,6 +205,7 @@ class CompanionService:
 
     async def close(self) -> None:
         """Let go of everything; jobs on workers go on."""
+        self._accounts.cancel()
         await self._leave("")
         tasks = list(self._tasks)
         for task in tasks:
@@ -238,7 +244,11 @@ class CompanionService:
                     )
                 room = await self._connect(Session.parse(known), remember=True)
             case SignIn(server=server, remember=remember):
-                session = await open_room(server.rstrip("/"), new_peer_id("worker"))
+                session = await open_room(
+                    server.rstrip("/"),
+                    new_peer_id("worker"),
+                    accounts=self._accounts.accounts,
+                )
                 room = await self._connect(session, remember=remember)
                 return SignedIn(room=room, session=session.encode())
         return Connected(room=room)

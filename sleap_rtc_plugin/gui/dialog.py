@@ -123,6 +123,14 @@ class RemoteTrainingDialog(QDialog):
         self.lab.choosingChanged.connect(presenter.choose_lab)
         self.lab.remembersChanged.connect(presenter.set_remembers)
         self.lab.newSessionHidden.connect(presenter.hide_new_session)
+        account = self.lab.account
+        account.methodChosen.connect(presenter.accounts.start)
+        account.roomChosen.connect(presenter.accounts.choose)
+        account.sessionGiven.connect(presenter.accounts.complete)
+        account.newLabRequested.connect(presenter.accounts.new_lab)
+        account.signOutRequested.connect(presenter.accounts.sign_out)
+        account.backRequested.connect(presenter.accounts.back)
+        account.closeRequested.connect(presenter.accounts.close)
         self.workers.workerChosen.connect(presenter.choose_worker)
         self.run.cancelRequested.connect(presenter.cancel)
         self.run.usesWorkerVideosChanged.connect(presenter.set_uses_worker_videos)
@@ -181,6 +189,10 @@ class RemoteTrainingDialog(QDialog):
         """Lead the keyboard to a form that appeared, or on from what disappeared."""
         if now.is_choosing and not before.is_choosing:
             self.lab.first_field().setFocus()
+            return
+        if now.account is not None and now.account != before.account:
+            if focused is None or not (focused.isVisible() and focused.isEnabled()):
+                self.lab.first_field().setFocus()
             return
         was_changed = (before.lab, before.is_choosing) != (now.lab, now.is_choosing)
         if not was_changed or (focused and focused.isVisible() and focused.isEnabled()):

@@ -31,6 +31,7 @@ from sleap_rtc_plugin.companion.messages import (
     SignIn,
     SubmitRun,
 )
+from sleap_rtc_plugin.gui.account_choices import AccountChoices, is_invitation
 from sleap_rtc_plugin.gui.messages import (
     COMPANION_DEAD,
     COMPANION_RESTARTED,
@@ -126,6 +127,14 @@ class RemotePresenter:
             self._ask, spawn, self._change, lambda: self._snapshot
         )
         """The model to predict with, and what to publish a trained one as."""
+        self.accounts = AccountChoices(
+            self._ask,
+            spawn,
+            self._change,
+            lambda: self._snapshot,
+            self._begin_to_enter,
+        )
+        """Who the user is at a server, and the rooms there."""
         self._watchers: list[Callable[[Snapshot], None]] = []
         self._listeners: list[Callable[[Event], None]] = []
         self._resumers: list[Callable[[], None]] = []
@@ -194,7 +203,10 @@ class RemotePresenter:
         self._spawn(begin, "list the known labs")
 
     def connect(self, session: str) -> None:
-        """Enter the room of a session string."""
+        """Enter the room of a session string, or take an invitation."""
+        if is_invitation(session):
+            self.accounts.accept(session)
+            return
         try:
             Session.parse(session)
         except SessionError as error:
@@ -208,7 +220,7 @@ class RemotePresenter:
         self._begin_to_enter(ConnectRemembered(room_id=room_id))
 
     def sign_in(self, address: str) -> None:
-        """Sign in to a server and open a new room there."""
+        """Sign in to a server, and choose one of its rooms or open a new one."""
         server = address.strip()
         if server and "://" not in server:
             server = f"http://{server}"
@@ -218,12 +230,11 @@ class RemotePresenter:
                 "http://gpu-server:8080, and the lab's administrator knows it."
             )
             return
-        self._begin_to_enter(
-            SignIn(server=server.rstrip("/"), remember=self._snapshot.remembers)
-        )
+        self.accounts.open(server.rstrip("/"))
 
     def choose_lab(self, is_choosing: bool = True) -> None:
         """Show or hide the form for another lab; the present one stays meanwhile."""
+        self.accounts.close()
         self._change(is_choosing=is_choosing, problem="")
 
     def leave(self) -> None:
@@ -333,6 +344,7 @@ class RemotePresenter:
         self._set(after_event(self._snapshot, event))
         self._preselect()
         self.run_choices.handle(event)
+        self.accounts.handle(event)
         for listener in tuple(self._listeners):
             _call(listener, event)
 

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from sleap_rtc_plugin.companion.account_messages import SignInCode
 from sleap_rtc_plugin.companion.messages import (
     Event,
     JobChanged,
@@ -28,6 +29,7 @@ from sleap_rtc_plugin.companion.messages import (
     WorkersChanged,
 )
 from sleap_rtc_plugin.companion.model_messages import ModelAnnounced, ModelProgress
+from sleap_rtc_plugin.gui.account_choices import AccountView
 from sleap_rtc_plugin.gui.messages import error_words, published_words, takes_jobs
 from sleap_rtc_plugin.gui.model_choice import ModelChoice
 from sleap_rtc_plugin.gui.run_choices import (
@@ -147,6 +149,8 @@ class Snapshot:
         rooms: the rooms that this computer remembers, the last used first.
         is_choosing: the form for another lab is shown although we are in one.
         has_new_session: a room was just opened; its session string waits to be copied.
+        account: how the user stands to a server that knows its people, while that is
+            shown in place of the form.
         remembers: whether the next room is to be remembered.
         uses_worker_videos: whether a worker may use its own copies of videos.
         is_relay_only: whether workers are told no address of this computer.
@@ -174,6 +178,7 @@ class Snapshot:
     rooms: tuple[RoomRow, ...] = ()
     is_choosing: bool = False
     has_new_session: bool = False
+    account: AccountView | None = None
     remembers: bool = True
     uses_worker_videos: bool = True
     is_relay_only: bool = False
@@ -292,6 +297,7 @@ def inside(snapshot: Snapshot, room: RoomRow, *, is_new: bool = False) -> Snapsh
         lab=Lab.INSIDE,
         room=clean_room(room),
         is_choosing=False,
+        account=None,
         has_new_session=is_new,
         problem="",
     )
@@ -366,6 +372,8 @@ def after_event(snapshot: Snapshot, event: Event) -> Snapshot:
 def _job_of(event: Event) -> str | None:
     match event:
         case RoomChanged() | WorkersChanged() | ModelAnnounced() | ModelProgress():
+            return None
+        case SignInCode():
             return None
         case JobChanged(job=job):
             return job.job_id

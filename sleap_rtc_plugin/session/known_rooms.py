@@ -72,23 +72,33 @@ async def rooms_at(server: str, accounts: SignedInAccounts) -> list[RoomInfo]:
 
 
 async def known_rooms(
-    accounts: SignedInAccounts, credentials: CredentialStore
+    accounts: SignedInAccounts, credentials: CredentialStore, *, server: str = ""
 ) -> tuple[list[KnownRoom], list[RtcError]]:
-    """Return every room that can be named here, and what kept from asking for more."""
-    kept = await credentials.rooms()
-    servers = [account.server for account in await accounts.list()]
+    """Return every room that can be named here, and what kept from asking for more.
+
+    Args:
+        accounts: who is signed in where.
+        credentials: the session strings.
+        server: look at the rooms of this one alone; empty for all.
+    """
+    kept = [room for room in await credentials.rooms() if server in ("", room.server)]
+    servers = [
+        account.server
+        for account in await accounts.list()
+        if server in ("", account.server)
+    ]
     answers = await asyncio.gather(
         *(rooms_at(server, accounts) for server in servers), return_exceptions=True
     )
     faults: list[RtcError] = []
     rooms: list[KnownRoom] = []
-    for server, answer in zip(servers, answers, strict=True):
+    for asked, answer in zip(servers, answers, strict=True):
         if isinstance(answer, RtcError):
             faults.append(answer)
         elif isinstance(answer, BaseException):
             raise answer
         else:
-            rooms += (_known(room, server, kept) for room in answer)
+            rooms += (_known(room, asked, kept) for room in answer)
     told = {(room.server, room.room_id) for room in rooms}
     rooms += (
         KnownRoom(

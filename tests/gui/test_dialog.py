@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
     QPushButton,
     QWidget,
 )
+from support.account_scenes import at_door, choose_keyless, signed_in, with_code
 from support.dialog_world import WORKERS, World
 from support.scripted_host import SERVER, make_run, make_session
 
@@ -306,6 +307,10 @@ STATES = {
     "inside": lambda world: world.connect(),
     "choosing": lambda world: (world.connect(), world.presenter.choose_lab()),
     "new lab": lambda world: world.presenter.sign_in(SERVER),
+    "ways to sign in": at_door,
+    "a code": with_code,
+    "labs of an account": signed_in,
+    "a lab without its key": lambda world: (signed_in(world), choose_keyless(world)),
     "sending": lambda world: world.sending(),
     "dead": lambda world: (world.connect(), world.host.die_for_good()),
 }

@@ -1,22 +1,31 @@
 """Signing in at a real OpenID provider on this machine, through a real server."""
 
 import asyncio
-import base64
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import jwt
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse
-from support.oidc_provider import CLIENT_ID, OidcProvider, Person, SigningKey
+from support.oidc_provider import (
+    CLIENT_ID,
+    OidcProvider,
+    Person,
+    SigningKey,
+    unsigned,
+    with_shared_secret,
+)
 from support.signaling_lab import Clock, Lab, config
 
+from sleap_rtc_plugin.protocol.close_codes import CloseCode
 from sleap_rtc_plugin.protocol.ids import is_id
-from sleap_rtc_signaling.config import AccountsConfig, ConfigError, OidcConfig
+from sleap_rtc_signaling.accounts_config import AccountsConfig, OidcConfig
 from sleap_rtc_signaling.limits import (
     JWKS_FRESH_S,
     JWKS_RETRY_S,
@@ -24,6 +33,7 @@ from sleap_rtc_signaling.limits import (
     SIGN_IN_LIFETIME_S,
     SIGN_IN_TOKEN_S,
 )
+from sleap_rtc_signaling.sections import ConfigError
 from sleap_rtc_signaling.server import SignalingServer
 
 BOB = Person(subject="bob-2", name="Bob \u202eevil", email="bob@else.example")
@@ -337,6 +347,40 @@ async def test_a_way_that_was_taken_out_ends_what_came_of_it(
         refused(await world.refresh(account), 401, "token_refused")
 
 
+async def test_a_room_for_members_asks_for_the_person(world: World) -> None:
+    account = await world.signed_in()
+    made = await world.lab.post(
+        "/create-room", account["token"], json={"access": "members"}
+    )
+    room = (made.json()["room_id"], "")
+    await world.lab.join(room, "client-1", account=account["token"])
+    other = await world.signed_in(BOB)
+    _, reply = await world.lab.register(room, "client-2", account=other["token"])
+    assert reply.code == "room_gone"
+    claims = jwt.decode(account["token"], options={"verify_signature": False})
+    head = {"typ": "sleap-rtc-account+jwt"}
+    kid = jwt.get_unverified_header(account["token"])["kid"]
+    bad = [
+        unsigned(claims, alg="none", kid=kid, **head),
+        unsigned(claims, alg="EdDSA", kid=kid, **head),
+        SigningKey.make(kid).sign(claims, **head),
+        world.provider.keys[0].sign(claims, **head),
+        # The provider's own token, as good as it may be, is for this server alone.
+        world.provider.keys[0].sign(world.provider.claims(Person())),
+        account["token"][:-4],
+        account["refresh_token"],
+    ]
+    for number, token in enumerate(bad):
+        answer = await world.lab.get("/account", token)
+        refused(answer, 401, "token_refused")
+        peer, reply = await world.lab.register(room, f"thief-{number}", account=token)
+        assert reply.code == "token_refused"
+        assert await peer.closed() == CloseCode.REGISTRATION_REFUSED
+    await world.lab.post("/sign-out", account["token"])
+    _, reply = await world.lab.register(room, "client-3", account=account["token"])
+    assert reply.code == "token_refused"
+
+
 # -- who is let in --------------------
 
 
@@ -447,24 +491,27 @@ async def test_settings_that_make_no_sense_are_told(
         await SignalingServer(config(tmp_path, accounts=accounts)).start()
 
 
+async def test_a_sign_in_goes_on_at_another_instance_and_after_a_restart(
+    provider: OidcProvider, tmp_path: Path
+) -> None:
+    accounts = AccountsConfig(oidc=(settings(provider),))
+    async for first in serve(provider, tmp_path, accounts):
+        async for second in serve(provider, tmp_path, accounts):
+            flow = await first.begin()
+            provider.approve(flow["user_code"])
+            answers = await asyncio.gather(first.poll(flow), second.poll(flow))
+            assert sorted(answer.status_code for answer in answers)[0] == 200
+            assert sum(answer.status_code == 200 for answer in answers) == 1
+            (account,) = (a.json() for a in answers if a.status_code == 200)
+            other = await second.lab.get("/account", account["token"])
+            assert other.status_code == 200
+    async for again in serve(provider, tmp_path, accounts):
+        assert (await again.lab.get("/account", account["token"])).status_code == 200
+        account = (await again.refresh(account)).json()
+        assert account["name"] == "Alice"
+
+
 # -- bad ID tokens --------------------
-
-
-def hs256_with_public(provider: OidcProvider) -> Callable[[dict[str, Any]], str]:
-    key = json.dumps(provider.keys[0].public()).encode()
-
-    def make(claims: dict[str, Any]) -> str:
-        return jwt.encode(claims, key * 4, algorithm="HS256", headers={"kid": "first"})
-
-    return make
-
-
-def unsigned(claims: dict[str, Any]) -> str:
-    def part(value: dict[str, Any]) -> str:
-        text = json.dumps(value).encode()
-        return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
-
-    return f"{part({'alg': 'none', 'kid': 'first'})}.{part(claims)}."
 
 
 CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
@@ -496,8 +543,19 @@ async def test_id_tokens_that_are_not_good(
 @pytest.mark.parametrize(
     "forge",
     [
-        lambda provider: unsigned,
-        hs256_with_public,
+        lambda provider: partial(unsigned, alg="none", kid="first"),
+        lambda provider: partial(
+            with_shared_secret,
+            json.dumps(provider.keys[0].public()).encode(),
+            key_id="first",
+        ),
+        lambda provider: partial(
+            with_shared_secret,
+            provider.keys[0]
+            .private.public_key()
+            .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+            key_id="first",
+        ),
         lambda provider: SigningKey.make("first").sign,
         lambda provider: SigningKey.make("first", "RS256").sign,
         lambda provider: SigningKey.make("nobody").sign,
@@ -509,6 +567,7 @@ async def test_id_tokens_that_are_not_good(
     ids=[
         "alg none",
         "HS256 with the public key",
+        "HS256 with the public key in PEM",
         "another key of the same id",
         "another algorithm",
         "an unknown key id",

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.dynamodb import Tables, dynamodb_tables
 
 from sleap_rtc_plugin.protocol.errors import LocalProtocolError, StorageFailed
 from sleap_rtc_signaling.config import StoreConfig
 from sleap_rtc_signaling.limits import MAX_RECORD_BYTES
-from sleap_rtc_signaling.stores.dynamodb import DynamoRecords, create_table
+from sleap_rtc_signaling.stores.dynamodb import DynamoRecords
 from sleap_rtc_signaling.stores.memory import MemoryRecords
 from sleap_rtc_signaling.stores.records import (
     AT_ANY_TIME,
@@ -22,49 +23,14 @@ from sleap_rtc_signaling.stores.records import (
 )
 from sleap_rtc_signaling.stores.sqlite import SqliteRecords
 
-moto_server = pytest.importorskip("moto.server", reason="moto is not installed")
-boto3 = pytest.importorskip("boto3", reason="boto3 is not installed")
-
 KEY = RecordKey("room", "room-1")
 Opener = Callable[[], Awaitable[Records]]
 
 
 @pytest.fixture(scope="module")
-def dynamodb() -> Iterator[str]:
-    """An endpoint that behaves as DynamoDB."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "testing")
-        patch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-        server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-        server.start()
-        try:
-            host, port = server.get_host_and_port()
-            yield f"http://{host}:{port}"
-        finally:
-            server.stop()
-
-
-class Tables:
-    """New, empty tables."""
-
-    def __init__(self, endpoint: str) -> None:
-        self.endpoint = endpoint
-        self.client = boto3.client("dynamodb", endpoint_url=endpoint)
-        self.count = 0
-
-    def make(self) -> StoreConfig:
-        self.count += 1
-        name = f"table-{self.count}-{id(self)}"
-        create_table(self.client, name)
-        return StoreConfig(kind="dynamodb", table=name, endpoint=self.endpoint)
-
-
-@pytest.fixture(scope="module")
-def tables(dynamodb: str) -> Iterator[Tables]:
-    made = Tables(dynamodb)
-    yield made
-    made.client.close()
+def tables() -> Iterator[Tables]:
+    with dynamodb_tables() as made:
+        yield made
 
 
 @pytest.fixture(params=["memory", "sqlite", "dynamodb"])
@@ -437,8 +403,8 @@ async def test_a_write_whose_answer_was_lost_is_not_done_twice(
     assert refusing.calls == 2
 
 
-async def test_no_table_and_no_server_are_told(dynamodb: str) -> None:
-    config = StoreConfig(kind="dynamodb", table="none", endpoint=dynamodb)
+async def test_no_table_and_no_server_are_told(tables: Tables) -> None:
+    config = StoreConfig(kind="dynamodb", table="none", endpoint=tables.endpoint)
     with pytest.raises(StorageFailed, match="ResourceNotFound"):
         await DynamoRecords.open(config)
     config = StoreConfig(kind="dynamodb", table="none", endpoint="no address")

@@ -1,17 +1,44 @@
 """Members, invitations and credentials over REST and WebSockets of a real server."""
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.signaling_lab import Lab, Peer, bearer
+from support.dynamodb import Tables, dynamodb_tables
+from support.signaling_lab import ICE, Clock, Lab, Peer, bearer, config
+from websockets.asyncio.client import connect
 
-from sleap_rtc_plugin.protocol.close_codes import CloseCode
+from sleap_rtc_plugin.protocol.close_codes import CloseCode, RelayCloseCode
+from sleap_rtc_plugin.protocol.relay_messages import RelayJoin, encode_relay
 from sleap_rtc_plugin.protocol.signaling_messages import Registered, ServerError
 from sleap_rtc_signaling.admission import Admissions
+from sleap_rtc_signaling.config import RelayConfig, StoreConfig
 from sleap_rtc_signaling.limits import ACCEPT_RATE
+from sleap_rtc_signaling.server import SignalingServer
 from sleap_rtc_signaling.tokens import Tokens, load_or_make_key
+
+
+@pytest.fixture(scope="module")
+def tables() -> Iterator[Tables]:
+    with dynamodb_tables() as found:
+        yield found
+
+
+@pytest.fixture(params=["sqlite", "dynamodb"])
+async def lab(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Lab]:
+    store = StoreConfig()
+    if request.param == "dynamodb":
+        store = request.getfixturevalue("tables").make()
+    clock = Clock()
+    settings = config(tmp_path, store=store, ice_servers=(ICE,))
+    async with SignalingServer(settings, clock=clock) as server:
+        opened = Lab(server, clock)
+        try:
+            yield opened
+        finally:
+            await opened.close()
 
 
 async def made(lab: Lab, account: str, **fields: str) -> tuple[str, str]:
@@ -263,6 +290,43 @@ async def test_what_is_taken_back_while_a_peer_registers(
     assert await code_of(refused) == "token_refused"
 
 
+async def test_a_relay_ends_with_the_peer_that_is_sent_out(
+    tmp_path: Path,
+) -> None:
+    settings = config(tmp_path, relay=RelayConfig(enabled=True))
+    async with SignalingServer(settings) as server:
+        lab = Lab(server, Clock())
+        owner = await lab.account()
+        room_id, _ = await made(lab, owner)
+        member = await joined(lab, owner, room_id)
+        member_id = await account_id(lab, owner, room_id)
+        sockets = []
+        for peer_id, account in (("owners", owner), ("members", member)):
+            await lab.join((room_id, ""), peer_id, account=account)
+            url = f"{server.websocket_url.removesuffix('/ws')}/relay?room_id={room_id}"
+            socket = await lab.stack.enter_async_context(
+                connect(url, additional_headers=bearer(account), compression=None)
+            )
+            relay_id = "relay-" + "0" * 32
+            await socket.send(
+                encode_relay(RelayJoin(relay_id=relay_id, peer_id=peer_id))
+            )
+            sockets.append(socket)
+        async with asyncio.timeout(10):
+            for socket in sockets:
+                await socket.recv()
+        path = f"/rooms/{room_id}/members"
+        await call(lab, owner, path, account_id=member_id, role=None)
+        async with asyncio.timeout(10):
+            for socket in sockets:
+                await socket.wait_closed()
+        assert [socket.close_code for socket in sockets] == [
+            RelayCloseCode.PARTNER_LEFT,
+            RelayCloseCode.REFUSED,
+        ]
+        await lab.close()
+
+
 async def test_closing_a_room_to_all_but_members(lab: Lab) -> None:
     owner = await lab.account()
     room = await made(lab, owner)
@@ -333,3 +397,34 @@ async def test_an_account_that_is_not_good_keeps_nobody_out(lab: Lab) -> None:
     room = await lab.room()
     _, reply = await lab.register(room, "somebody", account="spoiled")
     assert isinstance(reply, Registered)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "dynamodb"])
+async def test_two_servers_on_one_store(
+    tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    store = StoreConfig()
+    if kind == "dynamodb":
+        store = request.getfixturevalue("tables").make()
+    settings = config(tmp_path, store=store)
+    async with SignalingServer(settings) as one, SignalingServer(settings) as other:
+        here, there = Lab(one, Clock()), Lab(other, Clock())
+        owner = await here.account()
+        room = await made(here, owner, access="members", name="Flies")
+        invited = await call(here, owner, f"/rooms/{room[0]}/invitations")
+        body = {"code": invited["code"]}
+        # The same code at both, at once: one of them takes it.
+        answers = await asyncio.gather(
+            here.post("/accept-invitation", await there.account(), json=body),
+            there.post("/accept-invitation", await there.account(), json=body),
+        )
+        assert sorted(each.status_code for each in answers) == [200, 403]
+        assert len((await there.get("/rooms", owner)).json()["rooms"]) == 1
+        path = f"/rooms/{room[0]}/credentials"
+        worker = await call(there, owner, path, kind="worker")
+        await here.join((room[0], worker["token"]), "worker-1", "worker")
+        await call(here, owner, f"{path}/revoke", id=worker["credential_id"])
+        refused = await there.register((room[0], worker["token"]), "w", "worker")
+        assert await code_of(refused) == "token_refused"
+        for each in (here, there):
+            await each.close()

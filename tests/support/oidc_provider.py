@@ -5,8 +5,11 @@ a person approves, and GitHub's three routes. What it does wrong is set by the t
 """
 
 import asyncio
+import base64
 import contextlib
+import hmac
 import html
+import json
 import secrets
 import socket
 import time
@@ -84,6 +87,23 @@ class _Flow:
     expired: bool = False
 
 
+def unsigned(claims: dict[str, Any], **header: Any) -> str:
+    """Write claims as a token whose signature is empty."""
+    return f"{_part(header)}.{_part(claims)}."
+
+
+def with_shared_secret(secret: bytes, claims: dict[str, Any], key_id: str) -> str:
+    """Sign claims by HS256 with any bytes, such as a public key."""
+    head = f"{_part({'alg': 'HS256', 'kid': key_id})}.{_part(claims)}"
+    mac = hmac.digest(secret, head.encode(), "sha256")
+    return f"{head}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}"
+
+
+def _part(value: dict[str, Any]) -> str:
+    text = json.dumps(value).encode()
+    return base64.urlsafe_b64encode(text).rstrip(b"=").decode()
+
+
 class OidcProvider:
     """The provider; an async context manager.
 
@@ -134,8 +154,13 @@ class OidcProvider:
         opened.bind(("127.0.0.1", self.port))
         opened.listen(64)
         self._socket, self.port = opened, opened.getsockname()[1]
+        # Its own settings of the log would be those of the whole process.
         config = uvicorn.Config(
-            self._application(), log_level="critical", lifespan="off", ws="none"
+            self._application(),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
         )
         self._server = uvicorn.Server(config)
         self._server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]

@@ -11,6 +11,13 @@ from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
+from sleap_rtc_plugin.companion.account_messages import (
+    CancelSignIn,
+    OpenServer,
+    ServerOpened,
+    SignInWay,
+    SignOut,
+)
 from sleap_rtc_plugin.companion.messages import (
     Attached,
     AttachJob,
@@ -63,6 +70,7 @@ __all__ = [
 ]
 
 SERVER = "http://lab.example:8080"
+ANONYMOUS = SignInWay(name="anonymous", label="Without a name")
 Answer = Result | RtcError
 
 
@@ -251,6 +259,10 @@ class ScriptedHost:
             case SignIn():
                 room = self._enter("room-new")
                 return SignedIn(room=room, session=make_session("room-new"))
+            case OpenServer(server=server):
+                return ServerOpened(server=server, ways=[ANONYMOUS])
+            case CancelSignIn() | SignOut():
+                return Done()
             case SubmitRun(job_id=job_id):
                 return Submitted(job_id=job_id)
             case AttachJob(job_id=job_id):

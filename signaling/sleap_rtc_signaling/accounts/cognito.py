@@ -30,8 +30,9 @@ from sleap_rtc_signaling.accounts import Identity
 from sleap_rtc_signaling.accounts.cognito_calls import CognitoCalls, CognitoRefused
 from sleap_rtc_signaling.accounts.jwks import BadToken, ProviderKeys
 from sleap_rtc_signaling.accounts.provider_http import ProviderHttp, is_secure_url
-from sleap_rtc_signaling.config import CognitoConfig, ConfigError
+from sleap_rtc_signaling.accounts_config import CognitoConfig
 from sleap_rtc_signaling.limits import COGNITO_DELETED_AT_ONCE, COGNITO_TOKEN_S
+from sleap_rtc_signaling.sections import ConfigError
 from sleap_rtc_signaling.stores.records import Record, RecordKey, Records
 
 __all__ = ["CognitoAccounts"]

@@ -12,13 +12,14 @@ from functools import partial
 from typing import Any, Final
 
 from sleap_rtc_plugin.protocol.errors import AccountsUnavailable
-from sleap_rtc_signaling.config import CognitoConfig, ConfigError
+from sleap_rtc_signaling.accounts_config import CognitoConfig
 from sleap_rtc_signaling.limits import (
     COGNITO_CALL_S,
     COGNITO_THREADS,
     COGNITO_TIMEOUT_S,
     MAX_COGNITO_CALLS,
 )
+from sleap_rtc_signaling.sections import ConfigError
 
 __all__ = ["CognitoCalls", "CognitoRefused"]
 
@@ -59,7 +60,7 @@ class CognitoCalls:
             self._error: Any = importlib.import_module("botocore.exceptions")
         except ImportError:
             raise ConfigError(
-                "Accounts of Cognito need boto3; install sleap-remote[aws]."
+                "Accounts of Cognito need boto3; install sleap-rtc-plugin[aws]."
             ) from None
         self._server = server
         self._waiting = 0

@@ -31,10 +31,10 @@ from sleap_rtc_signaling.accounts.github import GitHubProvider
 from sleap_rtc_signaling.accounts.jwks import unverified_issuer
 from sleap_rtc_signaling.accounts.oidc import OidcProvider
 from sleap_rtc_signaling.accounts.sign_ins import SignIns, is_ours
-from sleap_rtc_signaling.config import AccountsConfig, ConfigError
+from sleap_rtc_signaling.accounts_config import AccountsConfig
 from sleap_rtc_signaling.limits import PURGE_INTERVAL_S
+from sleap_rtc_signaling.sections import ConfigError
 from sleap_rtc_signaling.stores import Store
-from sleap_rtc_signaling.stores.records import Records
 from sleap_rtc_signaling.tokens import Tokens
 
 __all__ = ["MixedAccounts", "make_accounts"]
@@ -184,7 +184,6 @@ class MixedAccounts:
 def make_accounts(
     config: AccountsConfig,
     store: Store,
-    records: Records,
     tokens: Tokens,
     lifetime_s: float,
     server: str,
@@ -193,8 +192,8 @@ def make_accounts(
 
     Args:
         config: the ways to sign in.
-        store: knows the accounts without a name.
-        records: hold sign-ins, flows, and what was signed out.
+        store: knows the accounts without a name; its records hold sign-ins, flows,
+            and what was signed out.
         tokens: signs and verifies.
         lifetime_s: how long an account without a name lasts.
         server: how the server is named in errors.
@@ -202,6 +201,7 @@ def make_accounts(
     Raises:
         ConfigError: the settings make no sense.
     """
+    records = store.records
     sign_ins = SignIns(records, tokens, server)
     flows: dict[str, DeviceFlows] = {}
     for way in config.oidc:

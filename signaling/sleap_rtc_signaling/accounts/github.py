@@ -18,7 +18,8 @@ from sleap_rtc_signaling.accounts.device_flow import (
     Waiting,
 )
 from sleap_rtc_signaling.accounts.provider_http import ProviderHttp, is_secure_url
-from sleap_rtc_signaling.config import ConfigError, OidcConfig
+from sleap_rtc_signaling.accounts_config import OidcConfig
+from sleap_rtc_signaling.sections import ConfigError
 
 __all__ = ["GitHubProvider"]
 

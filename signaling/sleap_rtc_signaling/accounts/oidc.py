@@ -25,8 +25,9 @@ from sleap_rtc_signaling.accounts.device_flow import (
 )
 from sleap_rtc_signaling.accounts.jwks import BadToken, ProviderKeys
 from sleap_rtc_signaling.accounts.provider_http import ProviderHttp, is_secure_url
-from sleap_rtc_signaling.config import ConfigError, OidcConfig
+from sleap_rtc_signaling.accounts_config import OidcConfig
 from sleap_rtc_signaling.limits import JWKS_FRESH_S, JWKS_RETRY_S, JWKS_STALE_S
+from sleap_rtc_signaling.sections import ConfigError
 
 __all__ = ["OidcProvider"]
 

@@ -373,4 +373,11 @@ async def _a_few_at_once(
         async with places:
             await work(record)
 
-    await asyncio.gather(*(one(record) for record in records))
+    tasks = [asyncio.create_task(one(record)) for record in records]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        # Nothing goes on behind the back of whoever is told that it failed.
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,7 +1,8 @@
 """The lab: a form while we are in none, one line once we are.
 
 Three ways in, each with its button beside it: a lab that this computer remembers, a
-session string, or signing in to a server, which opens a new lab. A passive view.
+session string or an invitation, or signing in to a server, where the account's labs are
+listed and a new one is opened. A passive view.
 """
 
 from typing import Final
@@ -20,6 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from sleap_rtc_plugin.companion.messages import RoomRow
+from sleap_rtc_plugin.gui.pages.account_panel import AccountPanel
 from sleap_rtc_plugin.gui.pages.new_lab import NewLabPanel
 from sleap_rtc_plugin.gui.pages.parts import plain_label, push_button, text_edit
 from sleap_rtc_plugin.gui.snapshot import Lab, Snapshot
@@ -52,10 +54,12 @@ class LabPage(QGroupBox):
         self._rooms: tuple[RoomRow, ...] = ()
         self.connected_row = self._make_connected_row()
         self.new_lab = NewLabPanel(self)
+        self.account = AccountPanel(self)
         self.form = self._make_form()
         layout = QVBoxLayout(self)
         layout.addWidget(self.connected_row)
         layout.addWidget(self.new_lab)
+        layout.addWidget(self.account)
         layout.addWidget(self.form)
         self._connect_signals()
 
@@ -119,7 +123,7 @@ class LabPage(QGroupBox):
             form,
             "sessionEdit",
             "Session string",
-            "Paste what the worker printed: sleap-session:...",
+            "Paste what the worker printed, or an invitation",
         )
         self.session_edit.setMaxLength(2 * MAX_SESSION_STRING_CHARS)
         self.session_edit.setEchoMode(QLineEdit.EchoMode.Password)
@@ -137,14 +141,14 @@ class LabPage(QGroupBox):
         grid.addWidget(self.connect_button, 1, 3)
 
     def _add_server(self, form: QWidget, grid: QGridLayout) -> None:
-        label = plain_label(form, "serverLabel", "New lab on ser&ver:")
+        label = plain_label(form, "serverLabel", "Labs on ser&ver:")
         self.server_edit = text_edit(
             form, "serverEdit", "Server address", "http://gpu-server:8080"
         )
         self.server_edit.setMaxLength(MAX_URL_CHARS)
         label.setBuddy(self.server_edit)
         self.sign_in_button = push_button(
-            form, "signInButton", "S&ign in", "Sign in and open a new lab"
+            form, "signInButton", "S&ign in", "Sign in at the server"
         )
         grid.addWidget(label, 2, 0)
         grid.addWidget(self.server_edit, 2, 1, 1, 2)
@@ -192,6 +196,8 @@ class LabPage(QGroupBox):
 
     def first_field(self) -> QWidget:
         """Return where the user begins."""
+        if self.account.isVisibleTo(self):
+            return self.account.first_field()
         if not self.form.isVisibleTo(self):
             return self.change_button
         return self.known_combo if self._rooms else self.session_edit
@@ -202,7 +208,9 @@ class LabPage(QGroupBox):
             return self.connect_button
         if focused is self.server_edit:
             return self.sign_in_button
-        return self.enter_button if focused is self.known_combo else None
+        if focused is self.known_combo:
+            return self.enter_button
+        return self.account.obvious_button(focused)
 
     # -- drawing -----------------------------------------------------------------------
 
@@ -213,7 +221,9 @@ class LabPage(QGroupBox):
         self.connected_label.setText(_standing(snapshot))
         self.change_button.setVisible(not shows_form)
         self.change_button.setEnabled(snapshot.can_enter)
-        self.form.setVisible(shows_form)
+        self.account.show_account(snapshot.account if shows_form else None)
+        self.account.setEnabled(snapshot.can_enter)
+        self.form.setVisible(shows_form and snapshot.account is None)
         self.form.setEnabled(snapshot.can_enter)
         self.keep_button.setVisible(snapshot.is_choosing)
         self.leave_button.setVisible(snapshot.is_choosing)
@@ -222,7 +232,8 @@ class LabPage(QGroupBox):
             self.remember_box.setChecked(snapshot.remembers)
         self._show_rooms(snapshot.rooms)
         self.new_lab.show_session(new_session)
-        if not shows_form and self.session_edit.text():
+        is_used = not shows_form or snapshot.account is not None
+        if is_used and self.session_edit.text():
             # The secret has done its work; it does not stay in a widget.
             self.session_edit.clear()
             self.reveal_button.setChecked(False)
