@@ -52,6 +52,8 @@ __all__ = [
     "Notice",
     "OpenMonitor",
     "PackageProgress",
+    "Pair",
+    "Paired",
     "Request",
     "Response",
     "Result",
@@ -183,6 +185,14 @@ class SignIn(_Tagged, frozen=True):
     remember: bool = True
 
 
+class Pair(_Tagged, frozen=True):
+    """Enter the room of the worker that shows this code. Answered with `Paired`."""
+
+    server: str
+    code: str
+    remember: bool = True
+
+
 class Disconnect(_Tagged, frozen=True):
     """Leave the room; followed jobs go on unwatched. Answered with `Done`."""
 
@@ -308,6 +318,7 @@ Command = (
     | Connect
     | ConnectRemembered
     | SignIn
+    | Pair
     | Disconnect
     | ForgetRoom
     | SubmitRun
@@ -357,6 +368,13 @@ class SignedIn(_Tagged, frozen=True):
     session: str
 
 
+class Paired(_Tagged, frozen=True):
+    """The room of a code is entered; `session` is what the worker handed over."""
+
+    room: RoomRow
+    session: str
+
+
 class Submitted(_Tagged, frozen=True):
     """The companion has taken the run; events say how it goes."""
 
@@ -386,6 +404,7 @@ Result = (
     | Rooms
     | Connected
     | SignedIn
+    | Paired
     | Submitted
     | Jobs
     | Attached

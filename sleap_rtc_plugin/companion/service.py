@@ -40,6 +40,8 @@ from sleap_rtc_plugin.companion.messages import (
     ListRooms,
     Log,
     OpenMonitor,
+    Pair,
+    Paired,
     Result,
     RoomChanged,
     RoomRow,
@@ -80,11 +82,13 @@ from sleap_rtc_plugin.protocol.errors import (
 )
 from sleap_rtc_plugin.protocol.ids import clean_text, new_peer_id
 from sleap_rtc_plugin.protocol.messages import JobSpec, JobSummary
+from sleap_rtc_plugin.protocol.pairing_code import PairingCode
 from sleap_rtc_plugin.protocol.session_string import Session
 from sleap_rtc_plugin.session.credentials import CredentialStore
 from sleap_rtc_plugin.session.lab import Lab, WorkerSeen
 from sleap_rtc_plugin.session.model_news import ModelNews
 from sleap_rtc_plugin.session.new_room import open_room
+from sleap_rtc_plugin.session.pairing import claim_session
 from sleap_rtc_plugin.session.remote_job import describe_job, list_jobs
 from sleap_rtc_plugin.session.room_models import (
     LinkedModels,
@@ -161,7 +165,7 @@ class CompanionService:
         if isinstance(command, AccountCommand):
             return await self._accounts.carry_out(command)
         match command:
-            case ListRooms() | Connect() | ConnectRemembered() | SignIn():
+            case ListRooms() | Connect() | ConnectRemembered() | SignIn() | Pair():
                 return await self._enter(command)
             case Disconnect():
                 await self._leave("")
@@ -227,7 +231,7 @@ class CompanionService:
     # -- the room ------------------------------------------------------------------
 
     async def _enter(
-        self, command: ListRooms | Connect | ConnectRemembered | SignIn
+        self, command: ListRooms | Connect | ConnectRemembered | SignIn | Pair
     ) -> Result:
         match command:
             case ListRooms():
@@ -243,6 +247,10 @@ class CompanionService:
                         reason="its session string is no longer on this computer",
                     )
                 room = await self._connect(Session.parse(known), remember=True)
+            case Pair(server=server, code=code, remember=remember):
+                session = await claim_session(server, PairingCode.parse(code))
+                room = await self._connect(session, remember=remember)
+                return Paired(room=room, session=session.encode())
             case SignIn(server=server, remember=remember):
                 session = await open_room(
                     server.rstrip("/"),

@@ -29,6 +29,7 @@ from sleap_rtc_plugin.companion.messages import (
     Connect,
     ConnectRemembered,
     Event,
+    Pair,
     Result,
     SignIn,
 )
@@ -36,17 +37,19 @@ from sleap_rtc_plugin.gui.messages import error_words
 from sleap_rtc_plugin.protocol.errors import (
     InvitationCodeInvalid,
     NotSignedIn,
+    PairingRefused,
     RtcError,
     SessionError,
 )
 from sleap_rtc_plugin.protocol.ids import clean_text
 from sleap_rtc_plugin.protocol.invitation_code import INVITATION_SCHEME, InvitationCode
-from sleap_rtc_plugin.protocol.session_string import Session
+from sleap_rtc_plugin.protocol.pairing_code import PairingCode
+from sleap_rtc_plugin.protocol.session_string import Session, is_signaling_url
 
 if TYPE_CHECKING:
     from sleap_rtc_plugin.gui.snapshot import Snapshot
 
-__all__ = ["AccountChoices", "AccountView", "is_invitation"]
+__all__ = ["AccountChoices", "AccountView", "Way", "is_invitation", "server_address"]
 
 MAX_WAYS_SHOWN: Final = 8
 MAX_ROOMS_SHOWN: Final = 200
@@ -54,7 +57,12 @@ OTHER_LAB: Final = (
     "This session string is of another lab. Ask somebody in the lab for one of its own."
 )
 
-Way = Connect | ConnectRemembered | SignIn
+NO_SERVER: Final = (
+    "A pairing code needs its server. Type the server's address as well, as the worker "
+    "shows it, and press Connect."
+)
+
+Way = Connect | ConnectRemembered | SignIn | Pair
 """How a room is entered."""
 
 
@@ -84,6 +92,14 @@ class AccountView:
 def is_invitation(text: str) -> bool:
     """Tell whether somebody pasted an invitation code where session strings go."""
     return "".join(text.split()).startswith(INVITATION_SCHEME)
+
+
+def server_address(typed: str) -> str:
+    """Return what was typed as the address of a server, right or wrong."""
+    server = typed.strip()
+    if server and "://" not in server:
+        server = f"http://{server}"
+    return server if server.endswith("://") else server.rstrip("/")
 
 
 def opened(answer: ServerOpened) -> AccountView:
@@ -233,6 +249,25 @@ class AccountChoices:
         self._invitation = code.encode()
         self._change(account=AccountView(server=code.url, is_busy=True), problem="")
         self._spawn(self._accept(code.url), "accept an invitation")
+
+    def pair(self, text: str, address: str) -> None:
+        """Enter the room of the worker that shows a code.
+
+        Args:
+            text: the code.
+            address: the server that the worker uses; the code does not name it.
+        """
+        try:
+            PairingCode.parse(text)
+        except PairingRefused as error:
+            self._change(problem=error_words(error))
+            return
+        server = server_address(address)
+        if not is_signaling_url(server):
+            self._change(problem=NO_SERVER)
+            return
+        remember = self._snapshot().remembers
+        self._enter(Pair(server=server, code=text, remember=remember))
 
     def handle(self, event: Event) -> None:
         """Take an event of the companion."""

@@ -23,6 +23,8 @@ from sleap_rtc_plugin.companion.messages import (
     ForgetRoom,
     JobChanged,
     ListRooms,
+    Pair,
+    Paired,
     Result,
     ResultsHome,
     RoomRow,
@@ -31,7 +33,12 @@ from sleap_rtc_plugin.companion.messages import (
     SignIn,
     SubmitRun,
 )
-from sleap_rtc_plugin.gui.account_choices import AccountChoices, is_invitation
+from sleap_rtc_plugin.gui.account_choices import (
+    AccountChoices,
+    Way,
+    is_invitation,
+    server_address,
+)
 from sleap_rtc_plugin.gui.messages import (
     COMPANION_DEAD,
     COMPANION_RESTARTED,
@@ -56,6 +63,7 @@ from sleap_rtc_plugin.protocol.errors import (
 )
 from sleap_rtc_plugin.protocol.ids import new_job_id
 from sleap_rtc_plugin.protocol.job import JobState
+from sleap_rtc_plugin.protocol.pairing_code import is_like_a_code
 from sleap_rtc_plugin.protocol.session_string import Session, is_signaling_url
 from sleap_rtc_plugin.session.run_request import RunRequest
 
@@ -202,10 +210,18 @@ class RemotePresenter:
         begin = self._begin() if is_first else self._list_rooms()
         self._spawn(begin, "list the known labs")
 
-    def connect(self, session: str) -> None:
-        """Enter the room of a session string, or take an invitation."""
+    def connect(self, session: str, address: str = "") -> None:
+        """Enter the room of a session string, or take an invitation or a code.
+
+        Args:
+            session: what was typed or pasted.
+            address: the server that a code belongs to.
+        """
         if is_invitation(session):
             self.accounts.accept(session)
+            return
+        if is_like_a_code(session):
+            self.accounts.pair(session, address)
             return
         try:
             Session.parse(session)
@@ -221,16 +237,14 @@ class RemotePresenter:
 
     def sign_in(self, address: str) -> None:
         """Sign in to a server, and choose one of its rooms or open a new one."""
-        server = address.strip()
-        if server and "://" not in server:
-            server = f"http://{server}"
+        server = server_address(address)
         if not is_signaling_url(server):
             self.say_problem(
                 "This is not the address of a server. It looks like "
                 "http://gpu-server:8080, and the lab's administrator knows it."
             )
             return
-        self.accounts.open(server.rstrip("/"))
+        self.accounts.open(server)
 
     def choose_lab(self, is_choosing: bool = True) -> None:
         """Show or hide the form for another lab; the present one stays meanwhile."""
@@ -397,7 +411,7 @@ class RemotePresenter:
         if isinstance(result, Rooms):
             self._change(rooms=clean_rooms(result.rooms))
 
-    def _begin_to_enter(self, way: Connect | ConnectRemembered | SignIn) -> None:
+    def _begin_to_enter(self, way: Way) -> None:
         now = self._snapshot
         if not now.can_enter:
             return
@@ -406,21 +420,19 @@ class RemotePresenter:
         self._set(entering(now, self._expected_room(way)))
         self._spawn(self._enter_anew(way, must_leave), "enter a lab")
 
-    async def _enter_anew(
-        self, way: Connect | ConnectRemembered | SignIn, must_leave: bool
-    ) -> None:
+    async def _enter_anew(self, way: Way, must_leave: bool) -> None:
         if must_leave:
             await self._ask_quietly(Disconnect())
         if await self._enter(way):
             await self._list_rooms()
 
-    async def _enter(self, way: Connect | ConnectRemembered | SignIn) -> bool:
+    async def _enter(self, way: Way) -> bool:
         """Enter a room; tells whether it came about.
 
         The way is kept for a companion that comes after this one. Signing in is not,
-        since it would open one room more.
+        since it would open one room more; nor is a code, which is good once.
         """
-        self._way = None if isinstance(way, SignIn) else way
+        self._way = None if isinstance(way, SignIn | Pair) else way
         try:
             result = await self._ask(way)
         except RtcError as error:
@@ -438,6 +450,10 @@ class RemotePresenter:
                 self._way = Connect(session=session, remember=self._snapshot.remembers)
                 self._choices.last_server = room.server
                 self._set(inside(self._snapshot, room, is_new=True))
+            case Paired(room=room, session=session):
+                self._way = Connect(session=session, remember=self._snapshot.remembers)
+                self._choices.last_server = room.server
+                self._set(inside(self._snapshot, room))
             case Connected(room=room):
                 self._set(inside(self._snapshot, room))
             case _:
@@ -446,11 +462,9 @@ class RemotePresenter:
         self._choices.save()
         self._preselect()
 
-    def _expected_room(
-        self, way: Connect | ConnectRemembered | SignIn
-    ) -> RoomRow | None:
+    def _expected_room(self, way: Way) -> RoomRow | None:
         match way:
-            case SignIn(server=server):
+            case SignIn(server=server) | Pair(server=server):
                 return RoomRow(room_id="", server=server)
             case Connect(session=session):
                 parsed = Session.parse(session)

@@ -33,6 +33,8 @@ from sleap_rtc_plugin.companion.messages import (
     ListJobs,
     ListRooms,
     Log,
+    Pair,
+    Paired,
     ResultsHome,
     Rooms,
     SignedIn,
@@ -51,6 +53,7 @@ from sleap_rtc_plugin.protocol.errors import (
     CompanionGone,
     JobFollowedElsewhere,
     JobUnknown,
+    PairingRefused,
     SessionStringInvalid,
     SignalingUnreachable,
 )
@@ -380,6 +383,25 @@ async def test_signing_in_opens_a_room_for_workers_to_join(
         lambda e: bool(e.workers) and e.workers[0].round_trip_ms is not None,
     )
     assert measured.workers[0].refusal == ""
+
+
+async def test_a_workers_code_opens_its_room(
+    desk: Companion, programs: Programs
+) -> None:
+    url = programs.signaling()
+    worker = programs.scripted_worker("train", "--pair", "--signaling", url)
+    worker.wait_ready()
+    code = worker.wait_line(
+        lambda line: line.startswith("    ") and line.strip()[:1].isdigit(),
+        stream="err",
+    ).strip()
+    paired = await desk.ask(Pair(server=url, code=code, remember=False))
+    assert isinstance(paired, Paired)
+    assert paired.session == worker.session
+    assert paired.session not in repr(paired.room)
+    await desk.event(WorkersChanged, lambda e: bool(e.workers))
+    with pytest.raises(PairingRefused):
+        await desk.ask(Pair(server=url, code=code, remember=False))
 
 
 # -- the child process -----------------------------------------------------------------

@@ -33,6 +33,8 @@ from sleap_rtc_plugin.companion.messages import (
     JobChanged,
     JobRow,
     ListRooms,
+    Pair,
+    Paired,
     Result,
     RoomRow,
     Rooms,
@@ -256,6 +258,9 @@ class ScriptedHost:
                 return Connected(room=self._enter(Session.parse(text).room_id))
             case ConnectRemembered(room_id=room_id):
                 return Connected(room=self._enter(room_id))
+            case Pair():
+                room = self._enter("room-paired")
+                return Paired(room=room, session=make_session("room-paired"))
             case SignIn():
                 room = self._enter("room-new")
                 return SignedIn(room=room, session=make_session("room-new"))

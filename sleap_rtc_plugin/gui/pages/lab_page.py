@@ -38,7 +38,7 @@ REMEMBERED_WHERE: Final = (
 class LabPage(QGroupBox):
     """Where to connect to."""
 
-    connectRequested = Signal(str)
+    connectRequested = Signal(str, str)
     enterRequested = Signal(str)
     forgetRequested = Signal(str)
     signInRequested = Signal(str)
@@ -123,7 +123,7 @@ class LabPage(QGroupBox):
             form,
             "sessionEdit",
             "Session string",
-            "Paste what the worker printed, or an invitation",
+            "What the worker printed or shows, or an invitation",
         )
         self.session_edit.setMaxLength(2 * MAX_SESSION_STRING_CHARS)
         self.session_edit.setEchoMode(QLineEdit.EchoMode.Password)
@@ -161,7 +161,9 @@ class LabPage(QGroupBox):
         self.enter_button.clicked.connect(self._enter)
         self.forget_button.clicked.connect(self._forget)
         self.connect_button.clicked.connect(
-            lambda: self.connectRequested.emit(self.session_edit.text())
+            lambda: self.connectRequested.emit(
+                self.session_edit.text(), self.server_edit.text()
+            )
         )
         self.sign_in_button.clicked.connect(
             lambda: self.signInRequested.emit(self.server_edit.text())
