@@ -97,7 +97,7 @@ def workers() -> dict[str, dict[str, Any]]:
             "status": "available",
             "gpu_model": "NVIDIA TITAN RTX",
             "gpu_memory_mb": 24 * GIB,
-            "gpu_memory_free_mb": 23.5 * GIB // 1,
+            "gpu_memory_free_mb": 23 * GIB,
         },
     }
 

@@ -55,6 +55,9 @@ STOP_DEADLINE_S: Final = 3.0
 
 REQUEST_BUCKETS_S: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
+# Shorter than the check of a container may take.
+SELF_PROBE_TIMEOUT_S: Final = 3.0
+
 # -- the store ----------------------------------------------------------------
 MAX_ACCOUNTS: Final = 100_000
 # Below what DynamoDB takes as one item (400 KB), with its keys and names.

@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING
 import click
 
 from sleap_rtc_plugin.cli.options import on_interrupt
-from sleap_rtc_plugin.protocol.errors import EXIT_USAGE, RtcError
+from sleap_rtc_plugin.protocol.errors import (
+    EXIT_DONE,
+    EXIT_JOB_FAILED,
+    EXIT_USAGE,
+    RtcError,
+)
 
 if TYPE_CHECKING:
     from sleap_rtc_signaling.config import SignalingConfig
@@ -183,6 +188,25 @@ def check_config(config: Path | None) -> None:
         from sleap_rtc_signaling.config import shown
 
         click.echo(json.dumps(shown(_load(config, {})), indent=2))
+
+
+@signaling.command("health")
+@click.option(
+    "--ready", is_flag=True, help="Ask whether it takes connections, too: /ready."
+)
+@_config_option
+def health(ready: bool, config: Path | None) -> None:
+    """Ask the server on this machine how it is; end with code 0 if it is well, else 1.
+
+    It is found by the same file and SLEAP_SIGNALING_* variables that it was started
+    with.
+    """
+    with _errors_told():
+        from sleap_rtc_signaling.self_probe import probe
+
+        is_well, sentence = probe(_load(config, {}), "/ready" if ready else "/health")
+    click.echo(sentence, err=True)
+    sys.exit(EXIT_DONE if is_well else EXIT_JOB_FAILED)
 
 
 def _given(**options: object) -> dict[str, object] | None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -25,12 +25,19 @@ from sleap_rtc_plugin.cli.options import (
     verbose_option,
 )
 from sleap_rtc_plugin.cli.sizes import parse_size
-from sleap_rtc_plugin.protocol.errors import EXIT_USAGE, RtcError
+from sleap_rtc_plugin.protocol.errors import (
+    EXIT_DONE,
+    EXIT_JOB_FAILED,
+    EXIT_USAGE,
+    RtcError,
+)
 from sleap_rtc_plugin.protocol.ids import is_id
 from sleap_rtc_plugin.protocol.limits import (
+    KIB,
     MAX_JOBS_QUEUED,
     MAX_MOUNT_NAME_CHARS,
     MAX_MOUNTS,
+    MAX_SESSION_STRING_CHARS,
 )
 from sleap_rtc_plugin.protocol.mounts import is_mount_name, place_fault
 from sleap_rtc_plugin.protocol.session_string import Session, is_signaling_url
@@ -114,6 +121,13 @@ def _more_than_nothing(
     envvar="SLEAP_SESSION",
     metavar="STRING",
     help="Join this session instead of opening a new one.  [env: SLEAP_SESSION]",
+)
+@click.option(
+    "--session-file",
+    envvar="SLEAP_SESSION_FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A file that holds the session string, such as a mounted secret; --session "
+    "goes before it.  [env: SLEAP_SESSION_FILE]",
 )
 @click.option(
     "--signaling", metavar="URL", help="Open a session at this signaling server."
@@ -246,10 +260,18 @@ def _more_than_nothing(
     help="Show a code of a number and three words, good once and for five minutes, "
     "which somebody types instead of copying the session string.",
 )
+@click.option(
+    "--health",
+    "asks_health",
+    is_flag=True,
+    help="Do not start a worker: say whether the one on the folder of --data lives, "
+    "and end with code 0 if so, else 1.",
+)
 @transport_options
 @verbose_option
 def worker(
     session: str | None,
+    session_file: Path | None,
     signaling: str | None,
     host: str,
     port: int,
@@ -270,6 +292,7 @@ def worker(
     model_cache: int | None,
     hide_jobs: bool,
     pairs: bool,
+    asks_health: bool,
     transport: "TransportOptions",
     verbose: bool,
 ) -> None:
@@ -279,6 +302,10 @@ def worker(
     session string for the lab.
     """
     set_up_logging(verbose)
+    if asks_health:
+        _tell_health(data or _default_data_dir())
+    if session is None and session_file is not None:
+        session = _read_session(session_file)
     try:
         from sleap_rtc_worker.client import RTCWorkerClient
         from sleap_rtc_worker.model_tools import ModelOptions
@@ -324,6 +351,34 @@ def worker(
             client.close()
 
     run_async(run(), verbose=verbose)
+
+
+def _tell_health(folder: Path) -> NoReturn:
+    """Say whether the worker on a folder lives; with nothing heavy imported."""
+    from sleap_rtc_worker.health import read_health, verdict
+
+    lives, sentence = verdict(read_health(folder), time.time())
+    click.echo(sentence, err=True)
+    sys.exit(EXIT_DONE if lives else EXIT_JOB_FAILED)
+
+
+def _read_session(path: Path) -> str:
+    """Read a session string from a file; what is in it is never shown.
+
+    Raises:
+        click.BadParameter: it cannot be read, or there is nothing in it.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_SESSION_STRING_CHARS + KIB).decode().strip()
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if not text:
+        raise click.BadParameter(
+            f"{path} cannot be read or holds no session string",
+            param_hint="--session-file",
+        )
+    return text
 
 
 def _default_data_dir() -> Path:

@@ -491,6 +491,26 @@ async def test_settings_that_make_no_sense_are_told(
         await SignalingServer(config(tmp_path, accounts=accounts)).start()
 
 
+async def test_a_sign_in_goes_on_at_another_instance_and_after_a_restart(
+    provider: OidcProvider, tmp_path: Path
+) -> None:
+    accounts = AccountsConfig(oidc=(settings(provider),))
+    async for first in serve(provider, tmp_path, accounts):
+        async for second in serve(provider, tmp_path, accounts):
+            flow = await first.begin()
+            provider.approve(flow["user_code"])
+            answers = await asyncio.gather(first.poll(flow), second.poll(flow))
+            assert sorted(answer.status_code for answer in answers)[0] == 200
+            assert sum(answer.status_code == 200 for answer in answers) == 1
+            (account,) = (a.json() for a in answers if a.status_code == 200)
+            other = await second.lab.get("/account", account["token"])
+            assert other.status_code == 200
+    async for again in serve(provider, tmp_path, accounts):
+        assert (await again.lab.get("/account", account["token"])).status_code == 200
+        account = (await again.refresh(account)).json()
+        assert account["name"] == "Alice"
+
+
 # -- bad ID tokens --------------------
 
 

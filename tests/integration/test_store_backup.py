@@ -1,6 +1,7 @@
 """Backups of the store: there and back, cut off, spoiled, and beside newer records."""
 
 import asyncio
+import base64
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from sleap_rtc_signaling.server import SignalingServer
 from sleap_rtc_signaling.stores import Room, Store
 from sleap_rtc_signaling.stores.backup import read_backup, restore, write_backup
 from sleap_rtc_signaling.stores.memory import MemoryRecords
+from sleap_rtc_signaling.stores.records import Record, RecordKey
 from sleap_rtc_signaling.stores.sqlite import SqliteRecords
 
 NOW = 100.0
@@ -117,6 +119,24 @@ async def test_what_is_cut_off_or_spoiled_changes_nothing() -> None:
             await restore(records, each, NOW)
         assert await records.kinds() == []
         assert await records.all_counters() == []
+
+
+async def test_secrets_of_a_moment_are_in_no_backup() -> None:
+    records = (await filled()).records
+    for kind in ("pairing", "sign-in", "sign-in-flow"):
+        await records.create(Record(RecordKey(kind, "1"), b"of a moment"), NOW)
+    objects = memory_store()
+    await write_backup(records, objects, NOW)
+    data = await read_backup(objects)
+    assert base64.b64encode(b"of a moment") not in data
+    assert b"sign-in" not in data
+    # Nor does one that somebody put together bring any in.
+    head, *lines, end = data.splitlines(keepends=True)
+    forged = (
+        lines[0].replace(b'"room"', b'"sign-in"').replace(b'"account"', b'"sign-in"')
+    )
+    with pytest.raises(StorageFailed, match="no backup holds"):
+        await restore(MemoryRecords(), b"".join([head, forged, *lines[1:], end]), NOW)
 
 
 async def test_a_week_is_kept(objects: ObjectStore) -> None:

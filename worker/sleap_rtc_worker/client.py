@@ -38,6 +38,7 @@ from sleap_rtc_worker.capabilities import (
 )
 from sleap_rtc_worker.file_manager import FileManager
 from sleap_rtc_worker.gpu_slots import variables_of
+from sleap_rtc_worker.health import Health, HealthFile
 from sleap_rtc_worker.identity import load_or_make_identity
 from sleap_rtc_worker.job_coordinator import JobCoordinator
 from sleap_rtc_worker.job_executor import JobExecutor
@@ -118,6 +119,7 @@ class RTCWorkerClient:
         self.capabilities = capabilities or detect(gpus, slots=slots)
         self._journal = Journal(data_dir)
         self.identity = load_or_make_identity(data_dir, self.name)
+        self._health = HealthFile(data_dir)
         self._files = FileManager(
             data_dir,
             place=f"the disk of the worker {self.name}",
@@ -212,6 +214,7 @@ class RTCWorkerClient:
         Raises:
             RtcError: the room cannot be entered, or is gone for good.
         """
+        self._spawn(self._health.keep(self._how_it_is))
         await in_thread(None, self._files.open_store, session.room_id, time.time())
         await self._models.models.open(session.room_id)
         retries = Retries()
@@ -275,6 +278,15 @@ class RTCWorkerClient:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._coordinator.close()
         await self._models.models.close()
+        self._health.remove()
+
+    def _how_it_is(self) -> Health:
+        return Health(
+            status=self.status,
+            has_entered=self._has_entered,
+            running_jobs=self._state.running_jobs,
+            queue_length=self._state.queue_length,
+        )
 
     # -- the room --------------------------------------------------------------------
 

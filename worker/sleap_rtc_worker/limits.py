@@ -77,6 +77,12 @@ FETCHED_GRACE_S = 3600.0
 KEEPING_INTERVAL_S = 60.0
 FORGET_AFTER_S = 90 * 24 * 3600.0
 
+# -- signs of life ---------------------------------------------------------------
+HEALTH_INTERVAL_S = 10.0
+# A loop that a disk or a swapping machine holds up for this long hangs.
+HEALTH_STALE_S = 60.0
+MAX_HEALTH_BYTES = 4 * KIB
+
 # -- what the room sees of jobs: well below `MAX_METADATA_BYTES`, which holds more -----
 MAX_BOARD_JOBS = 8
 MAX_BOARD_BYTES = 4 * KIB

@@ -117,9 +117,9 @@ class _JobRow(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class MemoryView:
-    """A GPU's memory: `used_percent` is drawn, `words` are said."""
+    """A GPU's memory: `used_percent` is drawn where it is known, `words` are said."""
 
-    used_percent: float
+    used_percent: float | None
     words: str
 
 
@@ -275,7 +275,7 @@ def _memory(values: Mapping[str, Any]) -> MemoryView | None:
     free = _count(values, "gpu_memory_free_mb")
     total_gib = total / _MIB_PER_GIB
     if free is None:
-        return MemoryView(0.0, f"{total_gib:.1f} GiB")
+        return MemoryView(None, f"{total_gib:.1f} GiB")
     free = min(free, total)
     words = f"{free / _MIB_PER_GIB:.1f} of {total_gib:.1f} GiB free"
     return MemoryView(100 * (total - free) / total, words)

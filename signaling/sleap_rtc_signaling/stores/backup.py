@@ -49,8 +49,9 @@ _VERSION: Final = 1
 _FOLDER: Final = "signaling-backup"
 _PIECE_BYTES: Final = 1024 * 1024
 _LAST: Final = RecordKey("time", "backed-up-at")
-# What belongs to the servers that run, not to what they keep.
-_NOT_KEPT: Final = frozenset({"time"})
+# Times belong to the servers that run. Pairings and sign-ins are secrets of a moment,
+# and one that was ended since would come back: after a restore, people sign in anew.
+_NOT_KEPT: Final = frozenset({"time", "pairing", "sign-in", "sign-in-flow"})
 
 
 class _Line(Struct, frozen=True, omit_defaults=True, kw_only=True):
