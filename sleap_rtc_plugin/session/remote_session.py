@@ -303,6 +303,7 @@ class RemoteSession:
             secret=self.session.secret,
             server=self.session.url,
             token=await self._ice.bearer(),
+            room_id=self.session.room_id,
         )
         try:
             connection, link = await connect_to_worker(

@@ -119,7 +119,8 @@ class Destination:
         takes_relay: whether it says that it knows the server's relay.
         secret: the session's.
         server: the signaling server.
-        token: the room's, for the relay.
+        token: the room's or a member's, for the relay.
+        room_id: the room, for the relay.
     """
 
     worker_id: str
@@ -128,6 +129,7 @@ class Destination:
     secret: bytes
     server: str = ""
     token: str = ""
+    room_id: str = ""
 
 
 async def connect_to_worker(
@@ -317,6 +319,7 @@ class _Climb:
             server=destination.server,
             terms=terms,
             token=destination.token,
+            room_id=destination.room_id,
             relay_id=request.relay_id,
             options=self._options,
         )

@@ -67,12 +67,15 @@ class IceSource:
         return "" if self._uses_account else self._token
 
     async def bearer(self) -> str:
-        """Return the token that the server takes: the room's, or the account's.
-
-        Raises:
-            RtcError: the account's cannot be had now.
-        """
-        return await self._account() if self._uses_account else self._token
+        """Return the token that the server takes: the room's, or the account's."""
+        if not self._uses_account:
+            return self._token
+        try:
+            return await self._account()
+        except RtcError as error:
+            # It is for the relay alone, which may not be needed.
+            logger.warning("No account is used: %s", error)
+            return self._token
 
     async def current(self) -> IceServerList:
         """Return the configuration, fetched anew where the old one is too old.

@@ -101,6 +101,7 @@ class RelayConnection:
         token: str,
         relay_id: str,
         options: TransportOptions | None = None,
+        room_id: str = "",
     ) -> None:
         """Prepare to meet `peer_id`; nothing is contacted yet.
 
@@ -111,14 +112,17 @@ class RelayConnection:
             secret: the session's.
             server: the signaling server.
             terms: where its relay is, and how fast.
-            token: the room's.
+            token: the room's, or that of a member's account.
             relay_id: what both name to meet.
             options: how fast to send.
+            room_id: the room, which an account's token does not say.
         """
         self._peer_id = peer_id
         self._own_peer_id = own_peer_id
         self._server = server
         self._url = "ws" + server.removeprefix("http") + terms.path
+        if room_id:
+            self._url += f"?room_id={room_id}"
         self._token = token
         self._relay_id = relay_id
         options = options or TransportOptions.from_environment()

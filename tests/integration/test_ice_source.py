@@ -64,6 +64,29 @@ async def test_without_any_it_fails(lab: Lab) -> None:
         await source.current()
 
 
+async def test_an_account_stands_in_for_a_room_token_that_is_refused(lab: Lab) -> None:
+    owner = await lab.account()
+    room_id, token = await lab.room(owner)
+
+    async def account() -> str:
+        return owner
+
+    source = IceSource(lab.server.url, token, room_id=room_id, account=account)
+    await source.current()
+    assert (source.room_token, await source.bearer()) == (token, token)
+    source = IceSource(lab.server.url, "spoiled", room_id=room_id, account=account)
+    assert (await source.current()).ice_servers
+    assert (source.room_token, await source.bearer()) == ("", owner)
+    stranger = await lab.account()
+
+    async def nobody_here() -> str:
+        return stranger
+
+    source = IceSource(lab.server.url, "spoiled", room_id=room_id, account=nobody_here)
+    with pytest.raises(RtcError):
+        await source.current()
+
+
 def ice_source_max_age() -> float:
     from sleap_rtc_plugin.protocol.limits import ICE_MAX_AGE_S
 

@@ -33,13 +33,16 @@ DEFAULT = RelayConfig(enabled=True)
 class Room:
     """A real server with a room and its two members, and what it tells of the relay."""
 
-    def __init__(self, lab: Lab, room: tuple[str, str], listed: IceServerList) -> None:
+    def __init__(
+        self, lab: Lab, room: tuple[str, str], listed: IceServerList, owner: str
+    ) -> None:
+        self.owner = owner
         self.lab = lab
         self.room = room
         self.listed = listed
 
     def end(
-        self, role: Any, relay_id: str, secret: bytes = b"s" * 32
+        self, role: Any, relay_id: str, secret: bytes = b"s" * 32, token: str = ""
     ) -> RelayConnection:
         assert self.listed.relay is not None
         other = "worker" if role == "client" else "client"
@@ -50,7 +53,8 @@ class Room:
             secret=secret,
             server=self.lab.server.url,
             terms=self.listed.relay,
-            token=self.room[1],
+            token=token or self.room[1],
+            room_id=self.room[0],
             relay_id=relay_id,
             options=TransportOptions(),
         )
@@ -79,13 +83,14 @@ async def relaying(folder: Path, relay: RelayConfig) -> AsyncIterator[Room]:
     settings = config(folder, relay=relay)
     async with SignalingServer(settings, clock=clock) as server:
         lab = Lab(server, clock)
-        room = await lab.room()
+        owner = await lab.account()
+        room = await lab.room(owner)
         for peer_id, role in (("worker-1", "worker"), ("client-1", "client")):
             await lab.join(room, peer_id, role)
         reply = await lab.get("/ice-servers", room[1])
         listed = msgspec.json.decode(reply.content, type=IceServerList)
         try:
-            yield Room(lab, room, listed)
+            yield Room(lab, room, listed, owner)
         finally:
             await lab.close()
 
@@ -107,6 +112,25 @@ async def test_files_cross_at_the_servers_rate(room: Room, tmp_path: Path) -> No
         seconds = time.monotonic() - started
     assert same(source, area)
     assert seconds >= (size - 2 * RELAY_BURST_BYTES) / (8.0 * BYTES_PER_MBIT)
+
+
+async def test_a_members_account_opens_it_as_a_room_token_does(room: Room) -> None:
+    relay_id = new_relay_id()
+    ends = [
+        room.end("client", relay_id, token=room.owner),
+        room.end("worker", relay_id),
+    ]
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            links = await asyncio.gather(*map(opened, ends))
+        assert [link.kind for link in links] == ["relay", "relay"]
+    finally:
+        for end in ends:
+            await end.close()
+    stranger = room.end("client", new_relay_id(), token=await room.lab.account())
+    with pytest.raises(RelayRefused):
+        await opened(stranger)
+    await stranger.close()
 
 
 async def test_an_answer_is_there_long_before_the_files(room: Room) -> None:

@@ -223,6 +223,7 @@ class OfferService:
             server=session.url,
             terms=terms,
             token=await source.bearer(),
+            room_id=session.room_id,
             relay_id=request.relay_id,
             options=self._options,
         )
