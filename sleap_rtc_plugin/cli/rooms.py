@@ -268,7 +268,8 @@ async def _accept(code: str) -> None:
 
     office = _office()
     room = await accept_invitation(code, office.accounts, office.credentials)
-    click.echo(f"You are {room.role} of the room {room.title}.", err=True)
+    article = "an" if room.role == "owner" else "a"
+    click.echo(f"You are now {article} {room.role} of the room {room.title}.", err=True)
     if not room.is_kept:
         click.echo(_NOT_KEPT, err=True)
 

@@ -152,7 +152,7 @@ async def test_a_broken_store_shows_in_ready_and_nothing_of_it_outside(
     async def fail(_: object) -> None:
         raise StorageFailed(place="/secret/place/db", reason="disk I/O error")
 
-    monkeypatch.setattr("sleap_rtc_signaling.stores.sqlite.SqliteRecords.check", fail)
+    monkeypatch.setattr("sleap_rtc_signaling.stores.Store.check", fail)
     response = await lab.get("/ready")
     assert (response.status_code, response.json()["code"]) == (503, "storage_failed")
     assert "/secret" not in response.text
@@ -165,7 +165,7 @@ async def test_a_fault_of_the_server_is_json_too(
     async def fail(_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("sleap_rtc_signaling.stores.sqlite.SqliteRecords.check", fail)
+    monkeypatch.setattr("sleap_rtc_signaling.stores.Store.check", fail)
     response = await lab.get("/ready")
     assert (response.status_code, response.json()["code"]) == (500, "remote_failure")
     assert "ZeroDivisionError" in caplog.text

@@ -123,7 +123,7 @@ async def test_what_is_cut_off_or_spoiled_changes_nothing() -> None:
 
 async def test_secrets_of_a_moment_are_in_no_backup() -> None:
     records = (await filled()).records
-    for kind in ("pairing", "sign-in", "sign-in-flow"):
+    for kind in ("pairing", "sign-in", "sign-in-flow", "dashboard"):
         await records.create(Record(RecordKey(kind, "1"), b"of a moment"), NOW)
     objects = memory_store()
     await write_backup(records, objects, NOW)

@@ -16,7 +16,7 @@ from sleap_rtc_signaling.stores import Room, Store
 from sleap_rtc_signaling.stores import store as store_module
 from sleap_rtc_signaling.stores.dynamodb import DynamoRecords
 from sleap_rtc_signaling.stores.memory import MemoryRecords
-from sleap_rtc_signaling.stores.records import AT_ANY_TIME
+from sleap_rtc_signaling.stores.records import AT_ANY_TIME, Record, RecordKey
 from sleap_rtc_signaling.stores.sqlite import SqliteRecords
 
 Stores = tuple[Store, Store]
@@ -176,3 +176,28 @@ async def test_ids_relayed_bytes_and_what_rooms_leave_behind(stores: Stores) -> 
     await other.purge(later)
     kinds = await one.records.everything("kept-id", later)
     assert [record.key.partition for record in kinds] == ["room-1"]
+
+
+class _Late(MemoryRecords):
+    """Shows one room only from the second look on: it is being made just now."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looks = 0
+
+    async def get(self, key: RecordKey, now: float) -> Record | None:
+        if key == RecordKey("room", "room-3"):
+            self.looks += 1
+            if self.looks == 1:
+                return None
+        return await super().get(key, now)
+
+
+async def test_a_room_that_is_being_made_keeps_its_place() -> None:
+    records = _Late()
+    store = Store(records)
+    for n in range(MAX_ROOMS_PER_ACCOUNT):
+        await store.add_room(room(f"room-{n}", 100.0))
+    records.looks = 0
+    with pytest.raises(TooMany):
+        await store.add_room(room("one-too-many", 100.0))

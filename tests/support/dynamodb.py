@@ -4,6 +4,7 @@ It runs in a thread of the test's process (moto). Without it the tests are skipp
 """
 
 import contextlib
+import logging
 import secrets
 import threading
 from collections.abc import Iterator
@@ -48,6 +49,8 @@ def dynamodb_tables() -> Iterator[Tables]:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             patch.setenv(name, "testing")
         patch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+        # It writes a line for each request, into whatever log a test looks at.
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)
         server = make_server("127.0.0.1", 0, one_at_a_time, threaded=True)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

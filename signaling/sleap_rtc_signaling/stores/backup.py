@@ -51,7 +51,9 @@ _PIECE_BYTES: Final = 1024 * 1024
 _LAST: Final = RecordKey("time", "backed-up-at")
 # Times belong to the servers that run. Pairings and sign-ins are secrets of a moment,
 # and one that was ended since would come back: after a restore, people sign in anew.
-_NOT_KEPT: Final = frozenset({"time", "pairing", "sign-in", "sign-in-flow"})
+_NOT_KEPT: Final = frozenset(
+    {"time", "pairing", "sign-in", "sign-in-flow", "dashboard"}
+)
 
 
 class _Line(Struct, frozen=True, omit_defaults=True, kw_only=True):

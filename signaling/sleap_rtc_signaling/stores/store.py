@@ -188,18 +188,17 @@ class Store:
     async def _living(self, made: Iterable[Made], now: float) -> list[Made]:
         """Leave out the rooms that are gone, but not one that is being made."""
         candidates = list(made)
+        # One look at each: between two, a room may come into being.
         found = await asyncio.gather(
-            *(self.find_room(each.room_id, now) for each in candidates)
+            *(self.find_room(each.room_id, AT_ANY_TIME) for each in candidates)
         )
         return [
             each
             for each, room in zip(candidates, found, strict=True)
-            if room is not None
-            or (each.at > now - ROOM_MAKING_S and not await self._was_made(each))
+            if (
+                each.at > now - ROOM_MAKING_S if room is None else room.expires_at > now
+            )
         ]
-
-    async def _was_made(self, made: Made) -> bool:
-        return await self.find_room(made.room_id, AT_ANY_TIME) is not None
 
     async def _change_room(
         self, room_id: str, change: Callable[[Room], Room], now: float
