@@ -131,6 +131,24 @@ async def test_under_https_the_cookie_is_secure(tmp_path: Path) -> None:
         assert "secure" in answer.headers["set-cookie"].lower()
 
 
+async def test_behind_a_proxy_that_is_named_the_cookie_is_secure_too(
+    tmp_path: Path,
+) -> None:
+    async with (
+        dashboard_lab(tmp_path, public_url="https://lab.example") as lab,
+        visitor(lab) as one,
+    ):
+        here = f"http://127.0.0.1:{lab.server.port}"
+        for host, is_secure in (("lab.example", True), ("other.example", False)):
+            answer = await one.http.post(
+                f"{here}/dashboard/sign-in",
+                data={"method": "anonymous"},
+                headers={"host": host, "origin": "https://lab.example"},
+            )
+            assert answer.status_code == 303
+            assert ("__Host-" in answer.headers["set-cookie"]) is is_secure
+
+
 async def test_signing_out_ends_the_session_for_good(ann: Visitor) -> None:
     before = cookie_of(ann)
     answer = await ann.post("/dashboard/sign-out")

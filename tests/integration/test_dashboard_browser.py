@@ -305,6 +305,35 @@ async def test_an_update_takes_neither_focus_nor_marked_text(
         await page.get_by_text("epoch 21 of 100").wait_for()
 
 
+async def test_a_page_out_of_sight_lets_go_of_its_connection(
+    browser: "Browser", lab: Lab
+) -> None:
+    see = """state => {
+        Object.defineProperty(
+            document, "visibilityState", {value: state, configurable: true});
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    async with signed_in(browser, lab) as one:
+        page = one.page
+        room_id, text = await make_room(one, "Flies")
+        await page.clock.install()
+        await page.get_by_role("link", name="Go to the room").click()
+        await page.get_by_text("Live", exact=True).wait_for()
+        await page.evaluate(see, "hidden")
+        await page.clock.fast_forward(30_000)
+        await page.evaluate(see, "visible")
+        await page.clock.fast_forward(90_000)
+        await page.get_by_text("Live", exact=True).wait_for()
+        await page.evaluate(see, "hidden")
+        await page.clock.fast_forward(61_000)
+        await page.get_by_text("Paused while nobody looked").wait_for()
+        room = (room_id, Session.parse(text).token)
+        await join_worker(lab, room, jobs=[training()])
+        await page.evaluate(see, "visible")
+        await page.get_by_text("epoch 12 of 100").wait_for()
+        await page.get_by_text("Live", exact=True).wait_for()
+
+
 async def test_a_page_says_when_it_is_not_live(browser: "Browser", lab: Lab) -> None:
     async with signed_in(browser, lab) as one:
         await make_room(one, "Flies")

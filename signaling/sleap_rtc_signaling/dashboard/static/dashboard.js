@@ -7,6 +7,7 @@
     live: ["Live", "disc"],
     lost: ["No connection; trying again", "ring"],
     over: ["No longer live; load the page again", "cross"],
+    paused: ["Paused while nobody looked", "dash"],
   };
 
   function say(root, state) {
@@ -28,6 +29,34 @@
       if (root) say(root, state);
     });
   }
+
+  /* A browser holds few connections to one server, so a page that is out of sight for a
+     while lets go of its own; it is loaded anew when it is looked at again. */
+  const HIDDEN_MS = 60000;
+  const sources = new Set();
+  let isPaused = false;
+  let pausing = 0;
+
+  htmx.createEventSource = (url) => {
+    const source = new EventSource(url);
+    sources.add(source);
+    return source;
+  };
+
+  document.addEventListener("visibilitychange", () => {
+    clearTimeout(pausing);
+    if (document.visibilityState === "visible") {
+      if (isPaused) location.reload();
+      return;
+    }
+    pausing = setTimeout(() => {
+      for (const source of sources) source.close();
+      for (const root of document.querySelectorAll("[data-live]")) {
+        say(root, "paused");
+        isPaused = true;
+      }
+    }, HIDDEN_MS);
+  });
 
   /* An update may come while somebody has text marked in it: it waits until the mark is
      gone, and the newest wins. */
