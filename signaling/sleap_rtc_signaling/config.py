@@ -42,6 +42,7 @@ __all__ = [
     "DEFAULT_PORT",
     "DEFAULT_REST_PORT",
     "ConfigError",
+    "LimitsConfig",
     "RelayConfig",
     "SignalingConfig",
     "TurnServer",
@@ -123,6 +124,27 @@ class RelayConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     account_share: Annotated[float, Meta(gt=0, le=1)] = RELAY_ACCOUNT_SHARE
 
 
+class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many sockets there may be, and how much they may say.
+
+    What is not set is as `limits` has it. The rates hold in the long run; at once
+    there may be more, in the same proportion as there.
+
+    Attributes:
+        max_sockets: WebSockets of the whole server.
+        max_sockets_per_address: the same, from one address.
+        connects_per_s: new WebSockets from one address.
+        messages_per_s: messages of one peer.
+        address_messages_per_s: messages of all peers of one address.
+    """
+
+    max_sockets: Annotated[int, Meta(ge=1)] | None = None
+    max_sockets_per_address: Annotated[int, Meta(ge=1)] | None = None
+    connects_per_s: Positive | None = None
+    messages_per_s: Positive | None = None
+    address_messages_per_s: Positive | None = None
+
+
 class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The settings of one server.
 
@@ -135,6 +157,7 @@ class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         turn: told to every peer too, with credentials that end.
         turn_lifetime_s: how long such credentials are good.
         relay: the relay of last resort; off by default.
+        limits: how many sockets, and how much they may say.
         room_lifetime_s: how long a room lives without a worker in it.
         room_token_lifetime_s: how long a session string may be used at most.
         account_token_lifetime_s: how long an account may open and delete rooms.
@@ -151,6 +174,7 @@ class SignalingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     turn: Annotated[tuple[TurnServer, ...], Meta(max_length=MAX_TURN_SERVERS)] = ()
     turn_lifetime_s: Seconds = TURN_LIFETIME_S
     relay: RelayConfig = RelayConfig()
+    limits: LimitsConfig = LimitsConfig()
     room_lifetime_s: Seconds = ROOM_LIFETIME_S
     room_token_lifetime_s: Seconds = ROOM_TOKEN_LIFETIME_S
     account_token_lifetime_s: Seconds = ACCOUNT_TOKEN_LIFETIME_S
