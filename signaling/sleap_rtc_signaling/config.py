@@ -72,6 +72,7 @@ __all__ = [
     "AccountsConfig",
     "ConfigError",
     "DashboardConfig",
+    "LimitsConfig",
     "LogConfig",
     "RegistryConfig",
     "RelayConfig",
@@ -241,6 +242,27 @@ class LogConfig(Section):
     level: Literal["debug", "info", "warning", "error"] = "warning"
 
 
+class LimitsConfig(Section):
+    """How many sockets there may be, and how much they may say.
+
+    What is not set is as `limits` has it. The rates hold in the long run; at once
+    there may be more, in the same proportion as there.
+
+    Attributes:
+        max_sockets: WebSockets of the whole server.
+        max_sockets_per_address: the same, from one address.
+        connects_per_s: new WebSockets from one address.
+        messages_per_s: messages of one peer.
+        address_messages_per_s: messages of all peers of one address.
+    """
+
+    max_sockets: Annotated[int, Field(ge=1)] | None = None
+    max_sockets_per_address: Annotated[int, Field(ge=1)] | None = None
+    connects_per_s: Positive | None = None
+    messages_per_s: Positive | None = None
+    address_messages_per_s: Positive | None = None
+
+
 class SignalingConfig(Section):
     """The settings of one server.
 
@@ -253,6 +275,7 @@ class SignalingConfig(Section):
         turn: told to every peer too, with credentials that end.
         turn_lifetime_s: how long such credentials are good.
         relay: the relay of last resort; off by default.
+        limits: how many sockets, and how much they may say.
         room_lifetime_s: how long a room lives without a worker in it.
         room_token_lifetime_s: how long a session string may be used at most.
         account_token_lifetime_s: how long an account may open and delete rooms.
@@ -279,6 +302,7 @@ class SignalingConfig(Section):
     turn: Annotated[tuple[TurnServer, ...], Field(max_length=MAX_TURN_SERVERS)] = ()
     turn_lifetime_s: Seconds = TURN_LIFETIME_S
     relay: RelayConfig = RelayConfig()
+    limits: LimitsConfig = LimitsConfig()
     room_lifetime_s: Seconds = ROOM_LIFETIME_S
     room_token_lifetime_s: Seconds = ROOM_TOKEN_LIFETIME_S
     account_token_lifetime_s: Seconds = ACCOUNT_TOKEN_LIFETIME_S

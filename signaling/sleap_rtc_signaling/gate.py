@@ -18,12 +18,25 @@ __all__ = ["Gate"]
 
 
 class Gate:
-    """Counts who is inside."""
+    """Counts who is inside.
 
-    def __init__(self) -> None:
+    Args:
+        max_sockets: of the whole server; None is as `limits` has it, here and below.
+        max_sockets_per_address: from one address.
+        connects_per_s: how often one address may connect.
+    """
+
+    def __init__(
+        self,
+        max_sockets: int | None = None,
+        max_sockets_per_address: int | None = None,
+        connects_per_s: float | None = None,
+    ) -> None:
+        self._max_sockets = max_sockets
+        self._max_per_address = max_sockets_per_address
         self._of_address: Counter[str] = Counter()
         self._inside = 0
-        self._connects = RateLimiter(CONNECT_RATE)
+        self._connects = RateLimiter(CONNECT_RATE.scaled(connects_per_s))
 
     def enter(self, address: str, now: float) -> RtcError | None:
         """Let a socket in, or say why not.
@@ -32,11 +45,12 @@ class Gate:
             address: where it comes from, as `rate_limit.address_key` has it.
             now: monotonic time, in seconds.
         """
-        if self._inside >= MAX_SOCKETS:
-            return TooMany(what="connections to this server", limit=str(MAX_SOCKETS))
-        if self._of_address[address] >= MAX_SOCKETS_PER_ADDRESS:
-            limit = str(MAX_SOCKETS_PER_ADDRESS)
-            return TooMany(what="connections from your address", limit=limit)
+        most = self._max_sockets or MAX_SOCKETS
+        if self._inside >= most:
+            return TooMany(what="connections to this server", limit=str(most))
+        most = self._max_per_address or MAX_SOCKETS_PER_ADDRESS
+        if self._of_address[address] >= most:
+            return TooMany(what="connections from your address", limit=str(most))
         wait_s = self._connects.take(address, now)
         if wait_s:
             return RateLimited(retry_after_s=f"{wait_s:.1f}")

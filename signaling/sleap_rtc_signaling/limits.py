@@ -18,9 +18,15 @@ class Rate(NamedTuple):
     burst: int
     per_s: float
 
+    def scaled(self, per_s: float | None) -> "Rate":
+        """Return another rate with the burst in proportion; None changes nothing."""
+        if per_s is None:
+            return self
+        return Rate(max(1, round(self.burst * per_s / self.per_s)), per_s)
+
 
 # -- sockets ------------------------------------------------------------------
-MAX_SOCKETS: Final = 4_096
+MAX_SOCKETS: Final = 8_192
 MAX_SOCKETS_PER_ADDRESS: Final = 512
 # Beside `protocol.limits.MAX_SIGNALING_SEND_QUEUE`, for messages that are large.
 MAX_WAITING_BYTES: Final = 2 * MIB

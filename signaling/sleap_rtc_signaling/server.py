@@ -217,13 +217,16 @@ class SignalingServer:
         await store.wake_up(now)
         for kept, room_ends in await store.kept_peer_ids(now):
             hub.restore(kept, room_ends, now)
-        metrics, gate, clock = Metrics(), Gate(), self._clock
+        metrics, clock, limits = Metrics(), self._clock, config.limits
+        gate = Gate(
+            limits.max_sockets, limits.max_sockets_per_address, limits.connects_per_s
+        )
         book = RelayBook(_relay_limits(config.relay))
         relays = RelayService(
             config.relay, book, hub, gate, store, admissions, metrics, clock
         )
         switchboard = Switchboard(
-            hub, gate, relays, store, admissions, metrics, self.url, clock
+            hub, gate, relays, store, admissions, metrics, self.url, clock, limits
         )
         self._switchboard, self._relays = switchboard, relays
         stack.push_async_callback(switchboard.stop)

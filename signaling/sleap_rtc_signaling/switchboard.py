@@ -10,11 +10,10 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from typing import Any, Final
 
 from starlette.responses import Response
-from starlette.types import Message
 from starlette.websockets import WebSocket
 
 from sleap_rtc_plugin.protocol import codec
@@ -32,6 +31,7 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     ServerError,
 )
 from sleap_rtc_signaling.admission import Admissions
+from sleap_rtc_signaling.config import LimitsConfig
 from sleap_rtc_signaling.event_log import note
 from sleap_rtc_signaling.gate import Gate
 from sleap_rtc_signaling.hub import Hub
@@ -81,6 +81,7 @@ class Switchboard:
         metrics: counts.
         server: how the server is named in errors.
         clock: Unix time in seconds.
+        limits: how much peers may say.
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class Switchboard:
         metrics: Metrics,
         server: str,
         clock: Callable[[], float],
+        limits: LimitsConfig,
     ) -> None:
         self._hub = hub
         self._gate = gate
@@ -107,8 +109,10 @@ class Switchboard:
         self._revocations = 0
         self._writes: asyncio.Queue[ForStore] = asyncio.Queue()
         self._woken = asyncio.Event()
-        self._messages = RateLimiter(PEER_MESSAGE_RATE)
-        self._address_messages = RateLimiter(ADDRESS_MESSAGE_RATE)
+        self._messages = RateLimiter(PEER_MESSAGE_RATE.scaled(limits.messages_per_s))
+        self._address_messages = RateLimiter(
+            ADDRESS_MESSAGE_RATE.scaled(limits.address_messages_per_s)
+        )
         self._refusals = RateLimiter(REFUSAL_RATE)
 
     def render_metrics(self) -> bytes:
@@ -267,33 +271,40 @@ class Switchboard:
             if frame["type"] == "websocket.disconnect":
                 return int(frame.get("code") or 0)
             if not socket.is_closing():
-                await self._received(connection, socket, frame)
+                work = self._received(connection, socket, frame.get("text"))
+                if work is not None:
+                    await work
             # Many frames may have come at once. The writer gets its turn between
             # them, or the replies would fill the outbox of a peer that does read.
             await asyncio.sleep(0)
 
-    async def _received(
-        self, connection: int, socket: PeerSocket, frame: Message
-    ) -> None:
+    def _received(
+        self, connection: int, socket: PeerSocket, text: str | bytes | None
+    ) -> Coroutine[Any, Any, None] | None:
+        """Carry out one message; None for `text` is a binary frame.
+
+        Returns:
+            None once it is done, which is the rule; or what is to be awaited before
+            the next message of this socket is carried out.
+        """
         wait_s = self._take(connection, socket)
-        text = frame.get("text")
         try:
             if text is None:
                 raise RemoteProtocolError(detail="a binary frame")
             message = codec.decode_client_message(text)
         except RemoteProtocolError as error:
             self._perform(self._hub.malformed(connection, error, self._clock()))
-            return
+            return None
         if wait_s:
             self._refuse(connection, message, wait_s)
-            return
+            return None
         if isinstance(message, Register) and not self._hub.is_registered(connection):
-            await self._register(connection, message)
-            return
+            return self._register(connection, message)
         instructions = self._hub.handle(connection, message, self._clock())
         self._perform(instructions)
         if not instructions:
             self.wake()  # it is held, and until when is for the hub to say
+        return None
 
     async def _register(self, connection: int, message: Register) -> None:
         while True:

@@ -35,3 +35,15 @@ def test_coming_too_often_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> Non
     assert isinstance(refusal, RateLimited)
     assert refusal.retry_after_s == "10.0"
     assert gate.enter("a", 10.0) is None
+
+
+def test_the_administrator_may_allow_more_or_fewer() -> None:
+    gate = Gate(max_sockets=2, max_sockets_per_address=1, connects_per_s=0.05)
+    assert gate.enter("a", 0.0) is None
+    assert isinstance(gate.enter("a", 0.0), TooMany)
+    gate.leave("a")
+    refusal = gate.enter("a", 0.0)
+    assert isinstance(refusal, RateLimited)
+    assert refusal.retry_after_s == "20.0"
+    assert gate.enter("b", 0.0) is gate.enter("c", 0.0) is None
+    assert isinstance(gate.enter("d", 0.0), TooMany)
