@@ -6,23 +6,11 @@ messages wait, for a few seconds. Called by the hub.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from sleap_rtc_plugin.protocol.signaling_messages import RelayedMessage
+from sleap_rtc_signaling.instructions import Held
 from sleap_rtc_signaling.limits import HELD_MESSAGE_S, MAX_HELD_MESSAGES
 
-__all__ = ["Held", "HeldMessages"]
-
-
-@dataclass(frozen=True)
-class Held:
-    """A message that waits: whose command it is, and for whom."""
-
-    sender: int
-    command_id: str
-    room_id: str
-    to: str
-    message: RelayedMessage
+__all__ = ["HeldMessages"]
 
 
 class HeldMessages:
@@ -42,6 +30,16 @@ class HeldMessages:
     def release(self, room_id: str, peer_id: str) -> list[Held]:
         """Take what waited for a peer that is back."""
         return self._take(lambda held: (held.room_id, held.to) == (room_id, peer_id))
+
+    def waits(self, room_id: str, peer_id: str) -> bool:
+        """Tell whether anything waits for this peer."""
+        return any(
+            (held.room_id, held.to) == (room_id, peer_id) for _, held in self._held
+        )
+
+    def targets(self) -> set[tuple[str, str]]:
+        """Return for whom anything waits: rooms and peer ids."""
+        return {(held.room_id, held.to) for _, held in self._held}
 
     def drop_sender(self, sender: int) -> None:
         """Forget what a connection that is gone wanted to say: it will say it again."""
