@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
 
 from sleap_rtc_plugin import __version__
-from sleap_rtc_plugin.protocol.errors import TokenRefused
+from sleap_rtc_plugin.protocol.errors import StorageFailed, TokenRefused
 from sleap_rtc_plugin.protocol.relay_messages import (
     RELAY_PATH,
     IceServerList,
@@ -41,6 +41,7 @@ class Routes:
         switchboard: the live sockets.
         relays: the relays of last resort.
         metrics: counts.
+        is_connected: whether other instances, where there are any, can be reached.
         more: routes of other modules, served on both ports.
         pages: those of the dashboard, served beside the WebSockets alone.
     """
@@ -54,6 +55,7 @@ class Routes:
         switchboard: Switchboard,
         relays: RelayService,
         metrics: Metrics,
+        is_connected: Callable[[], bool] = lambda: True,
         more: Sequence[BaseRoute] = (),
         pages: Sequence[BaseRoute] = (),
     ) -> None:
@@ -64,6 +66,7 @@ class Routes:
         self._switchboard = switchboard
         self._relays = relays
         self._metrics = metrics
+        self._is_connected = is_connected
         self._more = more
         self._pages = pages
         self._clock: Callable[[], float] = rest.clock
@@ -131,6 +134,8 @@ class Routes:
 
     async def _ready(self, request: Request) -> Response:
         await self._store.check()
+        if not self._is_connected():
+            raise StorageFailed(place="Redis", reason="it does not answer")
         return answer({"status": "ready"})
 
     async def _render_metrics(self, request: Request) -> Response:

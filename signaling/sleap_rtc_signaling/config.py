@@ -20,6 +20,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     ValidationError,
+    field_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -70,6 +71,7 @@ __all__ = [
     "DEFAULT_REST_PORT",
     "ENVIRONMENT_PREFIX",
     "AccountsConfig",
+    "BusConfig",
     "ConfigError",
     "DashboardConfig",
     "LimitsConfig",
@@ -91,6 +93,7 @@ DEFAULT_PORT = 8080
 DEFAULT_REST_PORT = 8001
 ENVIRONMENT_PREFIX: Final = "SLEAP_SIGNALING_"
 _NESTED: Final = "__"
+_BUS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
 _NO_PORT: Final = "none"
 
 
@@ -218,6 +221,25 @@ class StoreConfig(Section):
     backup_every_s: Seconds = BACKUP_INTERVAL_S
 
 
+class BusConfig(Section):
+    """`[bus]`: what several instances behind one address share.
+
+    Attributes:
+        url: `redis://`, `rediss://` or `unix://`; where empty, this instance is alone.
+        prefix: how every key in Redis begins, where several services share one.
+    """
+
+    url: Annotated[str, Field(repr=False, max_length=MAX_URL_CHARS)] = ""
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9:_-]{1,64}\Z")] = "sleap-remote"
+
+    @field_validator("url")
+    @classmethod
+    def _check_bus_url(cls, value: str) -> str:
+        if value and not value.startswith(_BUS_SCHEMES):
+            raise ValueError("redis://…, rediss://… or unix://… is expected")
+        return value
+
+
 class TlsConfig(Section):
     """The server's certificate; without this table it speaks plain HTTP.
 
@@ -281,6 +303,7 @@ class SignalingConfig(Section):
         account_token_lifetime_s: how long an account may open and delete rooms.
         accounts: the ways to sign in.
         store: where rooms and accounts are kept.
+        bus: what several instances share; alone by default.
         trusted_proxies: addresses whose `X-Forwarded-For` is believed.
         dashboard: the pages at `/`.
         registry: the models that they show.
@@ -307,6 +330,7 @@ class SignalingConfig(Section):
     room_token_lifetime_s: Seconds = ROOM_TOKEN_LIFETIME_S
     account_token_lifetime_s: Seconds = ACCOUNT_TOKEN_LIFETIME_S
     store: StoreConfig = StoreConfig()
+    bus: BusConfig = BusConfig()
     accounts: AccountsConfig = AccountsConfig()
     trusted_proxies: tuple[str, ...] = ()
     dashboard: DashboardConfig = DashboardConfig()

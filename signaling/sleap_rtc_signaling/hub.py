@@ -80,7 +80,7 @@ from sleap_rtc_signaling.limits import (
 )
 from sleap_rtc_signaling.relay import fit_into_list, relayed
 
-__all__ = ["Hub"]
+__all__ = ["Hub", "resume_digest"]
 
 
 # -- state --------------------------------------------------------------------------
@@ -366,6 +366,10 @@ class Hub:
             return []
         return [self._not_found(held)]
 
+    def not_found(self, held: Held) -> list[Instruction]:
+        """Answer a message whose target is nowhere."""
+        return [self._not_found(held)] if held.sender in self._peers else []
+
     def waits(self, room_id: str, peer_id: str) -> bool:
         """Tell whether anything waits for this peer."""
         return self._held.waits(room_id, peer_id)
@@ -515,7 +519,7 @@ class Hub:
     ) -> list[Instruction]:
         admission = self.check(message, now, admission)
         room = self._rooms.get(message.room_id) or _Room(admission.expires_at)
-        digest = hashlib.sha256(message.resume_key.encode()).digest()
+        digest = resume_digest(message)
         instructions = self._claim(room, message.peer_id, digest)
         # Only now, when nothing can be refused any more, does anything change.
         self._rooms[message.room_id] = room
@@ -671,6 +675,11 @@ class Hub:
         self._forget(connection, now)
         refusal = self._refusal(connection, command_id, error)
         return [refusal, Disconnect(connection, code)]
+
+
+def resume_digest(message: Register) -> bytes:
+    """Return SHA-256 of a resume key: all that is kept of it."""
+    return hashlib.sha256(message.resume_key.encode()).digest()
 
 
 def _shown(peer: _Peer) -> PeerInfo:

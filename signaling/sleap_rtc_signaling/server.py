@@ -21,7 +21,10 @@ from sleap_rtc_plugin.registry.object_store import ObjectStore
 from sleap_rtc_signaling.accounts.composite import make_accounts
 from sleap_rtc_signaling.admission import Admissions
 from sleap_rtc_signaling.app import Routes
+from sleap_rtc_signaling.bus import Bus
+from sleap_rtc_signaling.bus.exchange import Exchange
 from sleap_rtc_signaling.config import (
+    BusConfig,
     ConfigError,
     RelayConfig,
     SignalingConfig,
@@ -212,7 +215,13 @@ class SignalingServer:
         stack.push_async_callback(accounts.close)
         admissions = Admissions(store, tokens, accounts, self.url)
 
-        hub = Hub(self.url, HubLimits(room_lifetime_s=config.room_lifetime_s))
+        hub_limits = HubLimits(room_lifetime_s=config.room_lifetime_s)
+        hub = Hub(self.url, hub_limits, is_alone=not config.bus.url)
+        exchange = None
+        if config.bus.url:
+            exchange = Exchange(
+                _open_bus(config.bus), hub, self._clock, hub_limits.reserved_s
+            )
         now = self._clock()
         await store.wake_up(now)
         for kept, room_ends in await store.kept_peer_ids(now):
@@ -226,8 +235,21 @@ class SignalingServer:
             config.relay, book, hub, gate, store, admissions, metrics, clock
         )
         switchboard = Switchboard(
-            hub, gate, relays, store, admissions, metrics, self.url, clock, limits
+            hub,
+            gate,
+            relays,
+            store,
+            admissions,
+            metrics,
+            self.url,
+            clock,
+            limits,
+            exchange,
         )
+        if exchange is not None:
+            exchange.connect(switchboard)
+            stack.push_async_callback(exchange.stop)
+            await exchange.start()
         self._switchboard, self._relays = switchboard, relays
         stack.push_async_callback(switchboard.stop)
         for work in (
@@ -274,6 +296,7 @@ class SignalingServer:
             switchboard,
             relays,
             metrics,
+            is_connected=lambda: exchange is None or exchange.is_ready,
             pages=dashboard.routes() if config.dashboard.enabled else (),
             more=[
                 *SignInRoutes(rest, accounts).routes(),
@@ -297,6 +320,15 @@ class SignalingServer:
         for listener in listeners:
             await listener.start()
         stack.push_async_callback(relays.stop)
+
+
+def _open_bus(config: BusConfig) -> Bus:
+    from sleap_rtc_signaling.bus.redis_bus import RedisBus
+
+    try:
+        return RedisBus(config.url, config.prefix)
+    except ValueError as error:
+        raise ConfigError(f"bus.url is not accepted: {error}.") from None
 
 
 def _open_backups(config: StoreConfig) -> ObjectStore:
