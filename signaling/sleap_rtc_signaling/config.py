@@ -230,7 +230,7 @@ class BusConfig(Section):
     """
 
     url: Annotated[str, Field(repr=False, max_length=MAX_URL_CHARS)] = ""
-    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9:_-]{1,64}\Z")] = "sleap-remote"
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9:_-]{1,64}$")] = "sleap-remote"
 
     @field_validator("url")
     @classmethod

@@ -465,6 +465,7 @@ class Switchboard:
     # -- instructions -----------------------------------------------------------------
 
     def perform(self, instructions: Iterable[Instruction]) -> None:
+        """Carry out what the hub wants."""
         for instruction in instructions:
             match instruction:
                 case RenewRoom() | KeepPeerId() | DropPeerId() | CheckRoom():

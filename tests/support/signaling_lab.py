@@ -5,7 +5,9 @@ A `Lab` has the server, a clock that the test sets forward, HTTP, and raw WebSoc
 
 import asyncio
 import contextlib
+import itertools
 import logging
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -58,10 +60,17 @@ class Peer:
 
 
 class Lab:
-    """A server, a clock, and what a person does with them."""
+    """A server, a clock, and what a person does with them.
 
-    def __init__(self, server: SignalingServer, clock: Clock) -> None:
+    Where there are more instances of the server, sockets go to one after the other.
+    """
+
+    def __init__(
+        self, server: SignalingServer, clock: Clock, *more: SignalingServer
+    ) -> None:
         self.server = server
+        self.servers = (server, *more)
+        self._turns = itertools.cycle(self.servers)
         self.clock = clock
         self.stack = contextlib.AsyncExitStack()
         self.http = httpx.AsyncClient(base_url=server.url)
@@ -83,7 +92,7 @@ class Lab:
 
     async def connect(self, **options: Any) -> Peer:
         opened = await self.stack.enter_async_context(
-            connect(self.server.websocket_url, compression=None, **options)
+            connect(websocket_url(next(self._turns)), compression=None, **options)
         )
         return Peer(opened)
 
@@ -103,11 +112,27 @@ class Lab:
 
     def advance(self, seconds: float) -> None:
         self.clock.now += seconds
-        self.server.wake()
+        for server in self.servers:
+            server.wake()
 
     async def close(self) -> None:
         await self.stack.aclose()
         await self.http.aclose()
+
+
+def websocket_url(server: SignalingServer) -> str:
+    """Return the address of this very instance, whatever people are told."""
+    if server.host != "127.0.0.1":
+        return server.websocket_url
+    scheme = server.websocket_url.partition(":")[0]
+    return f"{scheme}://127.0.0.1:{server.port}/ws"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -110,6 +110,7 @@ class Exchange:
         self._pending: dict[int, _Pending] = {}
         # One at a time for each target, or what is said to it would change order.
         self._lanes: dict[tuple[str, str], asyncio.Lock] = {}
+        self._was_ready = asyncio.Event()
         self._unsaid: deque[Event] = deque(maxlen=MAX_UNSAID_EVENTS)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -134,8 +135,7 @@ class Exchange:
             self._spawn(work)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(BUS_REPLY_TIMEOUT_S):
-                while not self.is_ready:
-                    await asyncio.sleep(0.01)
+                await self._was_ready.wait()
 
     async def stop(self) -> None:
         """Let go of everything; what is still unanswered stays so."""
@@ -401,6 +401,7 @@ class Exchange:
                 _log.info("the other instances can be reached")
                 was_ready = await self._renew()
                 await self._say()
+                self._was_ready.set()
             elif was_ready and not self.is_ready:
                 was_ready = False
                 _log.error(
