@@ -48,15 +48,24 @@ class Gate:
         most = self._max_sockets or MAX_SOCKETS
         if self._inside >= most:
             return TooMany(what="connections to this server", limit=str(most))
-        most = self._max_per_address or MAX_SOCKETS_PER_ADDRESS
-        if self._of_address[address] >= most:
-            return TooMany(what="connections from your address", limit=str(most))
+        if self._of_address[address] >= self.max_per_address:
+            return self.too_many_of_address()
         wait_s = self._connects.take(address, now)
         if wait_s:
             return RateLimited(retry_after_s=f"{wait_s:.1f}")
         self._inside += 1
         self._of_address[address] += 1
         return None
+
+    @property
+    def max_per_address(self) -> int:
+        """How many sockets one address may have."""
+        return self._max_per_address or MAX_SOCKETS_PER_ADDRESS
+
+    def too_many_of_address(self) -> TooMany:
+        """Return why one address may have no more."""
+        limit = str(self.max_per_address)
+        return TooMany(what="connections from your address", limit=limit)
 
     def leave(self, address: str) -> None:
         """Take note that a socket that was let in is gone."""

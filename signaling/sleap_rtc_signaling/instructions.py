@@ -115,13 +115,17 @@ class CheckRoom:
 
 @dataclass(frozen=True)
 class Held:
-    """A message whose target is not here: whose command it is, and for whom."""
+    """A message whose target is not here: whose command it is, and for whom.
+
+    `until` is when it has waited long enough, as Unix time; 0 before it waits.
+    """
 
     sender: int
     command_id: str
     room_id: str
     to: str
     message: RelayedMessage
+    until: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -220,7 +220,10 @@ class SignalingServer:
         exchange = None
         if config.bus.url:
             exchange = Exchange(
-                _open_bus(config.bus), hub, self._clock, hub_limits.reserved_s
+                _open_bus(config.bus, self._clock),
+                hub,
+                self._clock,
+                hub_limits.reserved_s,
             )
         now = self._clock()
         await store.wake_up(now)
@@ -322,11 +325,11 @@ class SignalingServer:
         stack.push_async_callback(relays.stop)
 
 
-def _open_bus(config: BusConfig) -> Bus:
+def _open_bus(config: BusConfig, clock: Callable[[], float]) -> Bus:
     from sleap_rtc_signaling.bus.redis_bus import RedisBus
 
     try:
-        return RedisBus(config.url, config.prefix)
+        return RedisBus(config.url, config.prefix, clock)
     except ValueError as error:
         raise ConfigError(f"bus.url is not accepted: {error}.") from None
 

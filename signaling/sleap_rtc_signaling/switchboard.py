@@ -270,6 +270,9 @@ class Switchboard:
         host = websocket.client.host if websocket.client else ""
         address = address_key(host)
         refusal = self._gate.enter(address, time.monotonic())
+        if refusal is None and not await self._enter_all(address):
+            self._gate.leave(address)
+            refusal = self._gate.too_many_of_address()
         if refusal is not None:
             self._metrics.refused(refusal.code)
             await websocket.send_denial_response(
@@ -297,12 +300,21 @@ class Switchboard:
             note(_log, logging.INFO, "socket closed", connection=connection)
             del self._sockets[connection]
             self._gate.leave(address)
+            if self._exchange is not None:
+                self._exchange.leave_address(address)
             self._hub.disconnected(connection, self._clock(), is_lost=is_lost)
             if self._exchange is not None:
                 self._exchange.leave(connection, is_lost=is_lost)
             for limiter in (self._messages, self._refusals):
                 limiter.forget(str(connection))
             self.wake()
+
+    async def _enter_all(self, address: str) -> bool:
+        """Count a socket at all instances; False where its address has too many."""
+        exchange = self._exchange
+        return exchange is None or await exchange.enter(
+            address, self._gate.max_per_address
+        )
 
     async def _read(
         self, connection: int, socket: PeerSocket, websocket: WebSocket
@@ -482,6 +494,8 @@ class Switchboard:
                         self._hub.drop(connection, CloseCode.TOO_SLOW, self._clock())
 
     def _close(self, connection: int, code: CloseCode) -> None:
+        if self._exchange is not None:
+            self._exchange.leave(connection, is_lost=False)
         self._metrics.closed(code.name.lower())
         socket = self._sockets.get(connection)
         if socket is not None:

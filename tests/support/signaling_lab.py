@@ -9,6 +9,7 @@ import itertools
 import logging
 import socket
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,21 @@ class Lab:
 
     async def get(self, path: str, token: str = "") -> httpx.Response:
         return await self.http.get(path, headers=bearer(token))
+
+    async def metrics(self) -> str:
+        """Return the metrics, those of several instances added up."""
+        texts = []
+        for server in self.servers:
+            address = websocket_url(server).removesuffix("/ws").replace("ws", "http", 1)
+            texts.append((await self.http.get(f"{address}/metrics")).text)
+        if len(texts) == 1:
+            return texts[0]
+        sums: Counter[str] = Counter()
+        for line in "\n".join(texts).splitlines():
+            if line and not line.startswith("#"):
+                name, _, value = line.rpartition(" ")
+                sums[name] += float(value)
+        return "\n".join(f"{name} {value}" for name, value in sums.items()) + "\n"
 
     async def account(self) -> str:
         token: str = (await self.post("/anonymous-signin")).json()["token"]

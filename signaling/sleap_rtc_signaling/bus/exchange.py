@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
     Coroutine,
     Iterable,
+    Mapping,
 )
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeVar
@@ -111,6 +112,7 @@ class Exchange:
         # One at a time for each target, or what is said to it would change order.
         self._lanes: dict[tuple[str, str], asyncio.Lock] = {}
         self._was_ready = asyncio.Event()
+        self._addresses: Counter[str] = Counter()
         self._unsaid: deque[Event] = deque(maxlen=MAX_UNSAID_EVENTS)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -214,6 +216,33 @@ class Exchange:
             StorageFailed: the bus cannot be reached.
         """
         return await self._bus.find(room_id, peer_id) is not None
+
+    # -- sockets of one address ---------------------------------------------
+
+    async def enter(self, address: str, limit: int) -> bool:
+        """Count a socket; False where its address has `limit` at all instances.
+
+        Where the bus is gone, each instance counts for itself.
+        """
+        try:
+            is_in = await self._bus.enter(address, limit)
+        except StorageFailed:
+            is_in = True
+        if is_in:
+            self._addresses[address] += 1
+        return is_in
+
+    def leave_address(self, address: str) -> None:
+        """Count a socket that was let in no more."""
+        self._addresses[address] -= 1
+        if not self._addresses[address]:
+            del self._addresses[address]
+        self._spawn(self._count({address: self._addresses[address]}))
+
+    async def _count(self, addresses: Mapping[str, int]) -> None:
+        # Where the bus is gone, all of it is written again once it is back.
+        with contextlib.suppress(StorageFailed):
+            await self._bus.count(addresses)
 
     # -- messages ---------------------------------------------
 
@@ -420,6 +449,7 @@ class Exchange:
         owners = list(self._owners.values())
         try:
             moved = await self._bus.renew(owners)
+            await self._bus.count(dict(self._addresses))
         except StorageFailed:
             return False
         for owner in moved:

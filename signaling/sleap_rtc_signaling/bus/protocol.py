@@ -1,6 +1,6 @@
 """What an exchange needs of a bus. Redis has it; so has a test's dictionary."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from sleap_rtc_plugin.protocol.signaling_messages import PeerInfo
@@ -87,8 +87,8 @@ class Bus(Protocol):
     async def enter(self, address: str, limit: int) -> bool:
         """Count a socket of an address; False where all instances have `limit`."""
 
-    async def leave(self, address: str) -> None:
-        """Count it no more."""
+    async def count(self, addresses: Mapping[str, int]) -> None:
+        """Write down how many sockets of each address are here."""
 
     async def close(self) -> None:
         """Say good-bye, and let go of the connections."""

@@ -2,14 +2,16 @@
 
 What must not come apart is a Lua script of its own, in `scripts/`. The scripts name
 keys that are made from others, so it is one Redis, or one with replicas, and not a
-Redis Cluster. Times are Redis's own: the clocks of the instances may differ.
+Redis Cluster. Reservations end by the clocks of the instances, which are to agree as
+well as NTP has them; that everything ends at all is Redis's own business.
 """
 
 import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any, Final, TypeVar
 
@@ -59,7 +61,6 @@ _SCRIPTS: Final = (
     "peers",
     "take",
     "enter",
-    "leave",
 )
 _FAULTS: Final = (RedisError, OSError, TimeoutError)
 _PRESENCES: Final[dict[bytes, Presence]] = {
@@ -75,9 +76,13 @@ class RedisBus:
     Args:
         url: `redis://`, `rediss://` or `unix://`, with a password where there is one.
         prefix: how every key and channel begins.
+        clock: Unix time in seconds.
     """
 
-    def __init__(self, url: str, prefix: str) -> None:
+    def __init__(
+        self, url: str, prefix: str, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._clock = clock
         self._instance = secrets.token_hex(8)
         self._prefix = prefix
         self._is_there = False
@@ -148,7 +153,8 @@ class RedisBus:
             StorageFailed: Redis cannot be reached.
         """
         keys, written = self._owner(owner)
-        arguments = [*written, limits.peers, limits.ids, self._peer(owner.room_id, "")]
+        prefix = self._peer(owner.room_id, "")
+        arguments = [*written, limits.peers, limits.ids, prefix, self._now_ms()]
         keys = [*keys, self._key("instance", "")]
         match await self._run("claim", keys, arguments):
             case b"taken":
@@ -174,7 +180,7 @@ class RedisBus:
             pipeline = self._redis.pipeline(transaction=False)
             for owner in some:
                 keys, written = self._owner(owner)
-                await script(keys, written, client=pipeline)
+                await script(keys, [*written, self._now_ms()], client=pipeline)
             results = await self._reach(pipeline.execute())
             moved += [
                 owner
@@ -200,7 +206,8 @@ class RedisBus:
             StorageFailed: Redis cannot be reached.
         """
         key = self._peer(owner.room_id, owner.peer_id)
-        times = [_ms(reserved_s), _ms(held_s)]
+        now_ms, reserved_ms = self._now_ms(), _ms(reserved_s)
+        times = [reserved_ms, now_ms + reserved_ms, now_ms + _ms(held_s)]
         await self._run("release", [key], [self._instance, owner.connection, *times])
 
     async def find(self, room_id: str, peer_id: str) -> Found | None:
@@ -210,7 +217,8 @@ class RedisBus:
             StorageFailed: Redis cannot be reached.
         """
         keys = [self._peer(room_id, peer_id), self._key("instance", "")]
-        known = await self._run("find", keys, [_ms(OWNER_RENEW_S + HELD_AFTER_LOSS_S)])
+        unseen_ms = _ms(OWNER_RENEW_S + HELD_AFTER_LOSS_S)
+        known = await self._run("find", keys, [unseen_ms, self._now_ms()])
         if not isinstance(known, list):
             return None
         instance, presence = known
@@ -327,15 +335,28 @@ class RedisBus:
         arguments = [self._instance, limit, _ms(PEER_ID_RESERVED_S)]
         return bool(await self._run("enter", keys, arguments))
 
-    async def leave(self, address: str) -> None:
-        """Count it no more.
+    async def count(self, addresses: Mapping[str, int]) -> None:
+        """Write down how many sockets of each address are here.
 
         Raises:
             StorageFailed: Redis cannot be reached.
         """
-        await self._run("leave", [self._key("address", address)], [self._instance])
+        if not addresses:
+            return
+        pipeline = self._redis.pipeline(transaction=False)
+        for address, count in addresses.items():
+            key = self._key("address", address)
+            if count:
+                pipeline.hset(key, self._instance, str(count))
+                pipeline.pexpire(key, _ms(PEER_ID_RESERVED_S))
+            else:
+                pipeline.hdel(key, self._instance)
+        await self._reach(pipeline.execute())
 
     # -- Redis ---------------------------------------------
+
+    def _now_ms(self) -> int:
+        return _ms(self._clock())
 
     def _key(self, *parts: str) -> str:
         return ":".join((self._prefix, *parts))
