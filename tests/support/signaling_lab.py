@@ -9,7 +9,7 @@ import itertools
 import logging
 import socket
 import time
-from collections import Counter
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -90,11 +90,15 @@ class Lab:
             texts.append((await self.http.get(f"{address}/metrics")).text)
         if len(texts) == 1:
             return texts[0]
-        sums: Counter[str] = Counter()
+        sums: defaultdict[str, float] = defaultdict(float)
+        if not all(text.startswith("#") for text in texts):
+            return ""  # asked too often
         for line in "\n".join(texts).splitlines():
             if line and not line.startswith("#"):
                 name, _, value = line.rpartition(" ")
-                sums[name] += float(value)
+                # Each instance counts the rooms that it has a part of.
+                is_shared = name == "sleap_signaling_rooms"
+                sums[name] = (max if is_shared else sum)((sums[name], float(value)))
         return "\n".join(f"{name} {value}" for name, value in sums.items()) + "\n"
 
     async def account(self) -> str:
