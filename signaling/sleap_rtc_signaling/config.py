@@ -5,6 +5,7 @@ options, then the environment, then a TOML file (pydantic-settings); a program t
 embeds the server builds a `SignalingConfig`, and no environment is read.
 """
 
+import re
 import difflib
 import os
 import tomllib
@@ -93,6 +94,7 @@ DEFAULT_PORT = 8080
 DEFAULT_REST_PORT = 8001
 ENVIRONMENT_PREFIX: Final = "SLEAP_SIGNALING_"
 _NESTED: Final = "__"
+_USER_OF_URL: Final = re.compile("//.*@")
 _BUS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
 _NO_PORT: Final = "none"
 
@@ -415,6 +417,8 @@ def load(
 def shown(config: SignalingConfig) -> dict[str, Any]:
     """Return the settings as JSON values, with what is secret left out."""
     values = config.model_dump(mode="json", exclude={"ice_servers", "turn"})
+    # There may be a password in it.
+    values["bus"]["url"] = _USER_OF_URL.sub("//(left out)@", config.bus.url)
     servers: list[IceServer | TurnServer] = [*config.ice_servers, *config.turn]
     return values | {"ice_servers": [list(server.urls) for server in servers]}
 

@@ -235,7 +235,7 @@ class SignalingServer:
         )
         book = RelayBook(_relay_limits(config.relay))
         relays = RelayService(
-            config.relay, book, hub, gate, store, admissions, metrics, clock
+            config.relay, book, hub, gate, store, admissions, metrics, clock, exchange
         )
         switchboard = Switchboard(
             hub,

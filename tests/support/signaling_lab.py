@@ -92,6 +92,7 @@ class Lab:
             return texts[0]
         sums: defaultdict[str, float] = defaultdict(float)
         if not all(text.startswith("#") for text in texts):
+            await asyncio.sleep(0.2)
             return ""  # asked too often
         for line in "\n".join(texts).splitlines():
             if line and not line.startswith("#"):

@@ -217,6 +217,15 @@ class Exchange:
         """
         return await self._bus.find(room_id, peer_id) is not None
 
+    async def is_here(self, room_id: str, peer_id: str) -> bool:
+        """Tell whether a peer is registered at any instance.
+
+        Raises:
+            StorageFailed: the bus cannot be reached.
+        """
+        found = await self._bus.find(room_id, peer_id)
+        return found is not None and found.presence == "here"
+
     # -- sockets of one address ---------------------------------------------
 
     async def enter(self, address: str, limit: int) -> bool:
