@@ -18,7 +18,7 @@ settings.register_profile(
 settings.register_profile("long", max_examples=1_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-# A shell's background job ignores it, and so would every program that a test interrupts.
+# A background job of a shell ignores it; so would every program that a test interrupts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

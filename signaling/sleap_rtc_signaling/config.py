@@ -5,9 +5,9 @@ options, then the environment, then a TOML file (pydantic-settings); a program t
 embeds the server builds a `SignalingConfig`, and no environment is read.
 """
 
-import re
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
