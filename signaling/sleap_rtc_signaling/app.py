@@ -42,6 +42,7 @@ class Routes:
         relays: the relays of last resort.
         metrics: counts.
         is_connected: whether other instances, where there are any, can be reached.
+        is_draining: whether the server is about to stop.
         more: routes of other modules, served on both ports.
         pages: those of the dashboard, served beside the WebSockets alone.
     """
@@ -56,6 +57,7 @@ class Routes:
         relays: RelayService,
         metrics: Metrics,
         is_connected: Callable[[], bool] = lambda: True,
+        is_draining: Callable[[], bool] = lambda: False,
         more: Sequence[BaseRoute] = (),
         pages: Sequence[BaseRoute] = (),
     ) -> None:
@@ -67,6 +69,7 @@ class Routes:
         self._relays = relays
         self._metrics = metrics
         self._is_connected = is_connected
+        self._is_draining = is_draining
         self._more = more
         self._pages = pages
         self._clock: Callable[[], float] = rest.clock
@@ -133,6 +136,8 @@ class Routes:
         return answer({"status": "ok", "version": __version__})
 
     async def _ready(self, request: Request) -> Response:
+        if self._is_draining():
+            return answer({"status": "draining"}, 503)
         await self._store.check()
         if not self._is_connected():
             raise StorageFailed(place="Redis", reason="it does not answer")

@@ -43,6 +43,8 @@ from sleap_rtc_plugin.protocol.signaling_messages import IceServer
 from sleap_rtc_signaling.accounts_config import AccountsConfig, with_client_secrets
 from sleap_rtc_signaling.limits import (
     BACKUP_INTERVAL_S,
+    DRAIN_S,
+    MAX_DRAIN_S,
     MAX_RELAYS,
     MAX_RELAYS_PER_ROOM,
     MAX_TURN_SERVERS,
@@ -229,10 +231,13 @@ class BusConfig(Section):
     Attributes:
         url: `redis://`, `rediss://` or `unix://`; where empty, this instance is alone.
         prefix: how every key in Redis begins, where several services share one.
+        drain_s: how long an instance that is stopped says that it is not ready before
+            it sends its peers to the others; as long as the load balancer needs to see.
     """
 
     url: Annotated[str, Field(repr=False, max_length=MAX_URL_CHARS)] = ""
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9:_-]{1,64}$")] = "sleap-remote"
+    drain_s: Annotated[float, Field(ge=0, le=MAX_DRAIN_S)] = DRAIN_S
 
     @field_validator("url")
     @classmethod

@@ -118,6 +118,11 @@ MAX_UNSAID_EVENTS: Final = 1_000
 MAX_EVENTS_KEPT: Final = 10_000
 EVENTS_AT_ONCE: Final = 100
 EVENTS_WAIT_S: Final = 5.0
+# A load balancer that asks `/ready` every two seconds has seen it by then.
+DRAIN_S: Final = 5.0
+MAX_DRAIN_S: Final = 600.0
+# The peers of an instance that stops do not come to the others all at once.
+DRAIN_SPREAD_S: Final = 2.0
 MAX_BUS_MESSAGE_BYTES: Final = 128 * KIB
 
 # -- members, invitations, credentials ------------------------------------------

@@ -34,7 +34,7 @@ from sleap_rtc_signaling.dashboard import Dashboard
 from sleap_rtc_signaling.gate import Gate
 from sleap_rtc_signaling.hub import Hub
 from sleap_rtc_signaling.instructions import HubLimits
-from sleap_rtc_signaling.limits import KEYS_CHECK_S
+from sleap_rtc_signaling.limits import DRAIN_SPREAD_S, KEYS_CHECK_S
 from sleap_rtc_signaling.listener import Listener, bind
 from sleap_rtc_signaling.metrics import Metrics
 from sleap_rtc_signaling.pairing_book import PairingBook
@@ -82,6 +82,7 @@ class SignalingServer:
         self._relays: RelayService | None = None
         self._tokens: Tokens | None = None
         self._tls: ServerTls | None = None
+        self._is_draining = False
         self._port = 0
         self._rest_port: int | None = None
 
@@ -145,6 +146,20 @@ class SignalingServer:
         """Disconnect everybody and let go of everything. May be called again."""
         await self._stack.aclose()
         self._switchboard = self._relays = None
+
+    async def drain(self) -> None:
+        """Hand the peers over to the other instances, before `stop`.
+
+        `/ready` says so for a while, and no new socket is let in; then the peers are
+        told to connect again. One instance alone has nobody to hand them to.
+        """
+        if self._switchboard is None or not self._config.bus.url:
+            return
+        self._is_draining = True
+        self._switchboard.refuse_new()
+        _log.info("draining for %g s", self._config.bus.drain_s)
+        await asyncio.sleep(self._config.bus.drain_s)
+        await self._switchboard.send_away(DRAIN_SPREAD_S)
 
     def wake(self) -> None:
         """Look at the clock now, for a program that set it forward."""
@@ -300,6 +315,7 @@ class SignalingServer:
             relays,
             metrics,
             is_connected=lambda: exchange is None or exchange.is_ready,
+            is_draining=lambda: self._is_draining,
             pages=dashboard.routes() if config.dashboard.enabled else (),
             more=[
                 *SignInRoutes(rest, accounts).routes(),

@@ -63,7 +63,7 @@ from sleap_rtc_signaling.limits import (
     REFUSAL_RATE,
 )
 from sleap_rtc_signaling.metrics import Metrics
-from sleap_rtc_signaling.peer_socket import PeerSocket
+from sleap_rtc_signaling.peer_socket import SERVICE_RESTART, PeerSocket
 from sleap_rtc_signaling.rate_limit import RateLimiter, address_key
 from sleap_rtc_signaling.relay_service import RelayService
 from sleap_rtc_signaling.stores import Store
@@ -74,6 +74,9 @@ _log = logging.getLogger(__name__)
 
 # RFC 6455 section 7.4.1: done, and going away.
 _GOOD_BYE: Final = (1000, 1001)
+
+
+_DRAINING: Final = "this server is about to stop; connect again to reach another one"
 
 
 class Switchboard:
@@ -117,6 +120,7 @@ class Switchboard:
         self._sockets: dict[int, PeerSocket] = {}
         self._numbers = itertools.count(1)
         self._revocations = 0
+        self._is_draining = False
         self._writes: asyncio.Queue[ForStore] = asyncio.Queue()
         self._woken = asyncio.Event()
         self._messages = RateLimiter(PEER_MESSAGE_RATE.scaled(limits.messages_per_s))
@@ -173,6 +177,20 @@ class Switchboard:
     def wake(self) -> None:
         """Look at once whether something is due."""
         self._woken.set()
+
+    def refuse_new(self) -> None:
+        """Let in no more sockets; those that are here go on."""
+        self._is_draining = True
+
+    async def send_away(self, spread_s: float) -> None:
+        """Send the peers to other instances, one after the other.
+
+        They are expected back, so what is said to them meanwhile waits.
+        """
+        sockets = list(self._sockets.values())
+        for socket in sockets:
+            socket.close(SERVICE_RESTART)
+            await asyncio.sleep(spread_s / len(sockets))
 
     # -- tasks of the server --------------------------------------------------------
 
@@ -267,6 +285,11 @@ class Switchboard:
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one WebSocket until it closes."""
+        if self._is_draining:
+            await websocket.send_denial_response(
+                Response(_DRAINING, status_code=503, media_type="text/plain")
+            )
+            return
         host = websocket.client.host if websocket.client else ""
         address = address_key(host)
         refusal = self._gate.enter(address, time.monotonic())

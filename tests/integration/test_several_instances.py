@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.redis_server import RedisServer, redis_server
 from support.signaling_lab import WAIT_S, Clock, Lab, Peer, config, free_port
+from websockets import InvalidStatus
 
 from sleap_rtc_plugin.protocol.close_codes import CloseCode
 from sleap_rtc_plugin.protocol.errors import StorageFailed
@@ -47,7 +48,7 @@ class Department(Lab):
 async def department(tmp_path: Path, redis: RedisServer) -> AsyncIterator[Department]:
     clock, port = RealClock(), free_port()
     options = {
-        "bus": BusConfig(url=redis.url),
+        "bus": BusConfig(url=redis.url, drain_s=0.5),
         "public_url": f"http://127.0.0.1:{port}",
     }
     one = SignalingServer(config(tmp_path, port=port, **options), clock=clock)
@@ -270,6 +271,27 @@ async def test_a_message_to_an_instance_that_does_not_answer_ends(
         refusal = await client.ask(Offer(id="o", to="worker-1", sdp="x"))
     await raw.aclose()
     assert refusal.code == "peer_not_found"
+
+
+async def test_an_instance_is_drained(department: Department) -> None:
+    room = await department.room()
+    worker = await department.one.join(room, "worker-1", "worker")
+    client = await department.other.join(room, "client-1")
+    draining = asyncio.create_task(department.one.server.drain())
+    await asyncio.sleep(0.1)
+    assert not await is_ready(department.one)
+    assert await is_ready(department.other)
+    with pytest.raises(InvalidStatus) as caught:
+        await department.one.connect()
+    assert caught.value.response.status_code == 503
+    # Until its turn comes, everybody goes on.
+    await say(client, worker, "worker-1", "client-1", "still")
+    await draining
+    assert await worker.closed() == 1012
+    await client.send(Offer(id="o", to="worker-1", sdp="x"))
+    await asyncio.sleep(0.2)
+    worker = await department.other.join(room, "worker-1", "worker")
+    assert (await worker.receive()).id == "o"
 
 
 async def test_nothing_stays_in_redis_for_ever(
