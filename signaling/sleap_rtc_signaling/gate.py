@@ -11,6 +11,7 @@ from sleap_rtc_signaling.limits import (
     CONNECT_RATE,
     MAX_SOCKETS,
     MAX_SOCKETS_PER_ADDRESS,
+    Rate,
 )
 from sleap_rtc_signaling.rate_limit import RateLimiter
 
@@ -61,6 +62,11 @@ class Gate:
     def max_per_address(self) -> int:
         """How many sockets one address may have."""
         return self._max_per_address or MAX_SOCKETS_PER_ADDRESS
+
+    @property
+    def connect_rate(self) -> Rate:
+        """How often one address may connect."""
+        return self._connects.rate
 
     def too_many_of_address(self) -> TooMany:
         """Return why one address may have no more."""

@@ -289,7 +289,7 @@ class SignalingServer:
             )
             stack.push_async_callback(_cancel, asyncio.create_task(backups))
 
-        rest = Rest(accounts, metrics, self.url, clock)
+        rest = Rest(accounts, metrics, self.url, clock, exchange)
         pairing = PairingRoutes(rest, PairingBook(store.records), admissions.hands_out)
         rooms = Rooms(
             store,

@@ -293,9 +293,8 @@ class Switchboard:
         host = websocket.client.host if websocket.client else ""
         address = address_key(host)
         refusal = self._gate.enter(address, time.monotonic())
-        if refusal is None and not await self._enter_all(address):
-            self._gate.leave(address)
-            refusal = self._gate.too_many_of_address()
+        if refusal is None and self._exchange is not None:
+            refusal = await self._enter_all(self._exchange, address)
         if refusal is not None:
             self._metrics.refused(refusal.code)
             await websocket.send_denial_response(
@@ -332,12 +331,18 @@ class Switchboard:
                 limiter.forget(str(connection))
             self.wake()
 
-    async def _enter_all(self, address: str) -> bool:
-        """Count a socket at all instances; False where its address has too many."""
-        exchange = self._exchange
-        return exchange is None or await exchange.enter(
-            address, self._gate.max_per_address
-        )
+    async def _enter_all(self, exchange: Exchange, address: str) -> RtcError | None:
+        """Count a socket that the gate let in at all instances, or say why not."""
+        gate = self._gate
+        refusal: RtcError | None = None
+        wait_s = await exchange.take("connects", address, gate.connect_rate)
+        if wait_s:
+            refusal = RateLimited(retry_after_s=f"{wait_s:.1f}")
+        elif not await exchange.enter(address, gate.max_per_address):
+            refusal = gate.too_many_of_address()
+        if refusal is not None:
+            gate.leave(address)
+        return refusal
 
     async def _read(
         self, connection: int, socket: PeerSocket, websocket: WebSocket

@@ -19,8 +19,10 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     Registered,
     RelayedOffer,
 )
+from sleap_rtc_signaling import gate as gate_module
 from sleap_rtc_signaling.bus.redis_bus import RedisBus
 from sleap_rtc_signaling.config import BusConfig
+from sleap_rtc_signaling.limits import REST_RATE
 from sleap_rtc_signaling.server import SignalingServer
 
 
@@ -42,6 +44,10 @@ class Department(Lab):
 
     one: Lab
     other: Lab
+
+    @property
+    def labs(self) -> tuple[Lab, Lab]:
+        return self.one, self.other
 
 
 @pytest.fixture
@@ -292,6 +298,35 @@ async def test_an_instance_is_drained(department: Department) -> None:
     await asyncio.sleep(0.2)
     worker = await department.other.join(room, "worker-1", "worker")
     assert (await worker.receive()).id == "o"
+
+
+async def test_an_address_asks_all_instances_together(
+    department: Department,
+) -> None:
+    asked = 0
+    while asked < 2 * REST_RATE.burst:
+        lab = (department.one, department.other)[asked % 2]
+        address = f"http://127.0.0.1:{lab.server.port}/health"
+        if (await department.http.get(address)).status_code == 429:
+            break
+        asked += 1
+    # What comes back meanwhile is on top.
+    assert REST_RATE.burst <= asked < 1.5 * REST_RATE.burst
+
+
+async def test_an_address_has_so_many_sockets_at_all_instances(
+    department: Department, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate_module, "MAX_SOCKETS_PER_ADDRESS", 3)
+    first = [await lab.connect() for lab in department.labs]
+    await department.one.connect()
+    for lab in department.labs:
+        with pytest.raises(InvalidStatus) as caught:
+            await lab.connect()
+        assert caught.value.response.status_code == 429
+    await first[0].socket.close()
+    await asyncio.sleep(0.2)
+    await department.other.connect()
 
 
 async def test_nothing_stays_in_redis_for_ever(

@@ -55,6 +55,7 @@ from sleap_rtc_signaling.limits import (
     MAX_RESERVED_IDS_PER_ROOM,
     MAX_UNSAID_EVENTS,
     OWNER_RENEW_S,
+    Rate,
 )
 
 __all__ = ["Exchange"]
@@ -240,6 +241,18 @@ class Exchange:
         if is_in:
             self._addresses[address] += 1
         return is_in
+
+    async def take(self, kind: str, key: str, rate: Rate) -> float:
+        """Take one token from a bucket of all instances.
+
+        Returns:
+            0.0, or after how many seconds there is one. Where the bus is gone, each
+            instance counts for itself.
+        """
+        try:
+            return await self._bus.take(kind, key, rate, 1.0)
+        except StorageFailed:
+            return 0.0
 
     def leave_address(self, address: str) -> None:
         """Count a socket that was let in no more."""
