@@ -24,6 +24,7 @@ __all__ = ["bench"]
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 _NEEDED: Final = ("psutil", "starlette", "zmq", "sleap_nn")
+_NEEDED_FOR_SIGNALING: Final = ("psutil", "starlette")
 _NEEDED_ON_PATHS: Final = ("psutil",)
 _SIZE_MIB: Final = 256
 _MISSING = (
@@ -269,6 +270,73 @@ def dedupe(
 
     plan = PackagePlan(frame_count=frames, added_count=added, side_px=side_px)
     print_result(bench_dedupe(plan, runs, _say), as_json=as_json)
+
+
+@bench.command()
+@click.option(
+    "--case",
+    "cases",
+    type=click.Choice(["idle", "relay", "latency"]),
+    multiple=True,
+    help="Only this case. May be repeated.",
+)
+@click.option(
+    "--sockets",
+    type=click.IntRange(1, 50_000),
+    default=5_000,
+    show_default=True,
+    help="How many connections stay open.",
+)
+@click.option(
+    "--pairs",
+    type=click.IntRange(1, 1_000),
+    default=16,
+    show_default=True,
+    help="How many pairs of peers talk.",
+)
+@click.option(
+    "--window",
+    type=click.IntRange(1, 128),
+    default=8,
+    show_default=True,
+    help="How many messages of one peer are on their way.",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.5, 300),
+    default=5.0,
+    show_default=True,
+    help="How long a turn takes.",
+)
+@_often_option("--runs", 3, "How often each case has its turn")
+@_json_option
+@verbose_option
+def signaling(
+    cases: tuple[str, ...],
+    sockets: int,
+    pairs: int,
+    window: int,
+    seconds: float,
+    runs: int,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Load a signaling server, beside a bare relay: memory, messages, latency."""
+    set_up_logging(verbose)
+    if any(importlib.util.find_spec(name) is None for name in _NEEDED_FOR_SIGNALING):
+        _refuse(_MISSING)
+    from sleap_rtc_plugin.bench.signaling import CASES, SignalingPlan, bench_signaling
+
+    plan = SignalingPlan(
+        cases=[case for case in CASES if not cases or case in cases],
+        sockets=sockets,
+        pairs=pairs,
+        window=window,
+        seconds=seconds,
+        runs=runs,
+    )
+    result = run_async(bench_signaling(plan, _say), verbose=verbose)
+    print_result(result, as_json=as_json)
 
 
 def _say(text: str) -> None:
