@@ -135,7 +135,7 @@ async def connect(url: str) -> WireClient:
     ).encode()
     async with asyncio.timeout(_CONNECT_TIMEOUT_S):
         _, client = await asyncio.get_running_loop().create_connection(
-            lambda: WireClient(request), place.hostname, place.port or _HTTP_PORT
+            lambda: WireClient(request), place.hostname or "", place.port or _HTTP_PORT
         )
         await client.opened
     return client
