@@ -18,6 +18,7 @@ from sleap_rtc_plugin.protocol.relay_messages import (
     IceServerList,
     RelayTerms,
 )
+from sleap_rtc_signaling import rest_description
 from sleap_rtc_signaling.admission import Admissions
 from sleap_rtc_signaling.config import SignalingConfig
 from sleap_rtc_signaling.metrics import Metrics
@@ -80,6 +81,7 @@ class Routes:
             route("GET", "/health", self._health),
             route("GET", "/ready", self._ready),
             route("GET", "/metrics", self._render_metrics),
+            route("GET", rest_description.PATH, self._describe),
             *self._more,
         ]
         if websocket:
@@ -132,6 +134,9 @@ class Routes:
     async def _ready(self, request: Request) -> Response:
         await self._store.check()
         return answer({"status": "ready"})
+
+    async def _describe(self, request: Request) -> Response:
+        return Response(rest_description.description(), media_type="application/json")
 
     async def _render_metrics(self, request: Request) -> Response:
         return Response(

@@ -18,7 +18,7 @@ from sleap_rtc_plugin.protocol.account_messages import (
     PollDevice,
     Refresh,
     SignInMethods,
-    TokenText,
+    SignOut,
 )
 from sleap_rtc_plugin.protocol.errors import BadRequest, RateLimited
 from sleap_rtc_plugin.protocol.ids import is_id
@@ -108,7 +108,7 @@ class SignInRoutes:
         self._rest.take(self._refreshes, request)
         token = self._rest.bearer(request)
         asked = await self._rest.body(
-            request, _SignOut, '{"refresh_token": …} or nothing'
+            request, SignOut, '{"refresh_token": …} or nothing'
         )
         who = await self._accounts.sign_out(
             token, asked.refresh_token, self._rest.clock()
@@ -125,12 +125,6 @@ class SignInRoutes:
                 expires_at=who.expires_at,
             )
         )
-
-
-class _SignOut(Refresh, frozen=True, kw_only=True):
-    """The body of `POST /sign-out`; nothing is one too."""
-
-    refresh_token: TokenText = ""
 
 
 def _name(request: Request) -> str:
