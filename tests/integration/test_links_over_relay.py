@@ -169,7 +169,7 @@ async def test_a_room_that_ends_ends_the_links(tmp_path: Path) -> None:
         owned = await room.lab.room(account)
         for peer_id, role in (("worker-1", "worker"), ("client-1", "client")):
             await room.lab.join(owned, peer_id, role)
-        other = Room(room.lab, owned, room.listed)
+        other = Room(room.lab, owned, room.listed, account)
         async with other.linked() as (client, worker), asyncio.timeout(PATIENCE_S):
             async with AccountClient(room.lab.server.url) as rest:
                 await rest.delete_room(account, owned[0])
