@@ -1,6 +1,7 @@
 """Settings for hypothesis, and the rule that unit and property tests open no socket."""
 
 import os
+import signal
 import socket
 from collections.abc import Generator
 from pathlib import Path
@@ -16,6 +17,10 @@ settings.register_profile(
 # By hand: HYPOTHESIS_PROFILE=long pytest --timeout=0 tests/property
 settings.register_profile("long", max_examples=1_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+# A background job of a shell ignores it; so would every program that a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TESTS = Path(__file__).parent
 WITHOUT_SOCKETS = (TESTS / "unit", TESTS / "property")

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
 
 from sleap_rtc_plugin import __version__
-from sleap_rtc_plugin.protocol.errors import TokenRefused
+from sleap_rtc_plugin.protocol.errors import StorageFailed, TokenRefused
 from sleap_rtc_plugin.protocol.relay_messages import (
     RELAY_PATH,
     IceServerList,
@@ -42,6 +42,8 @@ class Routes:
         switchboard: the live sockets.
         relays: the relays of last resort.
         metrics: counts.
+        is_connected: whether other instances, where there are any, can be reached.
+        is_draining: whether the server is about to stop.
         more: routes of other modules, served on both ports.
         pages: those of the dashboard, served beside the WebSockets alone.
     """
@@ -55,6 +57,8 @@ class Routes:
         switchboard: Switchboard,
         relays: RelayService,
         metrics: Metrics,
+        is_connected: Callable[[], bool] = lambda: True,
+        is_draining: Callable[[], bool] = lambda: False,
         more: Sequence[BaseRoute] = (),
         pages: Sequence[BaseRoute] = (),
     ) -> None:
@@ -65,6 +69,8 @@ class Routes:
         self._switchboard = switchboard
         self._relays = relays
         self._metrics = metrics
+        self._is_connected = is_connected
+        self._is_draining = is_draining
         self._more = more
         self._pages = pages
         self._clock: Callable[[], float] = rest.clock
@@ -132,7 +138,11 @@ class Routes:
         return answer({"status": "ok", "version": __version__})
 
     async def _ready(self, request: Request) -> Response:
+        if self._is_draining():
+            return answer({"status": "draining"}, 503)
         await self._store.check()
+        if not self._is_connected():
+            raise StorageFailed(place="Redis", reason="it does not answer")
         return answer({"status": "ready"})
 
     async def _describe(self, request: Request) -> Response:

@@ -7,6 +7,7 @@ embeds the server builds a `SignalingConfig`, and no environment is read.
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     ValidationError,
+    field_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -41,6 +43,8 @@ from sleap_rtc_plugin.protocol.signaling_messages import IceServer
 from sleap_rtc_signaling.accounts_config import AccountsConfig, with_client_secrets
 from sleap_rtc_signaling.limits import (
     BACKUP_INTERVAL_S,
+    DRAIN_S,
+    MAX_DRAIN_S,
     MAX_RELAYS,
     MAX_RELAYS_PER_ROOM,
     MAX_TURN_SERVERS,
@@ -70,6 +74,7 @@ __all__ = [
     "DEFAULT_REST_PORT",
     "ENVIRONMENT_PREFIX",
     "AccountsConfig",
+    "BusConfig",
     "ConfigError",
     "DashboardConfig",
     "LimitsConfig",
@@ -91,6 +96,8 @@ DEFAULT_PORT = 8080
 DEFAULT_REST_PORT = 8001
 ENVIRONMENT_PREFIX: Final = "SLEAP_SIGNALING_"
 _NESTED: Final = "__"
+_USER_OF_URL: Final = re.compile("//.*@")
+_BUS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
 _NO_PORT: Final = "none"
 
 
@@ -218,6 +225,28 @@ class StoreConfig(Section):
     backup_every_s: Seconds = BACKUP_INTERVAL_S
 
 
+class BusConfig(Section):
+    """`[bus]`: what several instances behind one address share.
+
+    Attributes:
+        url: `redis://`, `rediss://` or `unix://`; where empty, this instance is alone.
+        prefix: how every key in Redis begins, where several services share one.
+        drain_s: how long an instance that is stopped says that it is not ready before
+            it sends its peers to the others; as long as the load balancer needs to see.
+    """
+
+    url: Annotated[str, Field(repr=False, max_length=MAX_URL_CHARS)] = ""
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9:_-]{1,64}$")] = "sleap-remote"
+    drain_s: Annotated[float, Field(ge=0, le=MAX_DRAIN_S)] = DRAIN_S
+
+    @field_validator("url")
+    @classmethod
+    def _check_bus_url(cls, value: str) -> str:
+        if value and not value.startswith(_BUS_SCHEMES):
+            raise ValueError("redis://…, rediss://… or unix://… is expected")
+        return value
+
+
 class TlsConfig(Section):
     """The server's certificate; without this table it speaks plain HTTP.
 
@@ -281,6 +310,7 @@ class SignalingConfig(Section):
         account_token_lifetime_s: how long an account may open and delete rooms.
         accounts: the ways to sign in.
         store: where rooms and accounts are kept.
+        bus: what several instances share; alone by default.
         trusted_proxies: addresses whose `X-Forwarded-For` is believed.
         dashboard: the pages at `/`.
         registry: the models that they show.
@@ -307,6 +337,7 @@ class SignalingConfig(Section):
     room_token_lifetime_s: Seconds = ROOM_TOKEN_LIFETIME_S
     account_token_lifetime_s: Seconds = ACCOUNT_TOKEN_LIFETIME_S
     store: StoreConfig = StoreConfig()
+    bus: BusConfig = BusConfig()
     accounts: AccountsConfig = AccountsConfig()
     trusted_proxies: tuple[str, ...] = ()
     dashboard: DashboardConfig = DashboardConfig()
@@ -391,6 +422,8 @@ def load(
 def shown(config: SignalingConfig) -> dict[str, Any]:
     """Return the settings as JSON values, with what is secret left out."""
     values = config.model_dump(mode="json", exclude={"ice_servers", "turn"})
+    # There may be a password in it.
+    values["bus"]["url"] = _USER_OF_URL.sub("//(left out)@", config.bus.url)
     servers: list[IceServer | TurnServer] = [*config.ice_servers, *config.turn]
     return values | {"ice_servers": [list(server.urls) for server in servers]}
 

@@ -11,6 +11,7 @@ from sleap_rtc_signaling.limits import (
     CONNECT_RATE,
     MAX_SOCKETS,
     MAX_SOCKETS_PER_ADDRESS,
+    Rate,
 )
 from sleap_rtc_signaling.rate_limit import RateLimiter
 
@@ -48,15 +49,29 @@ class Gate:
         most = self._max_sockets or MAX_SOCKETS
         if self._inside >= most:
             return TooMany(what="connections to this server", limit=str(most))
-        most = self._max_per_address or MAX_SOCKETS_PER_ADDRESS
-        if self._of_address[address] >= most:
-            return TooMany(what="connections from your address", limit=str(most))
+        if self._of_address[address] >= self.max_per_address:
+            return self.too_many_of_address()
         wait_s = self._connects.take(address, now)
         if wait_s:
             return RateLimited(retry_after_s=f"{wait_s:.1f}")
         self._inside += 1
         self._of_address[address] += 1
         return None
+
+    @property
+    def max_per_address(self) -> int:
+        """How many sockets one address may have."""
+        return self._max_per_address or MAX_SOCKETS_PER_ADDRESS
+
+    @property
+    def connect_rate(self) -> Rate:
+        """How often one address may connect."""
+        return self._connects.rate
+
+    def too_many_of_address(self) -> TooMany:
+        """Return why one address may have no more."""
+        limit = str(self.max_per_address)
+        return TooMany(what="connections from your address", limit=limit)
 
     def leave(self, address: str) -> None:
         """Take note that a socket that was let in is gone."""

@@ -44,35 +44,43 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     Pong,
     Register,
     Registered,
+    RelayedMessage,
     Role,
     ServerError,
     UpdateMetadata,
 )
 from sleap_rtc_signaling.discovery import check_metadata, compile_filter
-from sleap_rtc_signaling.held_messages import Held, HeldMessages
+from sleap_rtc_signaling.held_messages import HeldMessages
 from sleap_rtc_signaling.instructions import (
     Admission,
+    CheckRoom,
     Counts,
     Deliver,
     Disconnect,
     DropPeerId,
+    FindPeers,
+    Forward,
+    Held,
     HubLimits,
     Instruction,
     KeepPeerId,
+    Presence,
     RenewRoom,
     Reply,
     RoomEnded,
+    ShowMetadata,
 )
 from sleap_rtc_signaling.limits import (
     CLOSED_ROOM_REMEMBERED_S,
     HELD_AFTER_LOSS_S,
     MAX_MALFORMED_MESSAGES,
     MAX_RESERVED_IDS_PER_ROOM,
+    ROOM_CHECK_S,
     ROOM_RENEW_FRACTION,
 )
 from sleap_rtc_signaling.relay import fit_into_list, relayed
 
-__all__ = ["Hub"]
+__all__ = ["Hub", "resume_digest"]
 
 
 # -- state --------------------------------------------------------------------------
@@ -118,10 +126,15 @@ class Hub:
     Args:
         server: how the server is named in errors.
         limits: the times that may be set.
+        is_alone: no other instance serves the same rooms. One that is not alone knows
+            its own sockets only, and says with `Elsewhere` what it cannot answer.
     """
 
-    def __init__(self, server: str, limits: HubLimits | None = None) -> None:
+    def __init__(
+        self, server: str, limits: HubLimits | None = None, *, is_alone: bool = True
+    ) -> None:
         self._server = server
+        self._is_alone = is_alone
         self._limits = limits or HubLimits()
         self._rooms: dict[str, _Room] = {}
         self._peers: dict[int, _Peer] = {}
@@ -255,6 +268,16 @@ class Hub:
         self._closed_rooms[room_id] = now + CLOSED_ROOM_REMEMBERED_S
         return self._empty(room_id)
 
+    def end_room(self, room_id: str) -> list[Instruction]:
+        """Send everybody out of a room whose time is over."""
+        return self._empty(room_id)
+
+    def extend(self, room_id: str, expires_at: float) -> None:
+        """Take note that a room lives longer: a worker is in it elsewhere."""
+        room = self._rooms.get(room_id)
+        if room is not None:
+            room.expires_at = expires_at
+
     def revoke(
         self, room_id: str, now: float, *, credential_id: str = "", account_id: str = ""
     ) -> list[Instruction]:
@@ -305,6 +328,66 @@ class Hub:
         room = self._rooms.get(room_id)
         return room is not None and peer_id in room.peers
 
+    # -- what other instances say ------------------------------------------------------
+
+    def arrived(
+        self, room_id: str, peer_id: str, message: RelayedMessage
+    ) -> list[Instruction]:
+        """Deliver what a peer of another instance says; nothing if nobody is here."""
+        room = self._rooms.get(room_id)
+        peer = None if room is None else room.peers.get(peer_id)
+        return [] if peer is None else [Deliver(peer.connection, message)]
+
+    def moved(self, room_id: str, peer_id: str) -> list[Instruction]:
+        """Let go of a peer that has registered at another instance."""
+        room = self._rooms.get(room_id)
+        if room is None:
+            return []
+        room.reserved.pop(peer_id, None)
+        peer = room.peers.pop(peer_id, None)
+        if peer is None:
+            return []
+        self._unseat(peer)
+        return [Disconnect(peer.connection, CloseCode.REPLACED)]
+
+    def presence(self, room_id: str, peer_id: str, now: float) -> Presence:
+        """Tell where a peer is, as far as this instance knows."""
+        room = self._rooms.get(room_id)
+        if room is None:
+            return "gone"
+        if peer_id in room.peers:
+            return "here"
+        kept = room.reserved.get(peer_id)
+        return "away" if kept is not None and now < kept.held_until else "gone"
+
+    def hold(self, held: Held, now: float) -> list[Instruction]:
+        """Let a message wait for a peer that is coming back, to whichever instance."""
+        if held.sender not in self._peers or self._held.hold(held, now):
+            return []
+        return [self._not_found(held)]
+
+    def not_found(self, held: Held) -> list[Instruction]:
+        """Answer a message whose target is nowhere."""
+        return [self._not_found(held)] if held.sender in self._peers else []
+
+    def waits(self, room_id: str, peer_id: str) -> bool:
+        """Tell whether anything waits for this peer."""
+        return self._held.waits(room_id, peer_id)
+
+    def waiting(self) -> set[tuple[str, str]]:
+        """Return for whom messages wait: rooms and peer ids."""
+        return self._held.targets()
+
+    def take_held(self, room_id: str, peer_id: str) -> list[Held]:
+        """Take what waits for a peer that is back at another instance."""
+        return self._held.release(room_id, peer_id)
+
+    def found(self, wanted: FindPeers, peers: list[PeerInfo]) -> list[Instruction]:
+        """Answer a query from the peers of all instances."""
+        if wanted.connection not in self._peers:
+            return []
+        return [self._listed(wanted.connection, wanted.query, peers)]
+
     def deadline(self) -> float | None:
         """Return when `expire` wants to be called, as Unix time, or None."""
         # The first of a dict that is in the order of time is the earliest.
@@ -331,8 +414,7 @@ class Hub:
                 self._forget(connection, now)
                 instructions.append(Disconnect(connection, CloseCode.REVOKED))
         for held in self._held.expire(now):
-            error = PeerNotFound(peer_id=held.to)
-            instructions.append(self._refusal(held.sender, held.command_id, error))
+            instructions.append(self._not_found(held))
         for room_id, until in list(self._closed_rooms.items()):
             if until <= now:
                 del self._closed_rooms[room_id]
@@ -363,7 +445,12 @@ class Hub:
 
     def _room_due(self, room_id: str, room: _Room, now: float) -> list[Instruction]:
         if not room.has_worker():
-            return self._empty(room_id)
+            if self._is_alone:
+                return self._empty(room_id)
+            # Workers at other instances may have renewed it; until that is known, it
+            # is as it was.
+            room.expires_at = now + ROOM_CHECK_S
+            return [CheckRoom(room_id)]
         room.expires_at = now + self._limits.room_lifetime_s
         return [RenewRoom(room_id, room.expires_at)]
 
@@ -377,6 +464,13 @@ class Hub:
             self._ending.pop(peer.connection, None)
         ended = [Disconnect(peer.connection, CloseCode.ROOM_ENDED) for peer in peers]
         return [*ended, RoomEnded(room_id)]
+
+    def _unseat(self, peer: _Peer) -> None:
+        """Forget the socket of a peer that goes on with another one."""
+        del self._peers[peer.connection]
+        self._malformed.pop(peer.connection, None)
+        self._ending.pop(peer.connection, None)
+        self._held.drop_sender(peer.connection)
 
     def _forget(self, connection: int, now: float, *, is_lost: bool = False) -> None:
         self._unregistered.pop(connection, None)
@@ -397,13 +491,14 @@ class Hub:
 
     # -- registering --------------------------------------------------------------
 
-    def _register(
-        self,
-        connection: int,
-        message: Register,
-        now: float,
-        admission: Admission | RtcError | None,
-    ) -> list[Instruction]:
+    def check(
+        self, message: Register, now: float, admission: Admission | RtcError | None
+    ) -> Admission:
+        """Check a registration but for its peer id, without a change.
+
+        Raises:
+            RtcError: why it is refused.
+        """
         if isinstance(admission, RtcError):
             raise admission
         if admission is None or admission.room_id != message.room_id:
@@ -413,8 +508,18 @@ class Hub:
         if message.role not in admission.roles:
             raise NotAllowed(action=f"enter this room as a {message.role}")
         check_metadata(message.metadata)
+        return admission
+
+    def _register(
+        self,
+        connection: int,
+        message: Register,
+        now: float,
+        admission: Admission | RtcError | None,
+    ) -> list[Instruction]:
+        admission = self.check(message, now, admission)
         room = self._rooms.get(message.room_id) or _Room(admission.expires_at)
-        digest = hashlib.sha256(message.resume_key.encode()).digest()
+        digest = resume_digest(message)
         instructions = self._claim(room, message.peer_id, digest)
         # Only now, when nothing can be refused any more, does anything change.
         self._rooms[message.room_id] = room
@@ -422,10 +527,7 @@ class Hub:
         before = room.reserved.pop(message.peer_id, None)
         replaced = room.peers.pop(message.peer_id, None)
         if replaced is not None:
-            del self._peers[replaced.connection]
-            self._malformed.pop(replaced.connection, None)
-            self._ending.pop(replaced.connection, None)
-            self._held.drop_sender(replaced.connection)
+            self._unseat(replaced)
         peer = _Peer(
             connection=connection,
             room_id=message.room_id,
@@ -501,15 +603,18 @@ class Hub:
         self, peer: _Peer, message: ClientMessage, now: float
     ) -> list[Instruction]:
         assert isinstance(message, DiscoverPeers)  # noqa: S101 -- for the type checker
-        wanted = compile_filter(message)
-        room = self._rooms[peer.room_id]
-        found = [
-            _shown(other)
-            for other in room.peers.values()
-            if wanted.matches(other.role, other.metadata)
-        ]
-        peers = fit_into_list(found[:MAX_PEERS_LISTED])
-        return [Reply(peer.connection, PeerList(id=message.id, peers=peers))]
+        if not self._is_alone:
+            compile_filter(message)
+            return [FindPeers(peer.connection, peer.room_id, message)]
+        return [self._listed(peer.connection, message, self.peers(peer.room_id))]
+
+    def _listed(
+        self, connection: int, query: DiscoverPeers, peers: list[PeerInfo]
+    ) -> Reply:
+        wanted = compile_filter(query)
+        found = [info for info in peers if wanted.matches(info.role, info.metadata)]
+        listed = fit_into_list(found[:MAX_PEERS_LISTED])
+        return Reply(connection, PeerList(id=query.id, peers=listed))
 
     def _update_metadata(
         self, peer: _Peer, message: ClientMessage, now: float
@@ -517,7 +622,10 @@ class Hub:
         assert isinstance(message, UpdateMetadata)  # noqa: S101 -- for the type checker
         check_metadata(message.metadata)
         peer.metadata = message.metadata
-        return [Reply(peer.connection, MetadataUpdated(id=message.id))]
+        reply = Reply(peer.connection, MetadataUpdated(id=message.id))
+        if self._is_alone:
+            return [reply]
+        return [ShowMetadata(peer.connection, message.metadata, reply)]
 
     def _relay(
         self, peer: _Peer, message: ClientMessage, now: float
@@ -527,12 +635,12 @@ class Hub:
         room = self._rooms[peer.room_id]
         target = room.peers.get(message.to)
         if target is None:
-            away = room.reserved.get(message.to)
-            is_coming = away is not None and now < away.held_until
             held = Held(peer.connection, message.id, peer.room_id, message.to, stamped)
-            if not is_coming or not self._held.hold(held, now):
-                raise PeerNotFound(peer_id=message.to)
-            return []
+            if not self._is_alone:
+                return [Forward(held)]
+            if self.presence(peer.room_id, message.to, now) == "gone":
+                return [self._not_found(held)]
+            return self.hold(held, now)
         return [
             Deliver(target.connection, stamped),
             Reply(peer.connection, Delivered(id=message.id)),
@@ -544,6 +652,10 @@ class Hub:
         return [Reply(peer.connection, Pong(id=message.id, time=now))]
 
     # -- refusals -----------------------------------------------------------------
+
+    def _not_found(self, held: Held) -> Reply:
+        error = PeerNotFound(peer_id=held.to)
+        return self._refusal(held.sender, held.command_id, error)
 
     def _refusal(self, connection: int, command_id: str, error: RtcError) -> Reply:
         info = error.to_wire()
@@ -563,6 +675,11 @@ class Hub:
         self._forget(connection, now)
         refusal = self._refusal(connection, command_id, error)
         return [refusal, Disconnect(connection, code)]
+
+
+def resume_digest(message: Register) -> bytes:
+    """Return SHA-256 of a resume key: all that is kept of it."""
+    return hashlib.sha256(message.resume_key.encode()).digest()
 
 
 def _shown(peer: _Peer) -> PeerInfo:

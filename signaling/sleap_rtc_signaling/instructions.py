@@ -5,7 +5,7 @@ Plain values between the hub that decides and the switchboard that carries out.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from sleap_rtc_plugin.protocol.close_codes import CloseCode
 from sleap_rtc_plugin.protocol.limits import (
@@ -13,23 +13,35 @@ from sleap_rtc_plugin.protocol.limits import (
     REGISTER_DEADLINE_S,
     ROOM_LIFETIME_S,
 )
-from sleap_rtc_plugin.protocol.signaling_messages import RelayedMessage, Role
+from sleap_rtc_plugin.protocol.signaling_messages import (
+    DiscoverPeers,
+    PeerMetadata,
+    RelayedMessage,
+    Role,
+)
 from sleap_rtc_plugin.protocol.signaling_messages import Reply as ReplyMessage
 
 __all__ = [
     "ANY_ROLE",
     "Admission",
+    "CheckRoom",
     "Counts",
     "Deliver",
     "Disconnect",
     "DropPeerId",
+    "Elsewhere",
+    "FindPeers",
     "ForStore",
+    "Forward",
+    "Held",
     "HubLimits",
     "Instruction",
     "KeepPeerId",
+    "Presence",
     "RenewRoom",
     "Reply",
     "RoomEnded",
+    "ShowMetadata",
 ]
 
 # -- instructions ---------------------------------------------------------------
@@ -91,10 +103,64 @@ class DropPeerId:
     peer_id: str
 
 
+@dataclass(frozen=True)
+class CheckRoom:
+    """Find out whether the room has been renewed elsewhere: `extend` or `end_room`."""
+
+    room_id: str
+
+
+# -- what only other instances know -------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Held:
+    """A message whose target is not here: whose command it is, and for whom.
+
+    `until` is when it has waited long enough, as Unix time; 0 before it waits.
+    """
+
+    sender: int
+    command_id: str
+    room_id: str
+    to: str
+    message: RelayedMessage
+    until: float = 0.0
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Find the peer at another instance, or let the hub hold what was said to it."""
+
+    held: Held
+
+
+@dataclass(frozen=True)
+class FindPeers:
+    """Answer with the peers of all instances that are meant."""
+
+    connection: int
+    room_id: str
+    query: DiscoverPeers
+
+
+@dataclass(frozen=True)
+class ShowMetadata:
+    """Show the peer's new metadata to the other instances, then send the reply."""
+
+    connection: int
+    metadata: PeerMetadata
+    reply: Reply
+
+
 ANY_ROLE: Final[frozenset[Role]] = frozenset({"worker", "client"})
 
-ForStore = RenewRoom | KeepPeerId | DropPeerId
-Instruction = Reply | Deliver | Disconnect | RoomEnded | ForStore
+# Where a peer is: registered, lost a moment ago and likely to come back, or neither.
+Presence = Literal["here", "away", "gone"]
+
+ForStore = RenewRoom | KeepPeerId | DropPeerId | CheckRoom
+Elsewhere = Forward | FindPeers | ShowMetadata
+Instruction = Reply | Deliver | Disconnect | RoomEnded | ForStore | Elsewhere
 
 
 # -- what comes in ----------------------------------------------------------------

@@ -46,6 +46,8 @@ HELD_MESSAGE_S: Final = 5.0
 HELD_AFTER_LOSS_S: Final = 30.0
 MAX_HELD_MESSAGES: Final = 256
 ROOM_RENEW_FRACTION: Final = 0.5
+# How soon it is asked again whether a room was renewed at another instance.
+ROOM_CHECK_S: Final = 10.0
 
 # -- discovery ----------------------------------------------------------------
 MAX_IN_OPERANDS: Final = 64
@@ -95,6 +97,33 @@ PURGE_INTERVAL_S: Final = 600.0
 # By so much a room's life may be shortened when the server is killed.
 AWAKE_INTERVAL_S: Final = 30.0
 CLOCK_CHECK_S: Final = 5.0
+
+# -- several instances --------------------------------------------------------
+# An instance that says nothing for so long is gone.
+INSTANCE_LEASE_S: Final = 15.0
+INSTANCE_BEAT_S: Final = 3.0
+# How often what an instance holds is written again, and how long without that it is
+# taken for there while its instance is not.
+OWNER_RENEW_S: Final = 60.0
+OWNERS_AT_ONCE: Final = 200
+BUS_TIMEOUT_S: Final = 2.0
+# How long a message that went to another instance may be without an answer.
+BUS_REPLY_TIMEOUT_S: Final = 3.0
+BUS_RETRY_S: Final = 0.5
+# How often those who wait for a peer are looked after, should its return be missed.
+HELD_CHECK_S: Final = 0.5
+MAX_PENDING_FORWARDS: Final = 4_096
+MAX_UNSAID_EVENTS: Final = 1_000
+# What is said to all instances stays readable for one that was cut off meanwhile.
+MAX_EVENTS_KEPT: Final = 10_000
+EVENTS_AT_ONCE: Final = 100
+EVENTS_WAIT_S: Final = 5.0
+# A load balancer that asks `/ready` every two seconds has seen it by then.
+DRAIN_S: Final = 5.0
+MAX_DRAIN_S: Final = 600.0
+# The peers of an instance that stops do not come to the others all at once.
+DRAIN_SPREAD_S: Final = 2.0
+MAX_BUS_MESSAGE_BYTES: Final = 128 * KIB
 
 # -- members, invitations, credentials ------------------------------------------
 MAX_INVITATIONS_PER_ROOM: Final = 50

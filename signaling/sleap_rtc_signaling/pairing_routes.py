@@ -4,7 +4,6 @@ Whoever claims need not be signed in: the code is all they have. So claims are f
 one address and few for the whole server, and a number is spent by the first.
 """
 
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -18,7 +17,7 @@ from sleap_rtc_plugin.protocol.account_messages import (
     FinishPairing,
     OpenPairing,
 )
-from sleap_rtc_plugin.protocol.errors import PairingRefused, RateLimited
+from sleap_rtc_plugin.protocol.errors import PairingRefused
 from sleap_rtc_plugin.protocol.limits import MAX_PAIRING_NUMBER
 from sleap_rtc_signaling.limits import ALL_CLAIMS_RATE, CLAIM_RATE
 from sleap_rtc_signaling.pairing_book import PairingBook
@@ -48,8 +47,8 @@ class PairingRoutes:
         self._rest = rest
         self._book = book
         self._room_of = room_of
-        self._claims = RateLimiter(CLAIM_RATE)
-        self._all_claims = RateLimiter(ALL_CLAIMS_RATE)
+        self._claims = RateLimiter(CLAIM_RATE, kind="claims")
+        self._all_claims = RateLimiter(ALL_CLAIMS_RATE, kind="all-claims")
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes, for both ports."""
@@ -70,10 +69,8 @@ class PairingRoutes:
         return answer(await self._book.open(room_id, asked.message, now))
 
     async def _claim(self, request: Request) -> Response:
-        self._rest.take(self._claims, request)
-        wait_s = self._all_claims.take("", time.monotonic())
-        if wait_s:
-            raise RateLimited(retry_after_s=f"{wait_s:.1f}")
+        await self._rest.take(self._claims, request)
+        await self._rest.take_key(self._all_claims)
         await self._body(request, ClaimPairing)
         return answer(await self._book.claim(_number(request), self._rest.clock()))
 

@@ -7,6 +7,7 @@ from one that does, and cut off in time. Called by the switchboard.
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import Final
 
 from msgspec import Struct
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -17,7 +18,10 @@ from sleap_rtc_plugin.protocol.limits import MAX_SIGNALING_SEND_QUEUE
 from sleap_rtc_signaling.limits import CLOSE_DEADLINE_S, MAX_WAITING_BYTES
 from sleap_rtc_signaling.listener import ABORT_EXTENSION
 
-__all__ = ["PeerSocket"]
+__all__ = ["SERVICE_RESTART", "PeerSocket"]
+
+# The registry of close codes that RFC 6455 section 11.7 opens: service restart.
+SERVICE_RESTART: Final = 1012
 
 
 class PeerSocket:
@@ -58,12 +62,12 @@ class PeerSocket:
         self._waiting_bytes += len(text)
         return True
 
-    def close(self, code: CloseCode) -> None:
+    def close(self, code: int) -> None:
         """Send what is queued, then close; cut off if that takes too long."""
         if self.is_closing():
             return
         self._close_code = code
-        if code is CloseCode.TOO_SLOW:
+        if code == CloseCode.TOO_SLOW:
             # It will not read these either; only the close frame is worth a try.
             while not self._outbox.empty():
                 self._outbox.get_nowait()

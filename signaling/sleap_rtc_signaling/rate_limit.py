@@ -20,10 +20,14 @@ class RateLimiter:
     Args:
         rate: how much at once, and how much each second after that.
         max_keys: how many buckets are kept.
+        kind: what is counted, where several instances count together.
     """
 
-    def __init__(self, rate: Rate, max_keys: int = MAX_RATE_KEYS) -> None:
-        self._rate = rate
+    def __init__(
+        self, rate: Rate, max_keys: int = MAX_RATE_KEYS, *, kind: str = ""
+    ) -> None:
+        self.rate = rate
+        self.kind = kind
         self._max_keys = max_keys
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -43,16 +47,16 @@ class RateLimiter:
             0.0 if they were there. Otherwise nothing was taken, and the result is
             after how many seconds they would be.
         """
-        tokens, since = self._buckets.get(key, (float(self._rate.burst), now))
+        tokens, since = self._buckets.get(key, (float(self.rate.burst), now))
         # A clock that steps back must neither drain nor fill a bucket.
         elapsed = max(0.0, now - since)
-        tokens = min(float(self._rate.burst), tokens + elapsed * self._rate.per_s)
+        tokens = min(float(self.rate.burst), tokens + elapsed * self.rate.per_s)
         allowed = tokens >= cost
         self._buckets[key] = (tokens - cost if allowed else tokens, max(now, since))
         self._buckets.move_to_end(key)
         if len(self._buckets) > self._max_keys:
             self._buckets.popitem(last=False)
-        return 0.0 if allowed else (cost - tokens) / self._rate.per_s
+        return 0.0 if allowed else (cost - tokens) / self.rate.per_s
 
     def forget(self, key: str) -> None:
         """Drop the bucket of a key that will not come back."""

@@ -31,6 +31,7 @@ from sleap_rtc_plugin.protocol.relay_messages import (
     encode_relay,
 )
 from sleap_rtc_signaling.admission import Admissions
+from sleap_rtc_signaling.bus.exchange import Exchange
 from sleap_rtc_signaling.config import RelayConfig
 from sleap_rtc_signaling.gate import Gate
 from sleap_rtc_signaling.hub import Hub
@@ -108,6 +109,7 @@ class RelayService:
         admissions: who may enter.
         metrics: counts.
         clock: Unix time in seconds.
+        exchange: the way to other instances; None where there are none.
     """
 
     def __init__(
@@ -120,8 +122,10 @@ class RelayService:
         admissions: Admissions,
         metrics: Metrics,
         clock: Callable[[], float],
+        exchange: Exchange | None = None,
     ) -> None:
         self._config = config
+        self._exchange = exchange
         self._book = book
         self._hub = hub
         self._gate = gate
@@ -308,9 +312,20 @@ class RelayService:
         except (TimeoutError, RemoteProtocolError):
             raise _Refused(RelayEnd.MALFORMED) from None
         # An id that leaked is of no use to somebody who is not in the room.
-        if not self._hub.has_peer(room_id, join.peer_id):
+        if not await self._is_in_room(room_id, join.peer_id):
             raise _Refused(RelayEnd.NOT_IN_ROOM)
         return Member(room_id, account_id, join.peer_id, token_ends), join
+
+    async def _is_in_room(self, room_id: str, peer_id: str) -> bool:
+        """Tell whether a peer is registered, at whichever instance."""
+        if self._hub.has_peer(room_id, peer_id):
+            return True
+        if self._exchange is None:
+            return False
+        try:
+            return await self._exchange.is_here(room_id, peer_id)
+        except StorageFailed:
+            raise _Refused(RelayEnd.STORE) from None
 
     async def _admit(self, websocket: WebSocket) -> tuple[str, str, float]:
         """Return the room, its owner, and until when the peer may be there.

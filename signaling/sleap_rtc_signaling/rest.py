@@ -25,6 +25,7 @@ from sleap_rtc_plugin.protocol.errors import (
     TokenRefused,
 )
 from sleap_rtc_signaling.accounts import Accounts, Identity
+from sleap_rtc_signaling.bus.exchange import Exchange
 from sleap_rtc_signaling.event_log import note
 from sleap_rtc_signaling.limits import (
     MAX_BODY_BYTES,
@@ -80,6 +81,7 @@ class Rest:
         metrics: counts.
         server: how the server is named in errors.
         clock: Unix time in seconds.
+        exchange: counts with other instances; None where there are none.
     """
 
     def __init__(
@@ -88,12 +90,14 @@ class Rest:
         metrics: Metrics,
         server: str,
         clock: Callable[[], float],
+        exchange: Exchange | None = None,
     ) -> None:
+        self._exchange = exchange
         self.server = server
         self.clock = clock
         self._accounts = accounts
         self._metrics = metrics
-        self._requests = RateLimiter(REST_RATE)
+        self._requests = RateLimiter(REST_RATE, kind="requests")
 
     def route(self, method: str, path: str, endpoint: Endpoint) -> Route:
         """Make a route that is bounded in how often one address may ask."""
@@ -102,7 +106,7 @@ class Rest:
             began = time.monotonic()
             status = 500
             try:
-                self.take(self._requests, request)
+                await self.take(self._requests, request)
                 response = await endpoint(request)
                 status = response.status_code
             except RtcError as error:
@@ -136,14 +140,24 @@ class Rest:
 
     # -- who asks, and how often ------------------------------------------------------
 
-    def take(self, limiter: RateLimiter, request: Request) -> None:
-        """Count a request of an address.
+    async def take(self, limiter: RateLimiter, request: Request) -> None:
+        """Count a request of an address, at all instances.
 
         Raises:
             RateLimited: there were too many.
         """
         host = request.client.host if request.client else ""
-        wait_s = limiter.take(address_key(host), time.monotonic())
+        await self.take_key(limiter, address_key(host))
+
+    async def take_key(self, limiter: RateLimiter, key: str = "") -> None:
+        """Count something that is not of one address.
+
+        Raises:
+            RateLimited: there was too much.
+        """
+        wait_s = limiter.take(key, time.monotonic())
+        if not wait_s and self._exchange is not None:
+            wait_s = await self._exchange.take(limiter.kind, key, limiter.rate)
         if wait_s:
             raise RateLimited(retry_after_s=f"{wait_s:.1f}")
 

@@ -48,8 +48,8 @@ class RoomRoutes:
         self._public_url = public_url
         self._rest = rest
         self._rooms = rooms
-        self._changes = RateLimiter(ROOM_CHANGE_RATE)
-        self._accepts = RateLimiter(ACCEPT_RATE)
+        self._changes = RateLimiter(ROOM_CHANGE_RATE, kind="changes")
+        self._accepts = RateLimiter(ACCEPT_RATE, kind="accepts")
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes, for both ports."""
@@ -96,7 +96,7 @@ class RoomRoutes:
         return answer(await self._rooms.details(identity, room_id, self._rest.clock()))
 
     async def _change(self, request: Request) -> Response:
-        self._rest.take(self._changes, request)
+        await self._rest.take(self._changes, request)
         identity = await self._rest.account(request)
         asked = await self._body(request, ChangeRoom)
         return answer(
@@ -110,7 +110,7 @@ class RoomRoutes:
         )
 
     async def _change_member(self, request: Request) -> Response:
-        self._rest.take(self._changes, request)
+        await self._rest.take(self._changes, request)
         identity = await self._rest.account(request)
         asked = await self._body(request, ChangeMember)
         await self._rooms.change_member(
@@ -123,7 +123,7 @@ class RoomRoutes:
         return answer({})
 
     async def _invite(self, request: Request) -> Response:
-        self._rest.take(self._changes, request)
+        await self._rest.take(self._changes, request)
         identity = await self._rest.account(request)
         asked = await self._body(request, InviteMember)
         url = self._public_url or f"{request.url.scheme}://{request.url.netloc}"
@@ -134,7 +134,7 @@ class RoomRoutes:
         )
 
     async def _revoke_invitation(self, request: Request) -> Response:
-        self._rest.take(self._changes, request)
+        await self._rest.take(self._changes, request)
         identity = await self._rest.account(request)
         asked = await self._body(request, RevokeById)
         await self._rooms.revoke_invitation(
@@ -143,7 +143,7 @@ class RoomRoutes:
         return answer({})
 
     async def _accept(self, request: Request) -> Response:
-        self._rest.take(self._accepts, request)
+        await self._rest.take(self._accepts, request)
         identity = await self._rest.account(request)
         asked = await self._body(request, AcceptInvitation)
         return answer(
@@ -151,7 +151,7 @@ class RoomRoutes:
         )
 
     async def _make_credential(self, request: Request) -> Response:
-        self._rest.take(self._changes, request)
+        await self._rest.take(self._changes, request)
         identity = await self._rest.account(request)
         asked = await self._body(request, MakeCredential)
         return answer(
@@ -161,7 +161,7 @@ class RoomRoutes:
         )
 
     async def _revoke_credential(self, request: Request) -> Response:
-        self._rest.take(self._changes, request)
+        await self._rest.take(self._changes, request)
         identity = await self._rest.account(request)
         asked = await self._body(request, RevokeById)
         await self._rooms.revoke_credential(

@@ -21,7 +21,10 @@ from sleap_rtc_plugin.registry.object_store import ObjectStore
 from sleap_rtc_signaling.accounts.composite import make_accounts
 from sleap_rtc_signaling.admission import Admissions
 from sleap_rtc_signaling.app import Routes
+from sleap_rtc_signaling.bus import Bus
+from sleap_rtc_signaling.bus.exchange import Exchange
 from sleap_rtc_signaling.config import (
+    BusConfig,
     ConfigError,
     RelayConfig,
     SignalingConfig,
@@ -31,7 +34,7 @@ from sleap_rtc_signaling.dashboard import Dashboard
 from sleap_rtc_signaling.gate import Gate
 from sleap_rtc_signaling.hub import Hub
 from sleap_rtc_signaling.instructions import HubLimits
-from sleap_rtc_signaling.limits import KEYS_CHECK_S
+from sleap_rtc_signaling.limits import DRAIN_SPREAD_S, KEYS_CHECK_S
 from sleap_rtc_signaling.listener import Listener, bind
 from sleap_rtc_signaling.metrics import Metrics
 from sleap_rtc_signaling.pairing_book import PairingBook
@@ -79,6 +82,7 @@ class SignalingServer:
         self._relays: RelayService | None = None
         self._tokens: Tokens | None = None
         self._tls: ServerTls | None = None
+        self._is_draining = False
         self._port = 0
         self._rest_port: int | None = None
 
@@ -142,6 +146,20 @@ class SignalingServer:
         """Disconnect everybody and let go of everything. May be called again."""
         await self._stack.aclose()
         self._switchboard = self._relays = None
+
+    async def drain(self) -> None:
+        """Hand the peers over to the other instances, before `stop`.
+
+        `/ready` says so for a while, and no new socket is let in; then the peers are
+        told to connect again. One instance alone has nobody to hand them to.
+        """
+        if self._switchboard is None or not self._config.bus.url:
+            return
+        self._is_draining = True
+        self._switchboard.refuse_new()
+        _log.info("draining for %g s", self._config.bus.drain_s)
+        await asyncio.sleep(self._config.bus.drain_s)
+        await self._switchboard.send_away(DRAIN_SPREAD_S)
 
     def wake(self) -> None:
         """Look at the clock now, for a program that set it forward."""
@@ -212,7 +230,16 @@ class SignalingServer:
         stack.push_async_callback(accounts.close)
         admissions = Admissions(store, tokens, accounts, self.url)
 
-        hub = Hub(self.url, HubLimits(room_lifetime_s=config.room_lifetime_s))
+        hub_limits = HubLimits(room_lifetime_s=config.room_lifetime_s)
+        hub = Hub(self.url, hub_limits, is_alone=not config.bus.url)
+        exchange = None
+        if config.bus.url:
+            exchange = Exchange(
+                _open_bus(config.bus, self._clock),
+                hub,
+                self._clock,
+                hub_limits.reserved_s,
+            )
         now = self._clock()
         await store.wake_up(now)
         for kept, room_ends in await store.kept_peer_ids(now):
@@ -223,11 +250,24 @@ class SignalingServer:
         )
         book = RelayBook(_relay_limits(config.relay))
         relays = RelayService(
-            config.relay, book, hub, gate, store, admissions, metrics, clock
+            config.relay, book, hub, gate, store, admissions, metrics, clock, exchange
         )
         switchboard = Switchboard(
-            hub, gate, relays, store, admissions, metrics, self.url, clock, limits
+            hub,
+            gate,
+            relays,
+            store,
+            admissions,
+            metrics,
+            self.url,
+            clock,
+            limits,
+            exchange,
         )
+        if exchange is not None:
+            exchange.connect(switchboard)
+            stack.push_async_callback(exchange.stop)
+            await exchange.start()
         self._switchboard, self._relays = switchboard, relays
         stack.push_async_callback(switchboard.stop)
         for work in (
@@ -249,7 +289,7 @@ class SignalingServer:
             )
             stack.push_async_callback(_cancel, asyncio.create_task(backups))
 
-        rest = Rest(accounts, metrics, self.url, clock)
+        rest = Rest(accounts, metrics, self.url, clock, exchange)
         pairing = PairingRoutes(rest, PairingBook(store.records), admissions.hands_out)
         rooms = Rooms(
             store,
@@ -274,6 +314,8 @@ class SignalingServer:
             switchboard,
             relays,
             metrics,
+            is_connected=lambda: exchange is None or exchange.is_ready,
+            is_draining=lambda: self._is_draining,
             pages=dashboard.routes() if config.dashboard.enabled else (),
             more=[
                 *SignInRoutes(rest, accounts).routes(),
@@ -297,6 +339,15 @@ class SignalingServer:
         for listener in listeners:
             await listener.start()
         stack.push_async_callback(relays.stop)
+
+
+def _open_bus(config: BusConfig, clock: Callable[[], float]) -> Bus:
+    from sleap_rtc_signaling.bus.redis_bus import RedisBus
+
+    try:
+        return RedisBus(config.url, config.prefix, clock)
+    except ValueError as error:
+        raise ConfigError(f"bus.url is not accepted: {error}.") from None
 
 
 def _open_backups(config: StoreConfig) -> ObjectStore:

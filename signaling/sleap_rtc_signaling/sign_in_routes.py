@@ -4,7 +4,6 @@ Which ways there are is for the accounts to say; what is here is how often one a
 may ask. Added to both ports by the server.
 """
 
-import time
 from typing import Final
 
 from starlette.requests import Request
@@ -20,7 +19,7 @@ from sleap_rtc_plugin.protocol.account_messages import (
     SignInMethods,
     SignOut,
 )
-from sleap_rtc_plugin.protocol.errors import BadRequest, RateLimited
+from sleap_rtc_plugin.protocol.errors import BadRequest
 from sleap_rtc_plugin.protocol.ids import is_id
 from sleap_rtc_signaling.accounts import Accounts
 from sleap_rtc_signaling.limits import (
@@ -49,11 +48,11 @@ class SignInRoutes:
     def __init__(self, rest: Rest, accounts: Accounts) -> None:
         self._rest = rest
         self._accounts = accounts
-        self._sign_ins = RateLimiter(SIGN_IN_RATE)
-        self._flows = RateLimiter(DEVICE_FLOW_RATE)
-        self._all_flows = RateLimiter(ALL_DEVICE_FLOWS_RATE)
-        self._polls = RateLimiter(DEVICE_POLL_RATE)
-        self._refreshes = RateLimiter(REFRESH_RATE)
+        self._sign_ins = RateLimiter(SIGN_IN_RATE, kind="sign-ins")
+        self._flows = RateLimiter(DEVICE_FLOW_RATE, kind="flows")
+        self._all_flows = RateLimiter(ALL_DEVICE_FLOWS_RATE, kind="all-flows")
+        self._polls = RateLimiter(DEVICE_POLL_RATE, kind="polls")
+        self._refreshes = RateLimiter(REFRESH_RATE, kind="refreshes")
 
     def routes(self) -> list[BaseRoute]:
         """Return the routes, for both ports."""
@@ -69,7 +68,7 @@ class SignInRoutes:
         ]
 
     async def _anonymous(self, request: Request) -> Response:
-        self._rest.take(self._sign_ins, request)
+        await self._rest.take(self._sign_ins, request)
         return answer(await self._accounts.sign_in(ANONYMOUS, self._rest.clock()))
 
     async def _methods(self, request: Request) -> Response:
@@ -79,17 +78,15 @@ class SignInRoutes:
         name, now = _name(request), self._rest.clock()
         kinds = {method.name: method.kind for method in self._accounts.methods()}
         if kinds.get(name) != "device":
-            self._rest.take(self._sign_ins, request)
+            await self._rest.take(self._sign_ins, request)
             return answer(await self._accounts.sign_in(name, now))
-        self._rest.take(self._flows, request)
+        await self._rest.take(self._flows, request)
         # The provider counts all of them as this server's.
-        wait_s = self._all_flows.take("", time.monotonic())
-        if wait_s:
-            raise RateLimited(retry_after_s=f"{wait_s:.1f}")
+        await self._rest.take_key(self._all_flows)
         return answer(await self._accounts.start(name, now))
 
     async def _poll(self, request: Request) -> Response:
-        self._rest.take(self._polls, request)
+        await self._rest.take(self._polls, request)
         asked = await self._rest.body(request, PollDevice, '{"flow_id": …}')
         found = await self._accounts.poll(
             _name(request), asked.flow_id, self._rest.clock()
@@ -98,14 +95,14 @@ class SignInRoutes:
         return answer(found, _PENDING if is_pending else 200)
 
     async def _refresh(self, request: Request) -> Response:
-        self._rest.take(self._refreshes, request)
+        await self._rest.take(self._refreshes, request)
         asked = await self._rest.body(request, Refresh, '{"refresh_token": …}')
         return answer(
             await self._accounts.refresh(asked.refresh_token, self._rest.clock())
         )
 
     async def _sign_out(self, request: Request) -> Response:
-        self._rest.take(self._refreshes, request)
+        await self._rest.take(self._refreshes, request)
         token = self._rest.bearer(request)
         asked = await self._rest.body(
             request, SignOut, '{"refresh_token": …} or nothing'

@@ -8,6 +8,7 @@ only. Called when a server starts or reloads, and by the command that rotates.
 import contextlib
 import hashlib
 import logging
+import math
 import os
 import re
 import secrets
@@ -119,7 +120,8 @@ def rotate(
     if len(kept) >= MAX_SIGNING_KEYS:
         raise TooMany(what="signing keys of this server", limit=str(MAX_SIGNING_KEYS))
     # One is never called older than what signs now.
-    signs_from = max(now + delay_s, keys[-1].signs_from + 1)
+    # Whole seconds, upwards: the file's name carries no fraction, and never too early.
+    signs_from = float(math.ceil(max(now + delay_s, keys[-1].signs_from + 1)))
     path = directory / f"signing-key-{int(signs_from)}.pem"
     with _storage(path):
         _make_key(path)

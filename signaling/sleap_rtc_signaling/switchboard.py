@@ -31,21 +31,28 @@ from sleap_rtc_plugin.protocol.signaling_messages import (
     ServerError,
 )
 from sleap_rtc_signaling.admission import Admissions
+from sleap_rtc_signaling.bus.exchange import Exchange
+from sleap_rtc_signaling.bus.records import Owner
 from sleap_rtc_signaling.config import LimitsConfig
 from sleap_rtc_signaling.event_log import note
 from sleap_rtc_signaling.gate import Gate
-from sleap_rtc_signaling.hub import Hub
+from sleap_rtc_signaling.hub import Hub, resume_digest
 from sleap_rtc_signaling.instructions import (
     Admission,
+    CheckRoom,
     Deliver,
     Disconnect,
     DropPeerId,
+    Elsewhere,
+    FindPeers,
     ForStore,
+    Forward,
     Instruction,
     KeepPeerId,
     RenewRoom,
     Reply,
     RoomEnded,
+    ShowMetadata,
 )
 from sleap_rtc_signaling.limits import (
     ADDRESS_MESSAGE_RATE,
@@ -56,7 +63,7 @@ from sleap_rtc_signaling.limits import (
     REFUSAL_RATE,
 )
 from sleap_rtc_signaling.metrics import Metrics
-from sleap_rtc_signaling.peer_socket import PeerSocket
+from sleap_rtc_signaling.peer_socket import SERVICE_RESTART, PeerSocket
 from sleap_rtc_signaling.rate_limit import RateLimiter, address_key
 from sleap_rtc_signaling.relay_service import RelayService
 from sleap_rtc_signaling.stores import Store
@@ -67,6 +74,9 @@ _log = logging.getLogger(__name__)
 
 # RFC 6455 section 7.4.1: done, and going away.
 _GOOD_BYE: Final = (1000, 1001)
+
+
+_DRAINING: Final = "this server is about to stop; connect again to reach another one"
 
 
 class Switchboard:
@@ -82,6 +92,7 @@ class Switchboard:
         server: how the server is named in errors.
         clock: Unix time in seconds.
         limits: how much peers may say.
+        exchange: the way to other instances; None where there are none.
     """
 
     def __init__(
@@ -95,6 +106,7 @@ class Switchboard:
         server: str,
         clock: Callable[[], float],
         limits: LimitsConfig,
+        exchange: Exchange | None = None,
     ) -> None:
         self._hub = hub
         self._gate = gate
@@ -104,9 +116,11 @@ class Switchboard:
         self._metrics = metrics
         self._server = server
         self._clock = clock
+        self._exchange = exchange
         self._sockets: dict[int, PeerSocket] = {}
         self._numbers = itertools.count(1)
         self._revocations = 0
+        self._is_draining = False
         self._writes: asyncio.Queue[ForStore] = asyncio.Queue()
         self._woken = asyncio.Event()
         self._messages = RateLimiter(PEER_MESSAGE_RATE.scaled(limits.messages_per_s))
@@ -123,15 +137,27 @@ class Switchboard:
 
     def close_room(self, room_id: str) -> None:
         """Send everybody out of a room that was deleted."""
-        self._perform(self._hub.close_room(room_id, self._clock()))
+        self.room_closed(room_id)
+        if self._exchange is not None:
+            self._exchange.close_room(room_id)
+
+    def room_closed(self, room_id: str) -> None:
+        """Send everybody here out of a room that was deleted at some instance."""
+        self.perform(self._hub.close_room(room_id, self._clock()))
 
     def revoke(
         self, room_id: str, *, credential_id: str = "", account_id: str = ""
     ) -> None:
         """Send those out whom a credential or an account let in."""
+        self.revoked(room_id, credential_id, account_id)
+        if self._exchange is not None:
+            self._exchange.revoke(room_id, credential_id, account_id)
+
+    def revoked(self, room_id: str, credential_id: str, account_id: str) -> None:
+        """Send those here out who were sent out at some instance."""
         self._revocations += 1
         before = {peer.peer_id for peer in self._hub.peers(room_id)}
-        self._perform(
+        self.perform(
             self._hub.revoke(
                 room_id,
                 self._clock(),
@@ -143,12 +169,28 @@ class Switchboard:
         self._relays.close_peers(room_id, before - left)
 
     async def peers(self, room_id: str) -> list[PeerInfo]:
-        """Return who is in a room."""
+        """Return who is in a room, at all instances."""
+        if self._exchange is not None:
+            return await self._exchange.peers(room_id)
         return self._hub.peers(room_id)
 
     def wake(self) -> None:
         """Look at once whether something is due."""
         self._woken.set()
+
+    def refuse_new(self) -> None:
+        """Let in no more sockets; those that are here go on."""
+        self._is_draining = True
+
+    async def send_away(self, spread_s: float) -> None:
+        """Send the peers to other instances, one after the other.
+
+        They are expected back, so what is said to them meanwhile waits.
+        """
+        sockets = list(self._sockets.values())
+        for socket in sockets:
+            socket.close(SERVICE_RESTART)
+            await asyncio.sleep(spread_s / len(sockets))
 
     # -- tasks of the server --------------------------------------------------------
 
@@ -156,7 +198,7 @@ class Switchboard:
         """Wake the hub when it wants to be woken, for ever."""
         while True:
             self._woken.clear()
-            self._perform(self._hub.expire(self._clock()))
+            self.perform(self._hub.expire(self._clock()))
             deadline = self._hub.deadline()
             delay = CLOCK_CHECK_S
             if deadline is not None:
@@ -196,7 +238,7 @@ class Switchboard:
     async def _purge(self) -> None:
         # What rooms with workers are due comes first: after the machine slept, they
         # have expired in the store although nobody left them.
-        self._perform(self._hub.expire(self._clock()))
+        self.perform(self._hub.expire(self._clock()))
         while not self._writes.empty():
             await self._write(self._writes.get_nowait())
         with self._logged("remove what has expired"):
@@ -212,9 +254,25 @@ class Switchboard:
             case KeepPeerId():
                 with self._logged("keep a worker's id"):
                     await self._store.keep_peer_id(wanted)
-            case DropPeerId():
+            case DropPeerId(room_id, peer_id):
                 with self._logged("free a worker's id"):
-                    await self._store.drop_peer_id(wanted)
+                    # It may have gone on at another instance.
+                    if self._exchange is None or not await self._exchange.knows(
+                        room_id, peer_id
+                    ):
+                        await self._store.drop_peer_id(wanted)
+            case CheckRoom(room_id):
+                with self._logged("look whether a room was renewed"):
+                    await self._check_room(room_id)
+
+    async def _check_room(self, room_id: str) -> None:
+        now = self._clock()
+        room = await self._store.find_room(room_id, now)
+        if room is not None and room.expires_at > now:
+            self._hub.extend(room_id, room.expires_at)
+        else:
+            self.perform(self._hub.end_room(room_id))
+        self.wake()
 
     @contextlib.contextmanager
     def _logged(self, action: str) -> Iterator[None]:
@@ -227,9 +285,16 @@ class Switchboard:
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one WebSocket until it closes."""
+        if self._is_draining:
+            await websocket.send_denial_response(
+                Response(_DRAINING, status_code=503, media_type="text/plain")
+            )
+            return
         host = websocket.client.host if websocket.client else ""
         address = address_key(host)
         refusal = self._gate.enter(address, time.monotonic())
+        if refusal is None and self._exchange is not None:
+            refusal = await self._enter_all(self._exchange, address)
         if refusal is not None:
             self._metrics.refused(refusal.code)
             await websocket.send_denial_response(
@@ -257,10 +322,27 @@ class Switchboard:
             note(_log, logging.INFO, "socket closed", connection=connection)
             del self._sockets[connection]
             self._gate.leave(address)
+            if self._exchange is not None:
+                self._exchange.leave_address(address)
             self._hub.disconnected(connection, self._clock(), is_lost=is_lost)
+            if self._exchange is not None:
+                self._exchange.leave(connection, is_lost=is_lost)
             for limiter in (self._messages, self._refusals):
                 limiter.forget(str(connection))
             self.wake()
+
+    async def _enter_all(self, exchange: Exchange, address: str) -> RtcError | None:
+        """Count a socket that the gate let in at all instances, or say why not."""
+        gate = self._gate
+        refusal: RtcError | None = None
+        wait_s = await exchange.take("connects", address, gate.connect_rate)
+        if wait_s:
+            refusal = RateLimited(retry_after_s=f"{wait_s:.1f}")
+        elif not await exchange.enter(address, gate.max_per_address):
+            refusal = gate.too_many_of_address()
+        if refusal is not None:
+            gate.leave(address)
+        return refusal
 
     async def _read(
         self, connection: int, socket: PeerSocket, websocket: WebSocket
@@ -293,7 +375,7 @@ class Switchboard:
                 raise RemoteProtocolError(detail="a binary frame")
             message = codec.decode_client_message(text)
         except RemoteProtocolError as error:
-            self._perform(self._hub.malformed(connection, error, self._clock()))
+            self.perform(self._hub.malformed(connection, error, self._clock()))
             return None
         if wait_s:
             self._refuse(connection, message, wait_s)
@@ -301,21 +383,47 @@ class Switchboard:
         if isinstance(message, Register) and not self._hub.is_registered(connection):
             return self._register(connection, message)
         instructions = self._hub.handle(connection, message, self._clock())
-        self._perform(instructions)
+        if self._exchange is not None and len(instructions) == 1:
+            (wanted,) = instructions
+            if isinstance(wanted, Forward | FindPeers | ShowMetadata):
+                return self._elsewhere(self._exchange, wanted)
+        self.perform(instructions)
         if not instructions:
             self.wake()  # it is held, and until when is for the hub to say
         return None
+
+    async def _elsewhere(self, exchange: Exchange, wanted: Elsewhere) -> None:
+        """Do what only other instances can answer."""
+        match wanted:
+            case Forward(held):
+                await exchange.forward(held)
+                self.wake()  # it may be held
+            case FindPeers(_, room_id, _):
+                peers = await exchange.peers(room_id)
+                self.perform(self._hub.found(wanted, peers))
+            case ShowMetadata(connection, metadata, reply):
+                await exchange.show(connection, metadata)
+                self.perform([reply])
 
     async def _register(self, connection: int, message: Register) -> None:
         while True:
             revocations = self._revocations
             admission = await self._admit(message)
+            if self._exchange is not None:
+                admission = await self._claim(
+                    self._exchange, connection, message, admission
+                )
             # What was looked up may have been taken back in the meantime.
             if revocations == self._revocations:
                 break
         now = self._clock()
-        self._perform(self._hub.handle(connection, message, now, admission))
+        self.perform(self._hub.handle(connection, message, now, admission))
         is_in = self._hub.is_registered(connection)
+        if self._exchange is not None:
+            if is_in:
+                self._exchange.came(connection)
+            else:
+                await self._exchange.left(connection, is_lost=False)
         note(
             _log,
             logging.INFO,
@@ -330,6 +438,37 @@ class Switchboard:
             self._metrics.registered(message.role)
             self.wake()
 
+    async def _claim(
+        self,
+        exchange: Exchange,
+        connection: int,
+        message: Register,
+        admission: Admission | RtcError,
+    ) -> Admission | RtcError:
+        """Find out whether other instances leave the peer its id."""
+        now = self._clock()
+        try:
+            admitted = self._hub.check(message, now, admission)
+            await exchange.claim(
+                Owner(
+                    connection=connection,
+                    room_id=message.room_id,
+                    resume_digest=resume_digest(message),
+                    info=PeerInfo(
+                        peer_id=message.peer_id,
+                        role=message.role,
+                        metadata=message.metadata,
+                        connected_at=now,
+                    ),
+                )
+            )
+        except StorageFailed as error:
+            _log.error("a peer could not be written down: %s", error)
+            return StorageFailed(place="the server's store", reason="see its log")
+        except RtcError as error:
+            return error
+        return admitted
+
     def _take(self, connection: int, socket: PeerSocket) -> float:
         now = time.monotonic()
         return self._messages.take(str(connection), now) or self._address_messages.take(
@@ -338,10 +477,10 @@ class Switchboard:
 
     def _refuse(self, connection: int, message: ClientMessage, wait_s: float) -> None:
         error = RateLimited(retry_after_s=f"{wait_s:.1f}")
-        self._perform(self._hub.refuse(connection, message.id, error))
+        self.perform(self._hub.refuse(connection, message.id, error))
         if self._refusals.take(str(connection), time.monotonic()):
             code = CloseCode.RATE_LIMITED
-            self._perform(self._hub.drop(connection, code, self._clock()))
+            self.perform(self._hub.drop(connection, code, self._clock()))
 
     async def _admit(self, message: Register) -> Admission | RtcError:
         """Find out what a registration is worth."""
@@ -356,7 +495,7 @@ class Switchboard:
     async def _revive(self, room_id: str) -> float | None:
         """Renew a room with a worker whose renewal the machine slept through."""
         now = self._clock()
-        self._perform(self._hub.expire(now))
+        self.perform(self._hub.expire(now))
         ends = self._hub.room_ends(room_id)
         if ends is None or ends <= now:
             return None
@@ -365,10 +504,11 @@ class Switchboard:
 
     # -- instructions -----------------------------------------------------------------
 
-    def _perform(self, instructions: Iterable[Instruction]) -> None:
+    def perform(self, instructions: Iterable[Instruction]) -> None:
+        """Carry out what the hub wants."""
         for instruction in instructions:
             match instruction:
-                case RenewRoom() | KeepPeerId() | DropPeerId():
+                case RenewRoom() | KeepPeerId() | DropPeerId() | CheckRoom():
                     self._writes.put_nowait(instruction)
                 case RoomEnded(room_id):
                     self._relays.close_room(room_id)
@@ -382,6 +522,8 @@ class Switchboard:
                         self._hub.drop(connection, CloseCode.TOO_SLOW, self._clock())
 
     def _close(self, connection: int, code: CloseCode) -> None:
+        if self._exchange is not None:
+            self._exchange.leave(connection, is_lost=False)
         self._metrics.closed(code.name.lower())
         socket = self._sockets.get(connection)
         if socket is not None:

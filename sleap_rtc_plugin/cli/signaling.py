@@ -247,7 +247,23 @@ async def _serve(server: "SignalingServer", settings: "SignalingConfig") -> None
         for line in _announcement(server, settings):
             click.echo(line, err=True)
         await interrupted.wait()
+        interrupted.clear()
+        if settings.bus.url:
+            click.echo("Handing the peers over; again to stop at once.", err=True)
+            await _drain(server, interrupted)
         click.echo("Stopping.", err=True)
+
+
+async def _drain(server: "SignalingServer", interrupted: asyncio.Event) -> None:
+    """Hand the peers over to other instances, unless told to stop at once."""
+    tasks = [
+        asyncio.create_task(server.drain()),
+        asyncio.create_task(interrupted.wait()),
+    ]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _on_hangup(server: "SignalingServer") -> None:

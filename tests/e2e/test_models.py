@@ -232,7 +232,7 @@ def test_what_has_to_be_said(models: Models, programs: Programs, store: Path) ->
     assert "No session is given" in bare.refused("list", code=USAGE)
     sentence = bare.refused("list", "--store", store, code=USAGE)
     assert "add --room NAME" in sentence
-    assert "--room goes with --store" in bare.refused("list", "--room", "x", code=USAGE)
+    assert "`sleap-remote rooms list`" in bare.refused("list", "--room", "x")
     sentence = models.refused("show", "x", "--worker", "gpu-1", code=USAGE)
     assert "give one of them" in sentence
     assert "Name a tag" in models.refused("tag", "flies", code=USAGE)

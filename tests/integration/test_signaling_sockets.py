@@ -119,7 +119,7 @@ async def test_two_peers_find_and_reach_each_other(lab: Lab) -> None:
     assert (missing.id, missing.code) == ("x", "peer_not_found")
     assert missing.fields == {"peer_id": "worker-2"}
 
-    metrics = (await lab.get("/metrics")).text
+    metrics = await lab.metrics()
     for line in (
         "sleap_signaling_rooms 1.0",
         'sleap_signaling_peers{role="worker"} 1.0',
@@ -368,10 +368,10 @@ async def test_a_slow_consumer_is_cut_off_and_holds_nobody_up(lab: Lab) -> None:
     while (reply := await sender.ask(offer)) == Delivered(id="o"):
         assert time.monotonic() - started < WAIT_S
     assert reply.code == "peer_not_found"
-    metrics = (await lab.get("/metrics")).text
+    metrics = await lab.metrics()
     assert 'sleap_signaling_closed_sockets_total{reason="too_slow"} 1.0' in metrics
     # Cut off, not waited for: only the sender's socket is left.
-    while "sleap_signaling_sockets 1.0" not in (await lab.get("/metrics")).text:
+    while "sleap_signaling_sockets 1.0" not in await lab.metrics():
         assert time.monotonic() - started < WAIT_S
 
 

@@ -16,6 +16,7 @@ import pytest
 from support.cognito_pool import REGION, make_pool
 from support.dynamodb import Tables, dynamodb_tables
 from support.oidc_provider import CLIENT_ID, OidcProvider, Person
+from support.redis_server import RedisServer
 from support.signaling_lab import Lab
 
 from sleap_rtc_signaling.accounts_config import (
@@ -23,10 +24,11 @@ from sleap_rtc_signaling.accounts_config import (
     CognitoConfig,
     OidcConfig,
 )
+from sleap_rtc_signaling.config import BusConfig
 
 VARIABLE = "SIGNALING_CONTRACT"
 STORES = ("sqlite", "dynamodb")
-BUSES = ("local",)
+BUSES = ("local", "redis")
 ACCOUNTS = ("anonymous", "cognito", "oidc")
 
 
@@ -82,12 +84,16 @@ def likeness_of_aws(backing: Backing) -> Iterator[Tables | None]:
 
 @contextlib.asynccontextmanager
 async def backed(
-    backing: Backing, aws: Tables | None
+    backing: Backing, aws: Tables | None, redis: RedisServer | None = None
 ) -> AsyncIterator[tuple[dict[str, Any], OidcProvider | None]]:
     """Make a store and accounts of one test's own; yield the server's settings."""
     async with contextlib.AsyncExitStack() as stack:
         settings: dict[str, Any] = {}
         provider = None
+        if backing.bus == "redis":
+            assert redis is not None
+            prefix = f"test-{secrets.token_hex(8)}"
+            settings["bus"] = BusConfig(url=redis.url, prefix=prefix)
         if backing.store == "dynamodb":
             assert aws is not None
             settings["store"] = aws.make()

@@ -5,8 +5,11 @@ A `Lab` has the server, a clock that the test sets forward, HTTP, and raw WebSoc
 
 import asyncio
 import contextlib
+import itertools
 import logging
+import socket
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +61,17 @@ class Peer:
 
 
 class Lab:
-    """A server, a clock, and what a person does with them."""
+    """A server, a clock, and what a person does with them.
 
-    def __init__(self, server: SignalingServer, clock: Clock) -> None:
+    Where there are more instances of the server, sockets go to one after the other.
+    """
+
+    def __init__(
+        self, server: SignalingServer, clock: Clock, *more: SignalingServer
+    ) -> None:
         self.server = server
+        self.servers = (server, *more)
+        self._turns = itertools.cycle(self.servers)
         self.clock = clock
         self.stack = contextlib.AsyncExitStack()
         self.http = httpx.AsyncClient(base_url=server.url)
@@ -71,6 +81,26 @@ class Lab:
 
     async def get(self, path: str, token: str = "") -> httpx.Response:
         return await self.http.get(path, headers=bearer(token))
+
+    async def metrics(self) -> str:
+        """Return the metrics, those of several instances added up."""
+        texts = []
+        for server in self.servers:
+            address = websocket_url(server).removesuffix("/ws").replace("ws", "http", 1)
+            texts.append((await self.http.get(f"{address}/metrics")).text)
+        if len(texts) == 1:
+            return texts[0]
+        sums: defaultdict[str, float] = defaultdict(float)
+        if not all(text.startswith("#") for text in texts):
+            await asyncio.sleep(0.2)
+            return ""  # asked too often
+        for line in "\n".join(texts).splitlines():
+            if line and not line.startswith("#"):
+                name, _, value = line.rpartition(" ")
+                # Each instance counts the rooms that it has a part of.
+                is_shared = name == "sleap_signaling_rooms"
+                sums[name] = (max if is_shared else sum)((sums[name], float(value)))
+        return "\n".join(f"{name} {value}" for name, value in sums.items()) + "\n"
 
     async def account(self) -> str:
         token: str = (await self.post("/anonymous-signin")).json()["token"]
@@ -83,7 +113,7 @@ class Lab:
 
     async def connect(self, **options: Any) -> Peer:
         opened = await self.stack.enter_async_context(
-            connect(self.server.websocket_url, compression=None, **options)
+            connect(websocket_url(next(self._turns)), compression=None, **options)
         )
         return Peer(opened)
 
@@ -103,11 +133,27 @@ class Lab:
 
     def advance(self, seconds: float) -> None:
         self.clock.now += seconds
-        self.server.wake()
+        for server in self.servers:
+            server.wake()
 
     async def close(self) -> None:
         await self.stack.aclose()
         await self.http.aclose()
+
+
+def websocket_url(server: SignalingServer) -> str:
+    """Return the address of this very instance, whatever people are told."""
+    if server.host != "127.0.0.1":
+        return server.websocket_url
+    scheme = server.websocket_url.partition(":")[0]
+    return f"{scheme}://127.0.0.1:{server.port}/ws"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def bearer(token: str) -> dict[str, str]:

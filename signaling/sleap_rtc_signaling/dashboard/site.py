@@ -114,7 +114,7 @@ class Site:
         self._rest = rest
         self._sessions = Sessions(records)
         self._public_url = public_url or ""
-        self._limiter = RateLimiter(PAGE_RATE)
+        self._limiter = RateLimiter(PAGE_RATE, kind="pages")
         self._renewing: dict[str, asyncio.Lock] = {}
         self._templates = jinja2.Environment(
             loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
@@ -158,7 +158,7 @@ class Site:
 
         async def checked(request: Request) -> Response:
             try:
-                self._rest.take(self._limiter, request)
+                await self._rest.take(self._limiter, request)
                 visit = await self._visit(request)
                 if signed_in and visit.login is None:
                     return self.to_sign_in(request)
