@@ -74,9 +74,18 @@ class Health(Struct, frozen=True):
 
 
 class Ready(Struct, frozen=True):
-    """The answer of `GET /ready`: what the server stands on works too."""
+    """The answer of `GET /ready`: what the server stands on works too, or it leaves."""
 
-    status: Literal["ready"]
+    status: Literal["ready", "draining"]
+
+
+class Description(Struct, frozen=True):
+    """The answer of `GET /openapi.json`: OpenAPI 3.1 section 4.8.1."""
+
+    openapi: str
+    info: dict[str, Any]
+    paths: dict[str, Any]
+    components: dict[str, Any]
 
 
 class SignedOut(Struct, frozen=True):
@@ -316,9 +325,14 @@ OPERATIONS: Final = (
         query=("room_id",),
     ),
     Operation("GET", "/health", "Say that the process answers.", _ok(Health)),
-    Operation("GET", "/ready", "Say that the server may be used.", _ok(Ready)),
+    Operation(
+        "GET",
+        "/ready",
+        "Say that the server may be used.",
+        {200: (Ready,), 503: (Ready, Refusal)},
+    ),
     Operation("GET", "/metrics", "Count, for Prometheus.", _ok()),
-    Operation("GET", PATH, "Give this description.", _ok()),
+    Operation("GET", PATH, "Give this description.", _ok(Description)),
 )
 """Every route, in the order of PROTOCOL.md."""
 
@@ -396,7 +410,7 @@ def _described(operation: Operation, schema_of: Mapping[Any, Any]) -> dict[str, 
             "content": {"application/json": {"schema": schema_of[operation.body]}},
         }
         refusals.update(_WITH_BODY)
-    for status in sorted(refusals):
+    for status in sorted(refusals - operation.answers.keys()):
         described["responses"][str(status)] = _answered(status, [schema_of[Refusal]])
     return described
 
