@@ -18,6 +18,7 @@ from sleap_rtc_plugin.protocol.relay_messages import (
     IceServerList,
     RelayTerms,
 )
+from sleap_rtc_signaling import rest_description
 from sleap_rtc_signaling.admission import Admissions
 from sleap_rtc_signaling.config import SignalingConfig
 from sleap_rtc_signaling.metrics import Metrics
@@ -86,6 +87,7 @@ class Routes:
             route("GET", "/health", self._health),
             route("GET", "/ready", self._ready),
             route("GET", "/metrics", self._render_metrics),
+            route("GET", rest_description.PATH, self._describe),
             *self._more,
         ]
         if websocket:
@@ -142,6 +144,9 @@ class Routes:
         if not self._is_connected():
             raise StorageFailed(place="Redis", reason="it does not answer")
         return answer({"status": "ready"})
+
+    async def _describe(self, request: Request) -> Response:
+        return Response(rest_description.description(), media_type="application/json")
 
     async def _render_metrics(self, request: Request) -> Response:
         return Response(

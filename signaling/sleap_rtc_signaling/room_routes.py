@@ -16,6 +16,7 @@ from sleap_rtc_plugin.protocol.account_messages import (
     ChangeMember,
     ChangeRoom,
     CreateRoom,
+    DeleteRoom,
     InviteMember,
     MakeCredential,
     RevokeById,
@@ -31,10 +32,6 @@ from sleap_rtc_signaling.rooms import Rooms
 __all__ = ["RoomRoutes"]
 
 T = TypeVar("T", bound=Struct)
-
-
-class _DeleteRoom(Struct, frozen=True):
-    room_id: str
 
 
 class RoomRoutes:
@@ -83,7 +80,7 @@ class RoomRoutes:
 
     async def _delete(self, request: Request) -> Response:
         identity = await self._rest.account(request)
-        asked = await self._body(request, _DeleteRoom)
+        asked = await self._body(request, DeleteRoom)
         await self._rooms.delete(identity, asked.room_id, self._rest.clock())
         return answer({"room_id": asked.room_id})
 

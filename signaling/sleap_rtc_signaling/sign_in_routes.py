@@ -17,7 +17,7 @@ from sleap_rtc_plugin.protocol.account_messages import (
     PollDevice,
     Refresh,
     SignInMethods,
-    TokenText,
+    SignOut,
 )
 from sleap_rtc_plugin.protocol.errors import BadRequest
 from sleap_rtc_plugin.protocol.ids import is_id
@@ -105,7 +105,7 @@ class SignInRoutes:
         await self._rest.take(self._refreshes, request)
         token = self._rest.bearer(request)
         asked = await self._rest.body(
-            request, _SignOut, '{"refresh_token": …} or nothing'
+            request, SignOut, '{"refresh_token": …} or nothing'
         )
         who = await self._accounts.sign_out(
             token, asked.refresh_token, self._rest.clock()
@@ -122,12 +122,6 @@ class SignInRoutes:
                 expires_at=who.expires_at,
             )
         )
-
-
-class _SignOut(Refresh, frozen=True, kw_only=True):
-    """The body of `POST /sign-out`; nothing is one too."""
-
-    refresh_token: TokenText = ""
 
 
 def _name(request: Request) -> str:

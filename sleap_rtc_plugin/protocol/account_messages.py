@@ -31,6 +31,7 @@ __all__ = [
     "Credential",
     "CredentialInfo",
     "CredentialKind",
+    "DeleteRoom",
     "DeviceFlow",
     "DevicePending",
     "FinishPairing",
@@ -52,6 +53,7 @@ __all__ = [
     "RoomMade",
     "SignInMethod",
     "SignInMethods",
+    "SignOut",
     "TokenText",
 ]
 
@@ -169,9 +171,15 @@ class DevicePending(_Body, frozen=True):
 
 
 class Refresh(_Body, frozen=True):
-    """The body of `POST /refresh` and, where there is one, of `POST /sign-out`."""
+    """The body of `POST /refresh`."""
 
     refresh_token: TokenText
+
+
+class SignOut(_Body, frozen=True):
+    """The body of `POST /sign-out`; nothing is one too."""
+
+    refresh_token: TokenText = ""
 
 
 class AccountInfo(_Body, frozen=True):
@@ -191,6 +199,12 @@ class CreateRoom(_Body, frozen=True):
 
     name: Name = ""
     access: Access = "open"
+
+
+class DeleteRoom(_Body, frozen=True):
+    """The body of `POST /delete-peers-and-room`."""
+
+    room_id: Id
 
 
 class RoomMade(_Body, frozen=True):

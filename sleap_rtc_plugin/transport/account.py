@@ -26,6 +26,7 @@ from sleap_rtc_plugin.protocol.account_messages import (
     CreateRoom,
     Credential,
     CredentialKind,
+    DeleteRoom,
     DeviceFlow,
     DevicePending,
     FinishPairing,
@@ -74,10 +75,6 @@ class _Refusal(Struct, frozen=True):
     code: str
     message: str
     fields: dict[str, str] = {}
-
-
-class _DeleteRoom(Struct, frozen=True):
-    room_id: str
 
 
 class AccountClient:
@@ -193,7 +190,7 @@ class AccountClient:
 
     async def delete_room(self, token: str, room_id: str) -> None:
         """Delete an own room and its peers (`POST /delete-peers-and-room`)."""
-        asked = _DeleteRoom(room_id=room_id)
+        asked = DeleteRoom(room_id=room_id)
         await self._exchange("POST", "/delete-peers-and-room", token, asked)
 
     async def rooms(self, token: str) -> list[RoomInfo]:
