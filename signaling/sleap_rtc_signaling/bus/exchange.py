@@ -393,13 +393,27 @@ class Exchange:
         match event:
             case PeerCame(instance=instance, room_id=room_id, peer_id=peer_id):
                 if instance != self._bus.instance:
-                    self._perform(self._hub.moved(room_id, peer_id))
+                    if not await self._is_ours(room_id, peer_id):
+                        self._perform(self._hub.moved(room_id, peer_id))
                     if self._hub.waits(room_id, peer_id):
                         self._spawn(self._pass_on(room_id, peer_id))
             case RoomClosed(room_id=room_id):
                 self._here.room_closed(room_id)
             case Revoked():
                 self._here.revoked(event.room_id, event.credential_id, event.account_id)
+
+    async def _is_ours(self, room_id: str, peer_id: str) -> bool:
+        """Tell whether a peer has come here since it came elsewhere.
+
+        What happened is read in its order, but later than it happened.
+        """
+        if self._hub.presence(room_id, peer_id, self._clock()) != "here":
+            return False
+        try:
+            found = await self._bus.find(room_id, peer_id)
+        except StorageFailed:
+            return True  # whose it is will be seen once the bus is back
+        return found is not None and found.instance == self._bus.instance
 
     async def _pass_on(self, room_id: str, peer_id: str) -> None:
         async with self._lane(room_id, peer_id):
