@@ -202,9 +202,12 @@ class CreateRoom(_Body, frozen=True):
 
 
 class DeleteRoom(_Body, frozen=True):
-    """The body of `POST /delete-peers-and-room`."""
+    """The body of `POST /delete-peers-and-room`.
 
-    room_id: Id
+    Any text is taken: a room that cannot be is refused like one of somebody else.
+    """
+
+    room_id: str
 
 
 class RoomMade(_Body, frozen=True):
